@@ -1,0 +1,57 @@
+"""The command line: one file a command; a command parses, calls one library function, prints what it returned."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from yolomish import __version__
+from yolomish.commands.acts import acts
+from yolomish.commands.compare import compare
+from yolomish.commands.demo import demo
+from yolomish.commands.detect import detect
+from yolomish.commands.eval import eval_
+from yolomish.commands.info import info
+from yolomish.commands.train import train
+from yolomish.errors import YolomishError
+
+app = typer.Typer(
+    name="yolomish",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which activation makes my detector better, and what does it cost? YOLOv4 with a pluggable activation.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"yolomish {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+app.command("train")(train)
+app.command("eval")(eval_)
+app.command("detect")(detect)
+app.command("compare")(compare)
+app.command("info")(info)
+app.command("acts")(acts)
+app.command("demo")(demo)
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line on stderr and exit code 2."""
+    try:
+        app()
+    except YolomishError as error:
+        print(f"yolomish: {error}", file=sys.stderr)
+        sys.exit(2)

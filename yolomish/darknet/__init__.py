@@ -1,0 +1,1 @@
+"""The only code that knows Darknet's file formats."""

@@ -1,0 +1,48 @@
+"""``yolomish info``: layers, parameters, BFLOPs and activation counts of a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+
+def info(
+    model: Annotated[str, typer.Argument(help="Shipped model (yolov4, yolov4-s, yolov4-n), a YAML, or a Darknet .cfg.")] = "yolov4",
+    imgsz: Annotated[int, typer.Option("--imgsz", help="Network size in px; 0 = the model's own.")] = 0,
+    act: Annotated[str, typer.Option("--act", help="Backbone activation; empty = the model's own.")] = "",
+    neck_act: Annotated[str, typer.Option("--neck-act", help="Neck activation; empty = the model's own.")] = "",
+    layers: Annotated[bool, typer.Option("--layers/--no-layers", help="Print the layer table.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """Print a model's layers, parameters, BFLOPs (2 x MAC) at a size, and activation counts."""
+    import dataclasses
+
+    from yolomish.config import check_image_size, load_model_config
+    from yolomish.darknet.cfg import read_cfg
+    from yolomish.models.summary import summarise
+
+    config = read_cfg(model) if model.endswith(".cfg") else load_model_config(model)
+    config = dataclasses.replace(
+        config, activation=act or config.activation, neck_activation=neck_act or config.neck_activation
+    )
+    check_image_size(imgsz or config.image_size)
+    summary = summarise(config, imgsz or config.image_size)
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+        return
+    if layers:
+        typer.echo(f"{'#':>3} {'layer':34} {'kernel':>6} {'input':>15} {'output':>15} {'activation':>12} {'BFLOPs':>7}")
+        for i, layer in enumerate(summary.layers):
+            shapes = ["x".join(map(str, s)) for s in (layer.input_chw, layer.output_chw)]
+            kernel = f"{layer.kernel}/{layer.stride}"
+            typer.echo(
+                f"{i:3} {layer.name:34} {kernel:>6} {shapes[0]:>15} {shapes[1]:>15} {layer.activation:>12} {layer.bflops:7.3f}"
+            )
+    counts = ", ".join(f"{n} {name}" for name, n in summary.activations.items())
+    typer.echo(
+        f"{config.name}: {summary.parameters:,} parameters, {summary.bflops:.1f} BFLOPs at {summary.image_size} px, "
+        f"{len(summary.layers)} convolutions ({counts}), {config.num_classes} classes"
+    )

@@ -1,0 +1,118 @@
+"""Darknet's ``.weights``: a header, then float32 little-endian: for each convolution the BN or bias, then the kernel.
+
+Format: Darknet src/parser.c load_weights_upto and save_weights_upto. The file stores no activation, class name or
+anchor: weights trained with another activation load without a complaint from anyone.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolomish.errors import YolomishError
+from yolomish.models import YOLOv4
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsHeader:
+    """What a file said and how far it went: ``convolutions`` loaded of ``total`` (fewer for a .conv.137 file)."""
+
+    version: tuple[int, int, int]
+    images_seen: int
+    convolutions: int
+    total: int
+
+
+def _tensors(model: YOLOv4) -> Iterator[tuple[int, str, list[Tensor]]]:
+    """(index, description, tensors in file order) of each convolution."""
+    for index, (name, conv, bn) in enumerate(model.darknet_order()):
+        k = conv.kernel_size[0]
+        what = f"convolution {index} ({name}, {k}x{k}, {conv.in_channels} -> {conv.out_channels} filters)"
+        if bn is not None:
+            assert bn.running_mean is not None and bn.running_var is not None
+            yield index, what, [bn.bias, bn.weight, bn.running_mean, bn.running_var, conv.weight]
+        else:
+            assert conv.bias is not None
+            yield index, what, [conv.bias, conv.weight]
+
+
+def read_weights(path: str | Path, model: YOLOv4) -> WeightsHeader:
+    """Load ``path`` into ``model``, whole or cut off at the end of any convolution (such as yolov4.conv.137).
+
+    YolomishError, with the model untouched, where the file is missing, is no Darknet file, ends inside a layer, or
+    is longer than the model.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+    if raw[:2] == b"PK" or raw.lstrip()[:1] == b"<" or len(raw) < 16:
+        raise YolomishError(f"{path} ({len(raw)} bytes) is not a Darknet .weights file; was the download complete?")
+    major, minor, revision = struct.unpack_from("<3i", raw)
+    wide = major * 10 + minor >= 2
+    if not 0 <= major < 1000 or not 0 <= minor < 1000 or (wide and len(raw) < 20):
+        raise YolomishError(f"{path} has no Darknet header (version {major}.{minor}.{revision}); not a .weights file?")
+    start = 20 if wide else 16
+    seen = struct.unpack_from("<Q" if wide else "<I", raw, 12)[0]
+    layers = list(_tensors(model))
+    sizes = [sum(t.numel() for t in tensors) for _, _, tensors in layers]
+    available, expected = len(raw) - start, 4 * sum(sizes)
+    if available > expected:
+        raise YolomishError(
+            f"{path} holds {len(raw)} bytes, {available - expected} more than the {start + expected} that "
+            f"{model.config.name} with {model.config.num_classes} classes takes: wrong cfg or class count for these weights?"
+        )
+    loaded, used = 0, 0
+    for (_, what, _tensors_here), size in zip(layers, sizes, strict=True):
+        if used == available:
+            break
+        if used + 4 * size > available:
+            raise YolomishError(
+                f"{path} ends {used + 4 * size - available} bytes early at {what}: it holds {len(raw)} bytes, "
+                f"{start + expected} make the whole of {model.config.name} with {model.config.num_classes} classes; "
+                f"wrong cfg or class count for these weights?"
+            )
+        used += 4 * size
+        loaded += 1
+    if loaded == 0:
+        raise YolomishError(f"{path} holds a header and no weights")
+    floats = np.frombuffer(raw, dtype="<f4", offset=start, count=used // 4)
+    position = 0
+    with torch.no_grad():
+        for _, _, tensors in layers[:loaded]:
+            for tensor in tensors:
+                values = floats[position : position + tensor.numel()].astype(np.float32)
+                tensor.copy_(torch.from_numpy(values).view(tensor.shape))
+                position += tensor.numel()
+    return WeightsHeader(version=(major, minor, revision), images_seen=seen, convolutions=loaded, total=len(layers))
+
+
+def write_weights(
+    path: str | Path, model: YOLOv4, images_seen: int = 0, *, convolutions: int | None = None, minor: int = 2
+) -> None:
+    """Write ``model`` as Darknet does (version 0.2.5, 20-byte header), or its first ``convolutions`` only.
+
+    92 convolutions of yolov4 make a yolov4.conv.137. ``minor`` 1 writes the old 16-byte header. The file replaces
+    an older one only when it is complete.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    try:
+        with open(partial, "wb") as file:
+            file.write(struct.pack("<3i", 0, minor, 5) + struct.pack("<Q" if minor >= 2 else "<I", images_seen))
+            for index, _, tensors in _tensors(model):
+                if convolutions is not None and index >= convolutions:
+                    break
+                for tensor in tensors:
+                    file.write(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise YolomishError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,77 @@
+"""The three blocks that YOLOv4 is built of: convolution + BN + activation, the residual unit and the CSP stage."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from yolomish.activations import build_activation
+
+BN_EPSILON = 1e-5  # Darknet src/batchnorm_layer.c, cuDNN path and network.c fuse_conv_batchnorm
+BN_MOMENTUM = 0.01  # running-average factor of Darknet's GPU path
+
+
+class ConvBlock(nn.Module):
+    """Convolution without bias, BatchNorm, activation: (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, *, stride: int = 1, activation: str) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(c_out, eps=BN_EPSILON, momentum=BN_MOMENTUM)
+        self.act = build_activation(activation)
+        self.activation_name = activation
+        # Darknet src/convolutional_layer.c make_convolutional_layer: U(-1, 1)·sqrt(2 / fan_in), no activation gain
+        bound = math.sqrt(2 / (kernel * kernel * c_in))
+        nn.init.uniform_(self.conv.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))
+
+
+class Residual(nn.Module):
+    """x + 3x3(1x1(x)); the sum is linear, as Darknet's [shortcut]."""
+
+    def __init__(self, channels: int, hidden: int, *, activation: str) -> None:
+        super().__init__()
+        self.reduce = ConvBlock(channels, hidden, 1, activation=activation)
+        self.expand = ConvBlock(hidden, channels, 3, activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.expand(self.reduce(x))
+
+
+class CSPStage(nn.Module):
+    """A cross-stage-partial stage (arXiv:1911.11929): halve the size, split in two ways, residuals on one, merge.
+
+    The first stage (``full``) keeps all channels in both ways and halves them inside its residual. Modules are
+    registered in Darknet's file order: down, bypass, main, residuals, post, merge.
+    """
+
+    def __init__(self, c_in: int, c_out: int, residuals: int, *, full: bool, activation: str) -> None:
+        super().__init__()
+        inner = c_out if full else c_out // 2
+        self.down = ConvBlock(c_in, c_out, 3, stride=2, activation=activation)
+        self.bypass = ConvBlock(c_out, inner, 1, activation=activation)
+        self.main = ConvBlock(c_out, inner, 1, activation=activation)
+        self.residuals = nn.Sequential(
+            *(Residual(inner, c_in if full else inner, activation=activation) for _ in range(residuals))
+        )
+        self.post = ConvBlock(inner, inner, 1, activation=activation)
+        self.merge = ConvBlock(2 * inner, c_out, 1, activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.down(x)
+        processed = self.post(self.residuals(self.main(x)))
+        return self.merge(torch.cat((processed, self.bypass(x)), 1))  # Darknet's order: the processed way first
+
+
+def conv_run(c_in: int, channels: int, length: int, *, activation: str) -> nn.Sequential:
+    """``length`` convolutions 1x1, 3x3, 1x1, ... alternating ``channels`` and twice that: the neck's usual run."""
+    layers = []
+    for i in range(length):
+        c_out, kernel = (channels, 1) if i % 2 == 0 else (2 * channels, 3)
+        layers.append(ConvBlock(c_in, c_out, kernel, activation=activation))
+        c_in = c_out
+    return nn.Sequential(*layers)

@@ -1,0 +1,47 @@
+"""SPP and PANet with concatenation (cfg/yolov4.cfg sections 105 to 161), heads left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from yolomish.models.blocks import ConvBlock, conv_run
+
+
+class SPP(nn.Module):
+    """Spatial pyramid pooling: concatenates max pools of 13, 9 and 5 and the input, in Darknet's order; size kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pools = [F.max_pool2d(x, k, stride=1, padding=k // 2) for k in (13, 9, 5)]
+        return torch.cat((*pools, x), 1)
+
+
+class PANet(nn.Module):
+    """Top-down then bottom-up; features (P3, P4, P5) -> (N3, N4, N5) with c3/2, c4/2, c5/2 channels."""
+
+    def __init__(self, c3: int, c4: int, c5: int, *, activation: str) -> None:
+        super().__init__()
+        n3, n4, n5 = c3 // 2, c4 // 2, c5 // 2
+        self.out_channels = (n3, n4, n5)
+        self.before_spp = conv_run(c5, n5, 3, activation=activation)
+        self.spp = SPP()
+        self.after_spp = conv_run(4 * n5, n5, 3, activation=activation)
+        self.up5 = ConvBlock(n5, n4, 1, activation=activation)
+        self.lateral4 = ConvBlock(c4, n4, 1, activation=activation)
+        self.top_down4 = conv_run(2 * n4, n4, 5, activation=activation)
+        self.up4 = ConvBlock(n4, n3, 1, activation=activation)
+        self.lateral3 = ConvBlock(c3, n3, 1, activation=activation)
+        self.top_down3 = conv_run(2 * n3, n3, 5, activation=activation)
+        self.down3 = ConvBlock(n3, n4, 3, stride=2, activation=activation)
+        self.bottom_up4 = conv_run(2 * n4, n4, 5, activation=activation)
+        self.down4 = ConvBlock(n4, n5, 3, stride=2, activation=activation)
+        self.bottom_up5 = conv_run(2 * n5, n5, 5, activation=activation)
+
+    def forward(self, p3: Tensor, p4: Tensor, p5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        t5 = self.after_spp(self.spp(self.before_spp(p5)))
+        t4 = self.top_down4(torch.cat((self.lateral4(p4), F.interpolate(self.up5(t5), scale_factor=2.0)), 1))
+        n3 = self.top_down3(torch.cat((self.lateral3(p3), F.interpolate(self.up4(t4), scale_factor=2.0)), 1))
+        n4 = self.bottom_up4(torch.cat((self.down3(n3), t4), 1))
+        n5 = self.bottom_up5(torch.cat((self.down4(n4), t5), 1))
+        return n3, n4, n5

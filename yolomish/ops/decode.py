@@ -1,0 +1,57 @@
+"""From raw maps to boxes in network pixels; the only place where Darknet's box formula stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from yolomish.types import HeadSpec
+
+MAX_LOG_SIZE = 10.0  # e^10 x the largest anchor is beyond any image; keeps exp finite in fp32 and its gradient too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """All candidates of a batch: boxes (B, M, 4) xyxy network px, objectness (B, M), classes (B, M, K), both 0..1."""
+
+    boxes: Tensor
+    objectness: Tensor
+    classes: Tensor
+
+
+def decode_boxes(raw: Tensor, anchors: Tensor, cells_xy: Tensor, stride: int, scale_xy: float) -> Tensor:
+    """Boxes (..., 4) xyxy in network px from logits ``raw`` (..., 4) tx, ty, tw, th.
+
+    ``anchors`` (..., 2) in network px, ``cells_xy`` (..., 2) column and row.
+    Darknet src/yolo_layer.c get_yolo_box with scale_x_y applied in forward_yolo_layer.
+    """
+    centre = (cells_xy + scale_xy * raw[..., :2].sigmoid() - (scale_xy - 1) / 2) * stride
+    half = anchors * raw[..., 2:4].clamp(max=MAX_LOG_SIZE).exp() / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def split_map(raw_map: Tensor, head: HeadSpec) -> Tensor:
+    """A raw map (B, A·(5+K), H, W) as (B, A, H, W, 5+K), float32, without a copy where it can."""
+    b, _, h, w = raw_map.shape
+    return raw_map.float().view(b, len(head.anchors), 5 + head.num_classes, h, w).permute(0, 1, 3, 4, 2)
+
+
+def decode(maps: Sequence[Tensor], heads: Sequence[HeadSpec]) -> Decoded:
+    """Every anchor of every cell as a candidate, head by head, anchor-major then row-major."""
+    boxes, objectness, classes = [], [], []
+    for raw_map, head in zip(maps, heads, strict=True):
+        raw = split_map(raw_map, head)  # (B, A, H, W, 5+K)
+        b, a, h, w, _ = raw.shape
+        rows, columns = torch.meshgrid(
+            torch.arange(h, device=raw.device), torch.arange(w, device=raw.device), indexing="ij"
+        )
+        anchors = torch.tensor(head.anchors, device=raw.device, dtype=torch.float32).view(1, a, 1, 1, 2)
+        cells = torch.stack((columns, rows), dim=-1).float()
+        xyxy = decode_boxes(raw[..., :4], anchors, cells, head.stride, head.scale_xy)
+        boxes.append(xyxy.reshape(b, -1, 4))
+        objectness.append(raw[..., 4].sigmoid().reshape(b, -1))
+        classes.append(raw[..., 5:].sigmoid().reshape(b, -1, head.num_classes))
+    return Decoded(boxes=torch.cat(boxes, 1), objectness=torch.cat(objectness, 1), classes=torch.cat(classes, 1))
