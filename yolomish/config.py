@@ -203,7 +203,9 @@ def check_model(config: ModelConfig) -> None:
 def check_image_size(size: int) -> None:
     """Network sizes are multiples of 32 (the coarsest stride)."""
     if size < 32 or size % 32:
-        raise YolomishError(f"image size must be a multiple of 32 and at least 32, not {size}: try {max(32, round(size / 32) * 32)}")
+        raise YolomishError(
+            f"image size must be a multiple of 32 and at least 32, not {size}: try {max(32, round(size / 32) * 32)}"
+        )
 
 
 def check_train(config: TrainConfig) -> None:

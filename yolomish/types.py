@@ -29,9 +29,7 @@ class HeadSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One image with its boxes: image (H, W, 3) uint8 RGB; boxes (N, 4) xyxy float32 in the image's pixels; labels (N,) int64.
-
-    """
+    """One image with its boxes: image (H, W, 3) uint8 RGB; boxes (N, 4) xyxy float32 in the image's pixels; labels (N,) int64."""
 
     image: np.ndarray
     boxes: np.ndarray

@@ -9,12 +9,7 @@ import typer
 
 from yolomish import __version__
 from yolomish.commands.acts import acts
-from yolomish.commands.compare import compare
-from yolomish.commands.demo import demo
-from yolomish.commands.detect import detect
-from yolomish.commands.eval import eval_
 from yolomish.commands.info import info
-from yolomish.commands.train import train
 from yolomish.errors import YolomishError
 
 app = typer.Typer(
@@ -39,13 +34,8 @@ def _root(
     pass
 
 
-app.command("train")(train)
-app.command("eval")(eval_)
-app.command("detect")(detect)
-app.command("compare")(compare)
 app.command("info")(info)
 app.command("acts")(acts)
-app.command("demo")(demo)
 
 
 def main() -> None:

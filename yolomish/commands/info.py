@@ -10,7 +10,9 @@ import typer
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="Shipped model (yolov4, yolov4-s, yolov4-n), a YAML, or a Darknet .cfg.")] = "yolov4",
+    model: Annotated[
+        str, typer.Argument(help="Shipped model (yolov4, yolov4-s, yolov4-n), a YAML, or a Darknet .cfg.")
+    ] = "yolov4",
     imgsz: Annotated[int, typer.Option("--imgsz", help="Network size in px; 0 = the model's own.")] = 0,
     act: Annotated[str, typer.Option("--act", help="Backbone activation; empty = the model's own.")] = "",
     neck_act: Annotated[str, typer.Option("--neck-act", help="Neck activation; empty = the model's own.")] = "",
@@ -25,9 +27,7 @@ def info(
     from yolomish.models.summary import summarise
 
     config = read_cfg(model) if model.endswith(".cfg") else load_model_config(model)
-    config = dataclasses.replace(
-        config, activation=act or config.activation, neck_activation=neck_act or config.neck_activation
-    )
+    config = dataclasses.replace(config, activation=act or config.activation, neck_activation=neck_act or config.neck_activation)
     check_image_size(imgsz or config.image_size)
     summary = summarise(config, imgsz or config.image_size)
     if as_json:

@@ -40,7 +40,12 @@ class YOLOv4(nn.Module):
     """
 
     def __init__(
-        self, backbone: CSPDarknet53, neck: PANet, heads: nn.ModuleList, specs: tuple[HeadSpec, ...], config: ModelConfig
+        self,
+        backbone: CSPDarknet53,
+        neck: PANet,
+        heads: nn.ModuleList,
+        specs: tuple[HeadSpec, ...],
+        config: ModelConfig,
     ) -> None:
         super().__init__()
         self.backbone = backbone

@@ -45,9 +45,7 @@ def decode(maps: Sequence[Tensor], heads: Sequence[HeadSpec]) -> Decoded:
     for raw_map, head in zip(maps, heads, strict=True):
         raw = split_map(raw_map, head)  # (B, A, H, W, 5+K)
         b, a, h, w, _ = raw.shape
-        rows, columns = torch.meshgrid(
-            torch.arange(h, device=raw.device), torch.arange(w, device=raw.device), indexing="ij"
-        )
+        rows, columns = torch.meshgrid(torch.arange(h, device=raw.device), torch.arange(w, device=raw.device), indexing="ij")
         anchors = torch.tensor(head.anchors, device=raw.device, dtype=torch.float32).view(1, a, 1, 1, 2)
         cells = torch.stack((columns, rows), dim=-1).float()
         xyxy = decode_boxes(raw[..., :4], anchors, cells, head.stride, head.scale_xy)

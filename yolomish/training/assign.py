@@ -37,9 +37,7 @@ def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
     return overlap / (sizes.prod(1)[:, None] + anchors.prod(1)[None] - overlap)
 
 
-def assign(
-    targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequence[tuple[int, int]]
-) -> tuple[Assignment, ...]:
+def assign(targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequence[tuple[int, int]]) -> tuple[Assignment, ...]:
     """The positives of every head for targets (T, 6) [index in batch, label, x1, y1, x2, y2] in network px.
 
     A box is given to the best of all heads' anchors by shape IoU and to every other anchor above 0.213, each on the

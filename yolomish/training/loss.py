@@ -23,9 +23,7 @@ IGNORE_IOU = 0.7  # yolov4.cfg ignore_thresh
 MAX_LOG_SIZE = 8.0  # e^8 = 2981 anchors wide; keeps exp far from overflow
 
 
-def detection_loss(
-    maps: Sequence[Tensor], heads: Sequence[HeadSpec], targets: Tensor, config: TrainConfig
-) -> LossParts:
+def detection_loss(maps: Sequence[Tensor], heads: Sequence[HeadSpec], targets: Tensor, config: TrainConfig) -> LossParts:
     """The three weighted losses of a batch, computed in float32 and multiplied by the batch size.
 
     ``maps`` are the raw maps (B, A·(5+K), H/s, W/s), ``targets`` (T, 6) [index, label, xyxy network px].

@@ -1,0 +1,117 @@
+"""Darknet's formats against OpenCV's own reader, and round trips."""
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import randomise
+
+from yolomish.config import ModelConfig
+from yolomish.darknet.cfg import read_cfg
+from yolomish.darknet.weights import read_weights, write_weights
+from yolomish.errors import YolomishError
+from yolomish.models import build_model
+from yolomish.ops.decode import decode
+
+SMALL = ModelConfig(name="small", width=0.25, depth=0.25, num_classes=3)
+
+
+def small_model(seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    model = build_model(SMALL)
+    randomise(model)
+    return model
+
+
+def test_yolov4_weights_file_has_the_published_size(tmp_path: Path) -> None:
+    model = build_model(ModelConfig())
+    write_weights(tmp_path / "whole.weights", model)
+    assert (tmp_path / "whole.weights").stat().st_size == 257_717_640
+    write_weights(tmp_path / "yolov4.conv.137", model, convolutions=92)
+    assert (tmp_path / "yolov4.conv.137").stat().st_size == 170_038_676
+
+
+@pytest.mark.parametrize("minor", [1, 2])
+def test_write_read_write_is_bit_exact(tmp_path: Path, minor: int) -> None:
+    first, second = small_model(1), small_model(2)
+    write_weights(tmp_path / "a.weights", first, 12_345, minor=minor)
+    header = read_weights(tmp_path / "a.weights", second)
+    assert (header.images_seen, header.convolutions) == (12_345, header.total)
+    write_weights(tmp_path / "b.weights", second, 12_345, minor=minor)
+    assert (tmp_path / "a.weights").read_bytes() == (tmp_path / "b.weights").read_bytes()
+    for key, value in first.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(value, second.state_dict()[key]), key
+
+
+def test_partial_file_loads_its_layers_and_leaves_the_rest(tmp_path: Path) -> None:
+    first, second, untouched = small_model(1), small_model(2), small_model(2)
+    write_weights(tmp_path / "part.conv", first, convolutions=10)
+    assert read_weights(tmp_path / "part.conv", second).convolutions == 10
+    layers = [list(m.darknet_order()) for m in (first, second, untouched)]
+    assert torch.equal(layers[0][9][1].weight, layers[1][9][1].weight)
+    assert torch.equal(layers[1][10][1].weight, layers[2][10][1].weight)
+
+
+def test_truncated_long_and_foreign_files_name_the_layer_and_bytes(tmp_path: Path) -> None:
+    model = small_model()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    path = tmp_path / "x.weights"
+    write_weights(path, model)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-48])
+    with pytest.raises(YolomishError, match=r"48 bytes early at convolution .*head_layers\.2\.out"):
+        read_weights(path, model)
+    path.write_bytes(whole + b"12345678")
+    with pytest.raises(YolomishError, match="8 more than"):
+        read_weights(path, model)
+    path.write_bytes(b"<html>404</html>" * 9)
+    with pytest.raises(YolomishError, match="not a Darknet"):
+        read_weights(path, model)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_cfg_of_yolov4_gives_the_default_model(shared_data: Path) -> None:
+    config = read_cfg(shared_data / "darknet-cfg" / "yolov4.cfg")
+    assert dataclasses.replace(config, name="yolov4") == ModelConfig()
+    with pytest.raises(YolomishError, match="structure"):
+        read_cfg(shared_data / "darknet-cfg" / "yolov3.cfg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", ["mish", "leaky"])
+def test_boxes_and_scores_agree_with_opencv(tmp_path: Path, shared_data: Path, act: str) -> None:
+    if not hasattr(cv2.dnn, "readNetFromDarknet"):
+        pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
+    size = 160
+    text = (shared_data / "darknet-cfg" / "yolov4.cfg").read_text()
+    text = text.replace("=608", f"={size}").replace("activation=mish", f"activation={act}")
+    cfg, weights = tmp_path / "n.cfg", tmp_path / "n.weights"
+    cfg.write_text(text)
+    model = build_model(read_cfg(cfg)).eval()
+    randomise(model)
+    write_weights(weights, model)
+    twin = build_model(read_cfg(cfg)).eval()
+    read_weights(weights, twin)
+    image = np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)
+    net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    net.setInput(cv2.dnn.blobFromImage(image, 1 / 255.0, swapRB=False))
+    theirs = {len(out): torch.from_numpy(out) for out in net.forward(net.getUnconnectedOutLayersNames())}
+    with torch.no_grad():
+        maps = twin(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+    for raw, head in zip(maps, twin.heads, strict=True):
+        ours = decode([raw], [head])
+        cells = (size // head.stride) ** 2
+        boxes = ours.boxes[0].view(3, cells, 4).transpose(0, 1).reshape(-1, 4) / size
+        objectness = ours.objectness[0].view(3, cells).T.reshape(-1)
+        scores = (ours.objectness[..., None] * ours.classes)[0].view(3, cells, -1).transpose(0, 1).reshape(3 * cells, -1)
+        out = theirs[3 * cells]
+        xyxy = torch.cat((out[:, :2] - out[:, 2:4] / 2, out[:, :2] + out[:, 2:4] / 2), 1)
+        torch.testing.assert_close(boxes, xyxy, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(objectness, out[:, 4], rtol=1e-3, atol=1e-5)
+        kept = out[:, 5:] > 0  # OpenCV zeroes class scores below its threshold
+        assert kept.any()
+        torch.testing.assert_close(scores[kept], out[:, 5:][kept], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,39 @@
+"""Pictures of activations: f, f' and f''."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+
+from yolomish.activations.registry import build_activation
+
+
+def plot_activations(names: Sequence[str], path: str | Path) -> None:
+    """Write a PNG with f, f' and f'' of each activation over [-5, 5], derivatives by float64 autograd."""
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
+    for index, name in enumerate(names):
+        x = torch.linspace(-5, 5, 1000, dtype=torch.float64, requires_grad=True)
+        y = build_activation(name).double()(x)
+        (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        if first.requires_grad:
+            (second,) = torch.autograd.grad(first.sum(), x, allow_unused=True, materialize_grads=True)
+        else:
+            second = torch.zeros_like(x)
+        style = "-" if index < 10 else "--"
+        for axis, values in zip(axes, (y, first, second), strict=True):
+            axis.plot(x.detach(), values.detach(), style, label=name, linewidth=1.5)
+    for axis, title in zip(axes, ("f(x)", "f'(x)", "f''(x)"), strict=True):
+        axis.set(title=title, xlabel="x")
+        axis.axhline(0, color="0.7", linewidth=0.6, zorder=0)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylim(-2, 5)
+    axes[1].set_ylim(-0.3, 1.4)
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,31 @@
+"""``yolomish acts``: what can stand behind ``--act``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def acts(
+    act: Annotated[str, typer.Option("--act", help="Names separated by commas; empty = all known.")] = "",
+    plot: Annotated[str, typer.Option("--plot", help="Also draw f, f' and f'' to this PNG; empty = no picture.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """List the activations; draw them with --plot."""
+    import json
+
+    from yolomish.activations import activation_names, describe_activation
+
+    names = [n.strip() for n in act.split(",") if n.strip()] or activation_names()
+    lines = {name: describe_activation(name) for name in names}
+    if as_json:
+        typer.echo(json.dumps(lines))
+    else:
+        for name, line in lines.items():
+            typer.echo(f"{name:12} {line}")
+    if plot:
+        from yolomish.activations.plot import plot_activations
+
+        plot_activations(names, plot)
+        typer.echo(f"wrote {plot}", err=as_json)
