@@ -1,0 +1,46 @@
+"""The resize to network pixels and its inverse; boxes change frame here and nowhere else."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from yolomish.types import Detections, Resize, ResizeMode
+
+LETTERBOX_GREY = 128  # Darknet src/image.c letterbox_image fills with 0.5
+
+
+def resize_image(image: np.ndarray, size: int, mode: ResizeMode) -> tuple[np.ndarray, Resize]:
+    """(H, W, 3) -> (size, size, 3) and the map of coordinates: stretched, or aspect kept and centred on grey."""
+    h, w = image.shape[:2]
+    if mode == "stretch":
+        resize = Resize(
+            image_size_hw=(h, w), network_size_hw=(size, size), scale_x=size / w, scale_y=size / h, pad_x=0.0, pad_y=0.0
+        )
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR), resize
+    scale = min(size / w, size / h)
+    new_w, new_h = max(1, round(w * scale)), max(1, round(h * scale))
+    left, top = (size - new_w) // 2, (size - new_h) // 2
+    canvas = np.full((size, size, 3), LETTERBOX_GREY, dtype=np.uint8)
+    canvas[top : top + new_h, left : left + new_w] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    resize = Resize(
+        image_size_hw=(h, w), network_size_hw=(size, size), scale_x=new_w / w, scale_y=new_h / h, pad_x=left, pad_y=top
+    )
+    return canvas, resize
+
+
+def apply_resize(boxes: np.ndarray, resize: Resize) -> np.ndarray:
+    """Boxes (N, 4) xyxy from image px to network px."""
+    scale = np.array([resize.scale_x, resize.scale_y] * 2)
+    return (boxes * scale + np.array([resize.pad_x, resize.pad_y] * 2)).astype(np.float32)
+
+
+def undo_resize(detections: Detections, resize: Resize) -> Detections:
+    """Detections from network px to image px, clipped to the image."""
+    boxes = detections.boxes.float()
+    pad = torch.tensor([resize.pad_x, resize.pad_y] * 2, device=boxes.device)
+    scale = torch.tensor([resize.scale_x, resize.scale_y] * 2, device=boxes.device)
+    h, w = resize.image_size_hw
+    boxes = ((boxes - pad) / scale).clamp(min=0).minimum(torch.tensor([w, h, w, h], device=boxes.device, dtype=boxes.dtype))
+    return Detections(boxes=boxes, scores=detections.scores, labels=detections.labels)
