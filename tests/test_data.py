@@ -1,0 +1,135 @@
+"""Data: frames, formats, augmentation and order."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from yolomish.config import DataConfig, TrainConfig
+from yolomish.data.augment import flip, jitter, mosaic
+from yolomish.data.datasets import open_data
+from yolomish.data.images import read_image, write_image
+from yolomish.data.loader import make_loader
+from yolomish.data.shapes import generate
+from yolomish.data.transforms import apply_resize, resize_image, undo_resize
+from yolomish.errors import YolomishError
+from yolomish.types import Detections, Sample
+
+CONFIG = TrainConfig(image_size=96, batch=4, workers=0, epochs=2)
+
+
+def red_square(x: int = 30, y: int = 40) -> Sample:
+    image = np.full((100, 140, 3), 90, np.uint8)
+    image[y : y + 30, x : x + 30] = (255, 0, 0)
+    box = np.array([[x, y, x + 30, y + 30]], np.float32)
+    return Sample(image=image, boxes=box, labels=np.zeros(1, np.int64), image_id=1)
+
+
+def yolo_folder(root: Path, count: int = 6) -> DataConfig:
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        sample = red_square(10 + 12 * i, 20 + 5 * i)
+        write_image(root / "images" / f"{i}.png", sample.image)
+        cx, cy = (10 + 12 * i + 15) / 140, (20 + 5 * i + 15) / 100
+        (root / "labels" / f"{i}.txt").write_text(f"0 {cx} {cy} {30 / 140} {30 / 100}\n")
+    return DataConfig(format="yolo", root=str(root), train="images", val="images", names=("square",))
+
+
+@pytest.mark.parametrize("mode", ["stretch", "letterbox"])
+@pytest.mark.parametrize("shape", [(37, 91), (200, 33), (64, 64)])
+def test_resize_round_trip_is_identity(mode: str, shape: tuple[int, int]) -> None:
+    h, w = shape
+    boxes = np.array([[0, 0, w, h], [3, 5, 20, 30]], np.float32)
+    image, resize = resize_image(np.zeros((h, w, 3), np.uint8), 64, mode)
+    assert image.shape == (64, 64, 3)
+    found = Detections(boxes=torch.from_numpy(apply_resize(boxes, resize)), scores=torch.ones(2), labels=torch.zeros(2).long())
+    np.testing.assert_allclose(undo_resize(found, resize).boxes.numpy(), boxes, atol=1e-3)
+
+
+def test_flipping_twice_is_identity() -> None:
+    sample = red_square()
+    twice = flip(flip(sample))
+    assert np.array_equal(twice.image, sample.image) and np.array_equal(twice.boxes, sample.boxes)
+
+
+def test_boxes_follow_their_pixels_through_jitter_and_mosaic() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        moved = jitter(red_square(), rng, 96, 0.3)
+        plain = dataclasses.replace(CONFIG, hue=0.0, saturation=1.0, exposure=1.0)
+        tiles = mosaic(red_square(), red_square, rng, plain)
+        for sample in (moved, tiles):
+            red = (sample.image[..., 0] > 200) & (sample.image[..., 1] < 60)
+            covered = np.zeros_like(red)
+            for x0, y0, x1, y1 in sample.boxes:
+                covered[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
+                inside = red[round(y0) : round(y1), round(x0) : round(x1)]
+                assert inside.size == 0 or inside.mean() > 0.8
+            assert red[~covered].sum() <= 0.12 * max(red.sum(), 1) + 60
+
+
+def test_workers_do_not_change_batches_but_epoch_and_seed_do(tmp_path: Path) -> None:
+    data = open_data(yolo_folder(tmp_path), "train")
+
+    def first(config: TrainConfig, epoch: int = 0) -> torch.Tensor:
+        return next(iter(make_loader(data, config, epoch=epoch, training=True))).images
+
+    base = first(CONFIG)
+    assert torch.equal(base, first(dataclasses.replace(CONFIG, workers=2)))
+    assert not torch.equal(base, first(CONFIG, 1))
+    assert not torch.equal(base, first(dataclasses.replace(CONFIG, seed=1)))
+
+
+def test_shapes_are_deterministic_with_gaps_in_ids_and_all_sizes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        generate(tmp_path / name)
+    digests = [hashlib.sha256((tmp_path / n / "train" / "train-0007.jpg").read_bytes()).hexdigest() for n in ("a", "b")]
+    assert digests[0] == digests[1]
+    content = json.loads((tmp_path / "a" / "train.json").read_text())
+    areas = np.array([a["area"] for a in content["annotations"]])
+    assert (areas < 32**2).any() and (areas > 96**2).any() and ((areas > 32**2) & (areas < 96**2)).any()
+    root = str(tmp_path / "a")
+    config = DataConfig(format="coco", root=root, train="train.json", val="val.json", train_images="train", val_images="val")
+    data = open_data(config, "train")
+    assert data.category_ids == (1, 3, 7, 9) and data.image_ids[0] == 1000
+    assert {a["category_id"] for a in data.coco().dataset["annotations"]} == {1, 3, 7, 9}
+
+
+def test_voc_reads_real_photographs(shared_data: Path) -> None:
+    config = DataConfig(format="voc", root=str(shared_data / "bccd"))
+    train, val = open_data(config, "train"), open_data(config, "val")
+    assert (len(train), len(val)) == (205, 87) and train.names == ("Platelets", "RBC", "WBC")
+    assert all((s.boxes[:, 2:] > s.boxes[:, :2]).all() for s in (val.load(i) for i in range(5)))
+
+
+def test_bad_label_names_file_and_line(tmp_path: Path) -> None:
+    config = yolo_folder(tmp_path)
+    (tmp_path / "labels" / "2.txt").write_text("0 .5 .5 .1 .1\n4 .5 .5 .1 .1\n")
+    with pytest.raises(YolomishError, match=r"2\.txt:2: class 4"):
+        open_data(config, "train")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    ops = pytest.importorskip("PIL.ImageOps")
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:16, :32] = 255
+    picture = image_module.fromarray(pixels)
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "x.jpg", exif=exif, quality=95)
+    upright = np.asarray(ops.exif_transpose(image_module.open(tmp_path / "x.jpg")))
+    ours = read_image(tmp_path / "x.jpg")
+    assert ours.shape == upright.shape and np.abs(ours.astype(int) - upright).mean() < 3
+
+
+def test_unreadable_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("no image")
+    with pytest.raises(YolomishError, match=r"x\.jpg is not an image"):
+        read_image(tmp_path / "x.jpg")

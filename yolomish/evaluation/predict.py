@@ -1,0 +1,56 @@
+"""From a model and a data set to COCO results."""
+
+from __future__ import annotations
+
+import torch
+from tqdm import tqdm
+
+from yolomish.data.datasets import DetectionData
+from yolomish.data.loader import eval_loader
+from yolomish.data.transforms import undo_resize
+from yolomish.models import YOLOv4
+from yolomish.ops.nms import postprocess
+from yolomish.types import ResizeMode
+
+
+@torch.no_grad()
+def predict(
+    model: YOLOv4,
+    data: DetectionData,
+    *,
+    image_size: int,
+    resize: ResizeMode,
+    conf: float,
+    iou: float,
+    nms: str,
+    batch: int = 8,
+    device: torch.device | str = "cpu",
+    max_det: int = 300,
+    progress: bool = False,
+) -> list[dict]:
+    """COCO results of every image: image_id and category_id of the annotation file, bbox xywh in image px, score.
+
+    The model is left on ``device`` in the mode it came in.
+    """
+    was_training = model.training
+    model.eval().to(device)
+    results = []
+    loader = eval_loader(data, size=image_size, mode=resize, batch=batch)
+    for group in tqdm(loader, desc="evaluate", disable=not progress, leave=False):
+        maps = model(group.images.to(device).float() / 255)
+        found = postprocess(maps, model.heads, conf=conf, iou=iou, kind=nms, max_det=max_det)
+        for network_detections, undo, image_id in zip(found, group.resizes, group.image_ids, strict=True):
+            detections = undo_resize(network_detections, undo).to("cpu")
+            for (x0, y0, x1, y1), score, label in zip(
+                detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+            ):
+                results.append(
+                    {
+                        "image_id": image_id,
+                        "category_id": data.category_ids[label],
+                        "bbox": [x0, y0, x1 - x0, y1 - y0],
+                        "score": score,
+                    }
+                )
+    model.train(was_training)
+    return results
