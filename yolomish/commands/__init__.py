@@ -9,7 +9,12 @@ import typer
 
 from yolomish import __version__
 from yolomish.commands.acts import acts
+from yolomish.commands.compare import compare
+from yolomish.commands.demo import demo
+from yolomish.commands.detect import detect
+from yolomish.commands.eval import eval_
 from yolomish.commands.info import info
+from yolomish.commands.train import train
 from yolomish.errors import YolomishError
 
 app = typer.Typer(
@@ -34,6 +39,11 @@ def _root(
     pass
 
 
+app.command("train")(train)
+app.command("eval")(eval_)
+app.command("detect")(detect)
+app.command("compare")(compare)
+app.command("demo")(demo)
 app.command("info")(info)
 app.command("acts")(acts)
 

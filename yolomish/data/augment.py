@@ -79,7 +79,7 @@ def mosaic(first: Sample, draw: Callable[[], Sample], rng: np.random.Generator, 
     size = config.image_size
     cut_x, cut_y = (int(v) for v in rng.uniform(0.2, 0.8, 2) * size)
     windows = ((0, 0, cut_x, cut_y), (cut_x, 0, size, cut_y), (0, cut_y, cut_x, size), (cut_x, cut_y, size, size))
-    canvas = np.empty((size, size, 3), np.uint8)
+    canvas: np.ndarray = np.empty((size, size, 3), np.uint8)
     boxes, labels = [], []
     for i, (x0, y0, x1, y1) in enumerate(windows):
         tile = augment_one(first if i == 0 else draw(), rng, config)

@@ -39,7 +39,12 @@ class DetectionData:
     """A split of a data set: ``names``, ``category_ids`` (label index -> annotation id), ``image_ids``, samples."""
 
     def __init__(
-        self, records: list[Record], names: tuple[str, ...], category_ids: tuple[int, ...], source: Path, truth: COCO | None = None
+        self,
+        records: list[Record],
+        names: tuple[str, ...],
+        category_ids: tuple[int, ...],
+        source: Path,
+        truth: COCO | None = None,
     ) -> None:
         if not records:
             raise YolomishError(f"{source} names no images")
@@ -71,7 +76,8 @@ class DetectionData:
     def coco(self) -> COCO:
         """The ground truth, crowds included, as pycocotools wants it."""
         if self._truth is None:
-            images, annotations = [], []
+            images: list[dict] = []
+            annotations: list[dict] = []
             for record in self._records:
                 h, w = record.size_hw or read_image(record.path).shape[:2]
                 images.append({"id": record.image_id, "file_name": record.path.name, "width": w, "height": h})
@@ -144,19 +150,19 @@ def _open_coco(file: Path, folder: Path) -> DetectionData:
             crowd.append(bool(annotation.get("iscrowd", 0)))
         records = []
         for image in images:
-            boxes, labels, crowd = _arrays(*found[image["id"]])
+            arrays = _arrays(*found[image["id"]])
             size = (image["height"], image["width"]) if "height" in image and "width" in image else None
             path = folder / image["file_name"]
-            records.append(Record(path=path, image_id=image["id"], boxes=boxes, labels=labels, crowd=crowd, size_hw=size))
+            records.append(
+                Record(path=path, image_id=image["id"], boxes=arrays[0], labels=arrays[1], crowd=arrays[2], size_hw=size)
+            )
     except OSError as error:
         raise YolomishError(f"{file} cannot be read: {error.strerror}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise YolomishError(f"{file} is not a COCO annotation file: {type(error).__name__}: {error}") from None
     if records and not records[0].path.is_file():
         raise YolomishError(f"{records[0].path} does not exist: check the image folder of {file}")
-    return DetectionData(
-        records, tuple(c["name"] for c in categories), tuple(c["id"] for c in categories), file, _index(content)
-    )
+    return DetectionData(records, tuple(c["name"] for c in categories), tuple(c["id"] for c in categories), file, _index(content))
 
 
 def _split_list(root: Path, split: str) -> list[str]:
@@ -239,7 +245,5 @@ def _open_yolo(source: Path, names: tuple[str, ...]) -> DetectionData:
             boxes.append(((cx - bw / 2) * w, (cy - bh / 2) * h, (cx + bw / 2) * w, (cy + bh / 2) * h))
             labels.append(int(label))
         arrays = _arrays(boxes, labels)
-        records.append(
-            Record(path=path, image_id=number, boxes=arrays[0], labels=arrays[1], crowd=arrays[2], size_hw=(h, w))
-        )
+        records.append(Record(path=path, image_id=number, boxes=arrays[0], labels=arrays[1], crowd=arrays[2], size_hw=(h, w)))
     return DetectionData(records, names, tuple(range(1, len(names) + 1)), source)

@@ -50,18 +50,14 @@ class AugmentedData(Dataset):
             sample = mosaic(sample, lambda: self.data.load(int(rng.integers(len(self.data)))), rng, self.config)
         else:
             sample = augment_one(sample, rng, self.config)
-        whole = Resize(
-            image_size_hw=(size, size), network_size_hw=(size, size), scale_x=1.0, scale_y=1.0, pad_x=0.0, pad_y=0.0
-        )
+        whole = Resize(image_size_hw=(size, size), network_size_hw=(size, size), scale_x=1.0, scale_y=1.0, pad_x=0.0, pad_y=0.0)
         return clip_sample(sample), whole
 
 
 def collate(items: list[Item]) -> Batch:
     """Samples of one size as a Batch."""
     images = np.stack([sample.image for sample, _ in items]).transpose(0, 3, 1, 2)
-    rows = [
-        np.concatenate((np.full((len(s.labels), 1), i), s.labels[:, None], s.boxes), 1) for i, (s, _) in enumerate(items)
-    ]
+    rows = [np.concatenate((np.full((len(s.labels), 1), i), s.labels[:, None], s.boxes), 1) for i, (s, _) in enumerate(items)]
     return Batch(
         images=torch.from_numpy(np.ascontiguousarray(images)),
         targets=torch.from_numpy(np.concatenate(rows).astype(np.float32)),

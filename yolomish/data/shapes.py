@@ -37,7 +37,8 @@ def generate(root: Path) -> None:
     for number, (split, count) in enumerate(COUNTS.items()):
         folder = root / split
         folder.mkdir(parents=True, exist_ok=True)
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for index in range(count):
             picture, boxes, labels = _picture(np.random.default_rng((number, index)))
             name = f"{split}-{index:04d}.jpg"
@@ -78,7 +79,7 @@ def _picture(rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray], li
         label = int(rng.integers(4))
         radius = float(np.exp(rng.uniform(np.log(8), np.log(62))))
         centre = rng.uniform(radius * 0.8, SIDE - radius * 0.8, 2)
-        mask = np.zeros((SIDE, SIDE), np.uint8)
+        mask: np.ndarray = np.zeros((SIDE, SIDE), np.uint8)
         outline = _outline(label, centre, radius, float(rng.uniform(0, 2 * np.pi)))
         cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], 1)
         area = int(mask.sum())

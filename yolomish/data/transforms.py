@@ -22,7 +22,7 @@ def resize_image(image: np.ndarray, size: int, mode: ResizeMode) -> tuple[np.nda
     scale = min(size / w, size / h)
     new_w, new_h = max(1, round(w * scale)), max(1, round(h * scale))
     left, top = (size - new_w) // 2, (size - new_h) // 2
-    canvas = np.full((size, size, 3), LETTERBOX_GREY, dtype=np.uint8)
+    canvas: np.ndarray = np.full((size, size, 3), LETTERBOX_GREY, dtype=np.uint8)
     canvas[top : top + new_h, left : left + new_w] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
     resize = Resize(
         image_size_hw=(h, w), network_size_hw=(size, size), scale_x=new_w / w, scale_y=new_h / h, pad_x=left, pad_y=top

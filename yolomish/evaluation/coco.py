@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
 from collections.abc import Sequence
 
@@ -48,6 +49,5 @@ def evaluate(truth: COCO, results: list[dict], names: Sequence[str], category_id
         values = precision[:, :, order.index(category)]
         per_class[name] = float(values[values > -1].mean()) if (values > -1).any() else -1.0
     numbers = [float(v) for v in np.asarray(evaluation.stats)]
-    keys = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-    keys += ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
+    keys = [field.name for field in dataclasses.fields(CocoMetrics)][:12]
     return CocoMetrics(**dict(zip(keys, numbers, strict=True)), per_class_ap=per_class)

@@ -34,9 +34,9 @@ def decode_boxes(raw: Tensor, anchors: Tensor, cells_xy: Tensor, stride: int, sc
 
 
 def split_map(raw_map: Tensor, head: HeadSpec) -> Tensor:
-    """A raw map (B, A·(5+K), H, W) as (B, A, H, W, 5+K), float32, without a copy where it can."""
+    """A raw map (B, A·(5+K), H, W) as (B, A, H, W, 5+K), float32."""
     b, _, h, w = raw_map.shape
-    return raw_map.float().view(b, len(head.anchors), 5 + head.num_classes, h, w).permute(0, 1, 3, 4, 2)
+    return raw_map.float().reshape(b, len(head.anchors), 5 + head.num_classes, h, w).permute(0, 1, 3, 4, 2)
 
 
 def decode(maps: Sequence[Tensor], heads: Sequence[HeadSpec]) -> Decoded:

@@ -98,7 +98,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise YolomishError(f"{path} is a Git LFS pointer, not a checkpoint: run `git lfs pull`")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise YolomishError(f"{path} is not a yolomish checkpoint or is damaged: {reason}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or any(k not in content for k in KEYS):

@@ -48,7 +48,7 @@ def detection_loss(maps: Sequence[Tensor], heads: Sequence[HeadSpec], targets: T
         overlap = ciou(boxes, found.boxes)
         box = box + (1 - overlap).sum() / max(len(found), 1)
 
-        target = torch.zeros_like(prediction[..., 4])
+        target = torch.zeros(prediction.shape[:4], device=raw.device)
         weight = _ignore_weights(prediction.detach(), anchors, head, targets)
         # one slot an anchor: where objects share it, the best overlap is the target and the labels are joined
         flat = _flat_index(index, target.shape)
