@@ -20,7 +20,10 @@ YOLOV4_ANCHORS = ((12, 16), (19, 36), (40, 28), (36, 75), (76, 55), (72, 146), (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A member of the YOLOv4 family. Anchors are nine (width, height) in pixels at ``image_size``, small to large."""
+    """A member of the YOLOv4 family. Anchors are nine (width, height) in pixels at ``image_size``, small to large.
+
+    ``bn_momentum`` is the running-average factor: 0.01 in Darknet's GPU path (src/batchnorm_layer.c); runs of a few
+    hundred steps need more."""
 
     name: str = "yolov4"
     num_classes: int = 80
@@ -29,6 +32,7 @@ class ModelConfig:
     width: float = 1.0
     depth: float = 1.0
     image_size: int = 608
+    bn_momentum: float = 0.01
     anchors: tuple[tuple[float, float], ...] = YOLOV4_ANCHORS
     scale_xy: tuple[float, float, float] = (1.2, 1.1, 1.05)
 

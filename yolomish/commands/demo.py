@@ -17,9 +17,9 @@ DEMO_MODEL = "yolov4-n"
 DEMO_DATA = "shapes"
 DEMO = {
     "image_size": 128,
-    "epochs": 20,
-    "batch": 16,
-    "peak_lr": 0.02,
+    "epochs": 30,
+    "batch": 8,
+    "peak_lr": 0.01,
     "burn_in": 60,
     "mosaic": 0.25,
     "ema_decay": 0.99,

@@ -238,10 +238,10 @@ def _tables(report: Report) -> tuple[_Table, ...]:
         note=f"Validation, last epoch, averaged (EMA) weights, 0 to 1: {many}. Step time: median "
         "training step. Peak memory on a GPU is the arm's own; on a CPU it is the whole process's, so a later arm "
         "never shows less than an earlier one.",
-        head=("arm", "backbone", "neck", *METRICS, "step", "step vs A", "peak memory"),
+        head=("arm", "backbone", "neck", *METRICS, "step", f"step vs {report.arms[0].label}", "peak memory"),
         rows=tuple(
             (
-                f"{chr(65 + i)} = {arm.label}" if i < 26 else arm.label,
+                f"{'AB'[i]} = {arm.label}" if len(report.arms) == 2 else arm.label,
                 arm.activation,
                 arm.neck_activation,
                 *(spread(arm, m) for m in METRICS),

@@ -105,7 +105,11 @@ def _train(config: TrainConfig, folder: Path, identity: dict[str, Any], log: Cal
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=2) + "\n"
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    replace_file(path, write)
 
 
 def _finished(folder: Path, identity: dict[str, Any]) -> RunResult | None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from yolomish.activations import build_activation
 
 BN_EPSILON = 1e-5  # Darknet src/batchnorm_layer.c, cuDNN path and network.c fuse_conv_batchnorm
-BN_MOMENTUM = 0.01  # running-average factor of Darknet's GPU path
 
 
 class ConvBlock(nn.Module):
@@ -19,7 +18,7 @@ class ConvBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, kernel: int, *, stride: int = 1, activation: str) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(c_out, eps=BN_EPSILON, momentum=BN_MOMENTUM)
+        self.bn = nn.BatchNorm2d(c_out, eps=BN_EPSILON)
         self.act = build_activation(activation)
         self.activation_name = activation
         # Darknet src/convolutional_layer.c make_convolutional_layer: U(-1, 1)·sqrt(2 / fan_in), no activation gain

@@ -90,6 +90,9 @@ def build_model(config: ModelConfig) -> YOLOv4:
     neck = PANet(*backbone.out_channels, activation=config.neck_activation)
     outputs = 3 * (5 + config.num_classes)
     heads = nn.ModuleList(Head(c, outputs, activation=config.neck_activation) for c in neck.out_channels)
+    for module in (*backbone.modules(), *neck.modules(), *heads.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = config.bn_momentum
     prior = math.log(OBJECTNESS_PRIOR / (1 - OBJECTNESS_PRIOR))
     with torch.no_grad():
         for head in heads:

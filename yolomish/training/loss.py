@@ -19,6 +19,7 @@ from yolomish.training.assign import assign
 from yolomish.types import HeadSpec, LossParts
 
 OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)  # strides 8, 16, 32: evens out the heads' numbers of cells
+CLASSES_OF_GAIN = 80  # class_gain is stated for COCO; fewer classes weigh less, as in Scaled-YOLOv4's train.py
 IGNORE_IOU = 0.7  # yolov4.cfg ignore_thresh
 MAX_LOG_SIZE = 8.0  # e^8 = 2981 anchors wide; keeps exp far from overflow
 
@@ -67,7 +68,7 @@ def detection_loss(maps: Sequence[Tensor], heads: Sequence[HeadSpec], targets: T
     return LossParts(
         box=box * (config.box_gain * batch),
         objectness=objectness * (config.objectness_gain * batch),
-        classes=classes * (config.class_gain * batch),
+        classes=classes * (config.class_gain * heads[0].num_classes / CLASSES_OF_GAIN * batch),
     )
 
 
