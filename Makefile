@@ -9,6 +9,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[dev]'
 	$(BIN)/python -c "import torch, torchvision; torchvision.ops.nms; print('torch', torch.__version__, 'torchvision', torchvision.__version__)"
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/opencv4 'opencv-python-headless<5'
 	touch $@
 
 demo: $(VENV)/.installed
@@ -18,6 +19,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest tests/test_darknet.py -k opencv  # OpenCV 5 has no Darknet reader
 	$(BIN)/python -m pytest
 
 format: $(VENV)/.installed
