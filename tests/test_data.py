@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from yolomish.config import DataConfig, TrainConfig
-from yolomish.data.augment import flip, jitter, mosaic
+from yolomish.data.augment import affine, cutmix, flip, jitter, mixup, mosaic
 from yolomish.data.datasets import open_data
 from yolomish.data.images import read_image, write_image
-from yolomish.data.loader import make_loader
+from yolomish.data.loader import step_size, steps_per_epoch, train_loader
 from yolomish.data.shapes import generate
 from yolomish.data.transforms import apply_resize, resize_image, undo_resize
 from yolomish.errors import YolomishError
@@ -62,22 +62,69 @@ def test_boxes_follow_their_pixels_through_jitter_and_mosaic() -> None:
         rng = np.random.default_rng(seed)
         moved = jitter(red_square(), rng, 96, 0.3)
         plain = dataclasses.replace(CONFIG, hue=0.0, saturation=1.0, exposure=1.0)
-        tiles = mosaic(red_square(), red_square, rng, plain)
-        for sample in (moved, tiles):
+        tiles = mosaic(red_square(), red_square, rng, 96, plain)
+        bent = dataclasses.replace(plain, geometry="affine", degrees=5, translate=0.1, scale=0.3, shear=3, resize="letterbox")
+        single = affine([red_square()], rng, 96, dataclasses.replace(bent, degrees=0, shear=0))
+        four = mosaic(red_square(), red_square, rng, 96, dataclasses.replace(bent, degrees=0, shear=0, perspective=1e-4))
+        pasted = cutmix(single, moved, rng)
+        for sample in (moved, tiles, single, four, pasted):
             red = (sample.image[..., 0] > 200) & (sample.image[..., 1] < 60)
             covered = np.zeros_like(red)
             for x0, y0, x1, y1 in sample.boxes:
                 covered[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
-                inside = red[round(y0) : round(y1), round(x0) : round(x1)]
-                assert inside.size == 0 or inside.mean() > 0.8
+                inside = red[round(y0) + 1 : round(y1) - 1, round(x0) + 1 : round(x1) - 1]
+                assert sample is pasted or inside.size == 0 or inside.mean() > 0.8  # a pasted window hides
             assert red[~covered].sum() <= 0.12 * max(red.sum(), 1) + 60
+
+
+def test_a_turned_box_encloses_its_pixels() -> None:
+    for seed in range(20):
+        config = dataclasses.replace(CONFIG, geometry="affine", degrees=30.0, shear=10.0, scale=0.2, translate=0.0)
+        sample = affine([red_square()], np.random.default_rng(seed), 96, config)
+        rows, columns = np.nonzero((sample.image[..., 0] > 200) & (sample.image[..., 1] < 60))
+        x0, y0, x1, y1 = sample.boxes[0]
+        assert x0 - 1 <= columns.min() and columns.max() <= x1 and y0 - 1 <= rows.min() and rows.max() <= y1
+
+
+def test_mixup_keeps_the_boxes_of_both() -> None:
+    a, b = red_square(10, 10), red_square(60, 50)
+    mixed = mixup(a, b, np.random.default_rng(0))
+    assert len(mixed.boxes) == len(mixed.labels) == 2
+    assert 90 < mixed.image[15, 15, 0] < 255 and 90 < mixed.image[55, 65, 0] < 255 and mixed.image[5, 5, 0] == 90
+
+
+@pytest.mark.parametrize(("size", "low", "high"), [(512, 384, 736), (608, 480, 896)])
+def test_multi_scale_has_darknets_range(size: int, low: int, high: int) -> None:
+    config = dataclasses.replace(CONFIG, image_size=size, multi_scale=1.4)
+    sizes = [step_size(step, 20_000, config) for step in range(10, 19_000, 10)]
+    assert (min(sizes), max(sizes)) == (low, high) and all(s % 32 == 0 for s in sizes)
+    assert step_size(0, 20_000, config) == step_size(19_950, 20_000, config) == high
+    assert all(step_size(20 + i, 20_000, config) == step_size(20, 20_000, config) for i in range(10))
+
+
+def test_mini_batches_and_processes_split_a_step_without_loss(tmp_path: Path) -> None:
+    data = open_data(yolo_folder(tmp_path, 8), "train")
+    config = dataclasses.replace(CONFIG, mini_batch=2)
+    whole = [b.images for b in train_loader(data, CONFIG, epoch=0)]
+    minis = [b.images for b in train_loader(data, config, epoch=0)]
+    assert steps_per_epoch(8, config) == len(whole) == 2 and len(minis) == 4
+    assert torch.equal(torch.cat(minis), torch.cat(whole))
+    parts = [[b.images for b in train_loader(data, config, epoch=0, rank=r, world_size=2)] for r in (0, 1)]
+    assert all(torch.equal(torch.cat((a, b)), m) for a, b, m in zip(*parts, minis, strict=True))
+    late = [b.images for b in train_loader(data, config, epoch=0, first_step=1)]
+    assert torch.equal(torch.cat(late), whole[1])
+
+
+def test_a_batch_larger_than_the_data_is_one_smaller_step(tmp_path: Path) -> None:
+    data = open_data(yolo_folder(tmp_path, 3), "train")
+    assert [len(b.images) for b in train_loader(data, CONFIG, epoch=0)] == [3]
 
 
 def test_workers_do_not_change_batches_but_epoch_and_seed_do(tmp_path: Path) -> None:
     data = open_data(yolo_folder(tmp_path), "train")
 
     def first(config: TrainConfig, epoch: int = 0) -> torch.Tensor:
-        return next(iter(make_loader(data, config, epoch=epoch, training=True))).images
+        return next(iter(train_loader(data, config, epoch=epoch))).images
 
     base = first(CONFIG)
     assert torch.equal(base, first(dataclasses.replace(CONFIG, workers=2)))

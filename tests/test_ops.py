@@ -34,8 +34,15 @@ def test_decode_places_a_zero_logit_in_the_middle_of_its_cell() -> None:
 
 def test_scale_xy_lets_the_centre_reach_the_border() -> None:
     raw = torch.tensor([[-2.3979, 0.0, 0.0, 0.0]])
-    box = decode_boxes(raw, torch.tensor([[8.0, 8.0]]), torch.tensor([[2.0, 2.0]]), 8, 1.2)
+    head = HeadSpec(anchors=((8, 8),), stride=8, num_classes=2, scale_xy=1.2)
+    box = decode_boxes(raw, torch.tensor([[8.0, 8.0]]), torch.tensor([[2.0, 2.0]]), head)
     assert abs((box[0, 0] + box[0, 2]).item() / 2 - 16) < 1e-2  # sigma = 1/12: 1.2/12 - 0.1 = 0
+
+
+def test_squared_boxes_reach_four_anchors_and_half_a_cell_beyond() -> None:
+    head = HeadSpec(anchors=((8, 8),), stride=8, num_classes=2, scale_xy=2.0, box_form="squared")
+    box = decode_boxes(torch.tensor([[40.0, -40.0, 40.0, 0.0]]), torch.tensor([[8.0, 8.0]]), torch.tensor([[2.0, 2.0]]), head)
+    torch.testing.assert_close(box, torch.tensor([[28 - 16.0, 12 - 4.0, 28 + 16.0, 12 + 4.0]]))
 
 
 def slow_greedy(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> list[int]:

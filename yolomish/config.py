@@ -20,7 +20,8 @@ YOLOV4_ANCHORS = ((12, 16), (19, 36), (40, 28), (36, 75), (76, 55), (72, 146), (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A member of the YOLOv4 family. Anchors are nine (width, height) in pixels at ``image_size``, small to large.
+    """A member of the YOLOv4 family. Anchors are nine (width, height) in network pixels, small to large; ``box_form``
+    exp or squared, see ``HeadSpec``.
 
     ``bn_momentum`` is the running-average factor: 0.01 in Darknet's GPU path (src/batchnorm_layer.c); runs of a few
     hundred steps need more."""
@@ -35,6 +36,7 @@ class ModelConfig:
     bn_momentum: float = 0.01
     anchors: tuple[tuple[float, float], ...] = YOLOV4_ANCHORS
     scale_xy: tuple[float, float, float] = (1.2, 1.1, 1.05)
+    box_form: str = "exp"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,23 +55,57 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run: everything that decides its result. Saved beside it as ``config.yaml``."""
+    """One training run: everything that decides its result. Saved beside it as ``config.yaml``.
+
+    The defaults are the ``scaled`` recipe's loss with mild augmentation; ``configs/recipes`` holds whole recipes.
+    ``batch`` images make a step, ``mini_batch`` of them (0: all) are in memory at once. ``burn_in`` counts steps, or
+    ``burn_in_epochs`` epochs if that is more. ``multi_scale`` r draws a size from image_size/r to image_size·r every ten
+    steps; 0 keeps one size. ``geometry``: ``jitter`` moves each side (Darknet), ``affine`` rotates, scales, shears and
+    shifts on a canvas of four (Scaled-YOLOv4). ``freeze`` names the start of parameters' names, such as ``backbone``.
+    """
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     image_size: int = 416
     epochs: int = 100
     batch: int = 16
+    mini_batch: int = 0
+    optimizer: str = "sgd"
     peak_lr: float = 0.01
+    schedule: str = "cosine"
     final_lr_fraction: float = 0.05
+    lr_steps: tuple[float, ...] = (0.8, 0.9)
+    lr_step_factor: float = 0.1
     momentum: float = 0.937
+    nesterov: bool = False
     weight_decay: float = 0.0005
     burn_in: int = 1000
+    burn_in_epochs: float = 0.0
+    burn_in_power: float = 4.0
+    burn_in_momentum: float = 0.0
+    burn_in_bias_lr: float = 0.0
+    loss: str = "scaled"
+    assignment: str = "ratio"
     box_gain: float = 0.05
     objectness_gain: float = 1.0
     class_gain: float = 0.5
+    scale_gains: bool = True
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+    adversarial: float = 0.0
+    dropblock: float = 0.0
+    freeze: tuple[str, ...] = ()
+    multi_scale: float = 0.0
     mosaic: float = 0.5
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    geometry: str = "jitter"
     jitter: float = 0.3
+    degrees: float = 0.0
+    translate: float = 0.1
+    scale: float = 0.5
+    shear: float = 0.0
+    perspective: float = 0.0
     flip: float = 0.5
     hue: float = 0.1
     saturation: float = 1.5
@@ -79,7 +115,9 @@ class TrainConfig:
     ema: bool = True
     ema_decay: float = 0.9998
     amp: str = "off"
+    compile: bool = False
     channels_last: bool = True
+    cache: str = "off"
     workers: int = 2
     seed: int = 0
     device: str = "auto"
@@ -159,7 +197,7 @@ def save_yaml(config: Any, path: str | Path) -> None:
 
 
 def shipped(group: str) -> dict[str, Path]:
-    """The YAML files that come with the package, by name: ``group`` is ``models`` or ``data``."""
+    """The YAML files that come with the package, by name: ``group`` is ``models``, ``data`` or ``recipes``."""
     here = Path(__file__).resolve().parent
     for folder in (here / "configs" / group, here.parent / "configs" / group):
         if folder.is_dir():
@@ -201,6 +239,8 @@ def check_model(config: ModelConfig) -> None:
         raise YolomishError(f"anchors must be 9 pairs of positive width,height, not {config.anchors!r}")
     if config.width <= 0 or config.depth <= 0:
         raise YolomishError(f"width and depth must be positive, not {config.width} and {config.depth}")
+    if config.box_form not in ("exp", "squared"):
+        raise unknown_name("box_form", config.box_form, ("exp", "squared"))
     check_image_size(config.image_size)
 
 
@@ -212,6 +252,26 @@ def check_image_size(size: int) -> None:
         )
 
 
+CHOICES = {
+    "resize": ("stretch", "letterbox"),
+    "amp": ("off", "bf16", "fp16"),
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("cosine", "linear", "steps"),
+    "loss": ("scaled", "darknet"),
+    "assignment": ("ratio", "shape-iou"),
+    "geometry": ("jitter", "affine"),
+    "cache": ("off", "ram"),
+}
+SHARES = (
+    "mosaic mixup cutmix flip momentum burn_in_momentum ema_decay jitter hue final_lr_fraction lr_step_factor translate scale "
+    "label_smoothing dropblock perspective"
+).split()
+NOT_NEGATIVE = (
+    "mini_batch burn_in burn_in_epochs burn_in_power burn_in_bias_lr workers close_mosaic weight_decay box_gain "
+    "objectness_gain class_gain focal_gamma adversarial degrees shear"
+).split()
+
+
 def check_train(config: TrainConfig) -> None:
     """Refuse values out of range, each named, before any heavy work."""
     check_model(config.model)
@@ -219,17 +279,43 @@ def check_train(config: TrainConfig) -> None:
     for key in ("epochs", "batch", "eval_every"):
         if getattr(config, key) < 1:
             raise YolomishError(f"{key} must be at least 1, not {getattr(config, key)}")
-    for key in ("mosaic", "flip", "momentum", "ema_decay", "jitter", "hue", "final_lr_fraction"):
+    for key in SHARES:
         if not 0 <= getattr(config, key) <= 1:
             raise YolomishError(f"{key} must be between 0 and 1, not {getattr(config, key)}")
-    for key in ("burn_in", "workers", "close_mosaic", "weight_decay", "box_gain", "objectness_gain", "class_gain"):
-        if getattr(config, key) < 0:
+    for key in NOT_NEGATIVE:
+        if not getattr(config, key) >= 0:
             raise YolomishError(f"{key} must not be negative, not {getattr(config, key)}")
     if not config.peak_lr > 0:
         raise YolomishError(f"peak_lr must be positive, not {config.peak_lr}")
-    for key, known in (("resize", ("stretch", "letterbox")), ("amp", ("off", "bf16", "fp16"))):
+    for key, known in CHOICES.items():
         if getattr(config, key) not in known:
             raise unknown_name(key, getattr(config, key), known)
     for key in ("saturation", "exposure"):
-        if getattr(config, key) < 1:
+        if not getattr(config, key) >= 1:
             raise YolomishError(f"{key} must be at least 1, not {getattr(config, key)}")
+    if config.multi_scale and not 1 < config.multi_scale <= 2:
+        raise YolomishError(f"multi_scale must be 0 (one size) or over 1 and at most 2, not {config.multi_scale}")
+    if config.mini_batch and config.batch % config.mini_batch:
+        raise YolomishError(f"batch {config.batch} must be a multiple of mini_batch {config.mini_batch}")
+    if config.scale == 1 and config.geometry == "affine":
+        raise YolomishError("scale must be under 1: the smallest picture would have no size")
+    if config.loss == "darknet" and (config.assignment != "shape-iou" or config.model.box_form != "exp"):
+        raise YolomishError("the darknet loss goes with assignment shape-iou and box_form exp")
+    if any(b <= a for a, b in zip((0.0, *config.lr_steps), (*config.lr_steps, 1.0), strict=True)):
+        raise YolomishError(f"lr_steps must rise between 0 and 1, not {config.lr_steps}")
+
+
+def load_recipe(name: str, model: ModelConfig) -> TrainConfig:
+    """A training recipe for ``model`` by shipped name (``darknet``, ``scaled``) or path to a YAML of ``TrainConfig`` keys.
+
+    Its ``model`` may hold what the recipe needs of the network, such as ``box_form``; the rest stays as it is.
+    """
+    known = shipped("recipes")
+    if name not in known and Path(name).suffix not in (".yaml", ".yml"):
+        raise unknown_name("recipe", name, known)
+    values = load_yaml(known.get(name, Path(name)))
+    changes = values.pop("model", None) or {}
+    if not isinstance(changes, dict):
+        raise YolomishError(f"{name}.model must be a mapping, not {changes!r}")
+    changed = from_dict(ModelConfig, to_dict(model) | changes, f"{name}.model")
+    return dataclasses.replace(from_dict(TrainConfig, values, name), model=changed)

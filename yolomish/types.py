@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 ResizeMode = Literal["stretch", "letterbox"]
+BoxForm = Literal["exp", "squared"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +19,15 @@ class HeadSpec:
 
     ``anchors`` are (width, height) in network pixels; a raw map is (B, A·(5+K), H/stride, W/stride), its channels
     ordered anchor-major as tx, ty, tw, th, objectness, K classes, all logits.
-    x = (column + scale_xy·σ(tx) - (scale_xy-1)/2)·stride, w = anchor·e^tw.
+    x = (column + scale_xy·σ(tx) - (scale_xy-1)/2)·stride; w = anchor·e^tw (``box_form`` exp) or anchor·(2σ(tw))²
+    (squared: Darknet's new_coords, Scaled-YOLOv4), likewise y and h.
     """
 
     anchors: tuple[tuple[float, float], ...]
     stride: int
     num_classes: int
     scale_xy: float = 1.0
+    box_form: BoxForm = "exp"
 
 
 @dataclass(frozen=True, kw_only=True)

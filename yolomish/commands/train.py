@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from functools import partial
@@ -10,11 +11,52 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.config import TrainConfig, check_train, from_dict, load_data_config, load_model_config, load_yaml
+from yolomish.config import TrainConfig, check_train, from_dict, load_data_config, load_model_config, load_recipe, load_yaml
 from yolomish.errors import YolomishError
 
-DEFAULT = TrainConfig()
-WITH_RESUME = {"resume", "epochs", "workers", "device", "dry_run"}
+WITH_RESUME = {"resume", "epochs", "workers", "device", "cache", "dry_run"}
+# option -> TrainConfig key; an option left out keeps the recipe's value
+SETTINGS = {
+    "epochs": "epochs",
+    "batch": "batch",
+    "mini_batch": "mini_batch",
+    "imgsz": "image_size",
+    "optimizer": "optimizer",
+    "lr": "peak_lr",
+    "schedule": "schedule",
+    "burn_in": "burn_in",
+    "mosaic": "mosaic",
+    "mixup": "mixup",
+    "cutmix": "cutmix",
+    "jitter": "jitter",
+    "flip": "flip",
+    "multi_scale": "multi_scale",
+    "close_mosaic": "close_mosaic",
+    "label_smoothing": "label_smoothing",
+    "focal_gamma": "focal_gamma",
+    "dropblock": "dropblock",
+    "adversarial": "adversarial",
+    "freeze": "freeze",
+    "resize": "resize",
+    "amp": "amp",
+    "compile_": "compile",
+    "cache": "cache",
+    "device": "device",
+    "workers": "workers",
+    "seed": "seed",
+    "eval_every": "eval_every",
+    "ema": "ema",
+}
+RECIPE = "; left out: the recipe's"
+
+
+def given_settings(ctx: typer.Context) -> dict[str, Any]:
+    """The ``TrainConfig`` settings that stand on the command line."""
+    given = {k: v for k, v in ctx.params.items() if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
+    settings = {SETTINGS[k]: v for k, v in given.items() if k in SETTINGS}
+    if "freeze" in settings:
+        settings["freeze"] = tuple(part.strip() for part in settings["freeze"].split(",") if part.strip())
+    return settings
 
 
 def train(
@@ -23,23 +65,39 @@ def train(
     neck_act: Annotated[str, typer.Option(help="Activation of neck and heads.")] = "leaky_relu",
     model: Annotated[str, typer.Option(help="Model: yolov4, yolov4-s, yolov4-n or a YAML.")] = "yolov4",
     data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
+    recipe: Annotated[str, typer.Option(help="Training recipe: darknet, scaled or a YAML.")] = "scaled",
     weights: Annotated[str, typer.Option(help="Initial weights, .pt or Darknet .weights; empty: from scratch.")] = "",
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = DEFAULT.epochs,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = DEFAULT.batch,
-    imgsz: Annotated[int, typer.Option(help="Network size in pixels, a multiple of 32.")] = DEFAULT.image_size,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = DEFAULT.peak_lr,
-    burn_in: Annotated[int, typer.Option(help="Burn-in in steps, at most a fifth of the run.")] = DEFAULT.burn_in,
-    mosaic: Annotated[float, typer.Option(help="Share of mosaic images, 0 to 1.")] = DEFAULT.mosaic,
-    jitter: Annotated[float, typer.Option(help="Crop and scale jitter, a share of the size.")] = DEFAULT.jitter,
-    flip: Annotated[float, typer.Option(help="Probability of a left-right flip, 0 to 1.")] = DEFAULT.flip,
-    close_mosaic: Annotated[int, typer.Option(help="Last epochs without mosaic.")] = DEFAULT.close_mosaic,
-    resize: Annotated[str, typer.Option(help="stretch or letterbox.")] = DEFAULT.resize,
-    amp: Annotated[str, typer.Option(help="Mixed precision on CUDA: off, bf16 or fp16.")] = DEFAULT.amp,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = DEFAULT.device,
-    workers: Annotated[int, typer.Option(help="Loader processes; does not change the result.")] = DEFAULT.workers,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = DEFAULT.seed,
-    eval_every: Annotated[int, typer.Option(help="Epochs between evaluations.")] = DEFAULT.eval_every,
-    ema: Annotated[bool, typer.Option("--ema/--no-ema", help="Average the weights and evaluate those.")] = DEFAULT.ema,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step, over all mini-batches and processes" + RECIPE)] = None,
+    mini_batch: Annotated[int | None, typer.Option(help="Images in memory at once; 0: the whole batch" + RECIPE)] = None,
+    imgsz: Annotated[int | None, typer.Option(help="Network size in pixels, a multiple of 32" + RECIPE)] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd or adamw" + RECIPE)] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate" + RECIPE)] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine, linear or steps" + RECIPE)] = None,
+    burn_in: Annotated[int | None, typer.Option(help="Burn-in in steps, at most a fifth of the run" + RECIPE)] = None,
+    mosaic: Annotated[float | None, typer.Option(help="Share of mosaic images, 0 to 1" + RECIPE)] = None,
+    mixup: Annotated[float | None, typer.Option(help="Share of images blended with another, 0 to 1" + RECIPE)] = None,
+    cutmix: Annotated[float | None, typer.Option(help="Share of images with a window of another, 0 to 1" + RECIPE)] = None,
+    jitter: Annotated[float | None, typer.Option(help="Crop and scale jitter, a share of the size" + RECIPE)] = None,
+    flip: Annotated[float | None, typer.Option(help="Probability of a left-right flip, 0 to 1" + RECIPE)] = None,
+    multi_scale: Annotated[float | None, typer.Option(help="Largest size factor, such as 1.4; 0: one size" + RECIPE)] = None,
+    close_mosaic: Annotated[int | None, typer.Option(help="Last epochs without mosaic, mixup and cutmix" + RECIPE)] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Class label smoothing, 0 to 1" + RECIPE)] = None,
+    focal_gamma: Annotated[float | None, typer.Option(help="Focal loss exponent, such as 1.5; 0: off" + RECIPE)] = None,
+    dropblock: Annotated[float | None, typer.Option(help="DropBlock probability on the backbone, 0 to 1" + RECIPE)] = None,
+    adversarial: Annotated[
+        float | None, typer.Option(help="Self-adversarial step in image units of 0 to 1, such as 0.01; 0: off" + RECIPE)
+    ] = None,
+    freeze: Annotated[str | None, typer.Option(help="Starts of parameter names to freeze, such as backbone" + RECIPE)] = None,
+    resize: Annotated[str | None, typer.Option(help="stretch or letterbox" + RECIPE)] = None,
+    amp: Annotated[str | None, typer.Option(help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
+    compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile" + RECIPE)] = None,
+    cache: Annotated[str | None, typer.Option(help="off, or ram: decoded images stay in memory" + RECIPE)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N" + RECIPE)] = None,
+    workers: Annotated[int | None, typer.Option(help="Loader processes; does not change the result" + RECIPE)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation" + RECIPE)] = None,
+    eval_every: Annotated[int | None, typer.Option(help="Epochs between evaluations" + RECIPE)] = None,
+    ema: Annotated[bool | None, typer.Option("--ema/--no-ema", help="Average the weights, evaluate those" + RECIPE)] = None,
     name: Annotated[str, typer.Option(help="Name of the run's folder; empty: MODEL-ACT.")] = "",
     output: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/train"),
     resume: Annotated[str, typer.Option(help="Run folder or its last.pt to go on with; empty: a new run.")] = "",
@@ -47,39 +105,23 @@ def train(
 ) -> None:
     """Train one detector and evaluate it with COCO's metrics."""
     log = partial(typer.echo, err=True)
+    settings = given_settings(ctx)
     if resume:
         given = {k for k in ctx.params if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
         if wrong := sorted(given - WITH_RESUME):
             raise YolomishError(f"--resume keeps the run's settings: leave out --{', --'.join(wrong).replace('_', '-')}")
         folder = Path(resume).parent if Path(resume).suffix == ".pt" else Path(resume)
         config = from_dict(TrainConfig, load_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
-        changes: dict[str, Any] = {"epochs": epochs, "workers": workers, "device": device}
-        config = replace(config, **{k: v for k, v in changes.items() if k in given})
     else:
-        config = TrainConfig(
-            model=replace(load_model_config(model), activation=act, neck_activation=neck_act),
-            data=load_data_config(data),
-            image_size=imgsz,
-            epochs=epochs,
-            batch=batch,
-            peak_lr=lr,
-            burn_in=burn_in,
-            mosaic=mosaic,
-            jitter=jitter,
-            flip=flip,
-            close_mosaic=close_mosaic,
-            resize=resize,
-            ema=ema,
-            amp=amp,
-            device=device,
-            workers=workers,
-            seed=seed,
-            eval_every=eval_every,
-        )
+        config = load_recipe(recipe, replace(load_model_config(model), activation=act, neck_activation=neck_act))
+        config = replace(config, data=load_data_config(data))
         folder = free_folder(output, name or f"{Path(model).stem}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', Path(act).name)}")
+    config = replace(config, **settings)
+    if "batch" in settings and "mini_batch" not in settings and config.batch % (config.mini_batch or 1):
+        config = replace(config, mini_batch=0)
     check_train(config)
 
-    from yolomish.training.fit import fit, try_out  # torch is slow to import
+    from yolomish.training.fit import Terminated, fit, try_out  # torch is slow to import
 
     if dry_run:
         try_out(config, initial_weights=weights, log=log)
@@ -89,9 +131,13 @@ def train(
         result = fit(config, folder, initial_weights=weights, resume=bool(resume), log=log)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except Terminated:
+        raise typer.Exit(143) from None
+    if int(os.environ.get("RANK", "0")):
+        return
     metrics = result.metrics
     typer.echo(f"AP {metrics.ap:.4f}  AP50 {metrics.ap50:.4f}  AP75 {metrics.ap75:.4f}  {result.step_ms:.1f} ms/step")
-    typer.echo(f"wrote {folder}: best.pt, last.pt, results.csv, curves.png, config.yaml")
+    typer.echo(f"wrote {folder}: best.pt, last.pt, results.csv, timing.csv, curves.png, config.yaml")
 
 
 def free_folder(parent: Path, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from yolomish.comparison.arms import Arm, Scope, build_arms, config_difference, require_controlled
 from yolomish.comparison.report import Report, RunResult, build_report, write_report
-from yolomish.comparison.run import compare, run_comparison
+from yolomish.comparison.run import run_comparison
 
 __all__ = [
     "Arm",
@@ -11,7 +11,6 @@ __all__ = [
     "Scope",
     "build_arms",
     "build_report",
-    "compare",
     "config_difference",
     "require_controlled",
     "run_comparison",

@@ -239,18 +239,3 @@ def run_comparison(
     write_report(report, out_dir)
     log(report.headline)
     return report
-
-
-def compare(
-    base: TrainConfig,
-    acts: Sequence[str],
-    seeds: int,
-    out_dir: Path,
-    *,
-    scope: str = "backbone",
-    command: str = "",
-    log: Callable[[str], None] = print,
-) -> Path:
-    """``run_comparison``, giving the path of report.html."""
-    run_comparison(base, acts, seeds, out_dir, scope=scope, command=command, log=log)
-    return out_dir / "report.html"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ class DetectionData:
         self.names, self.category_ids, self.source = names, category_ids, source
         self.image_ids = tuple(r.image_id for r in records)
         self._records, self._truth = records, truth
+        self._images: list[np.ndarray] = []
 
     def __len__(self) -> int:
         return len(self._records)
@@ -62,7 +64,7 @@ class DetectionData:
     def load(self, index: int) -> Sample:
         """The sample in image px: crowds and boxes without area left out; an empty image gives (0, 4) boxes."""
         record = self._records[index]
-        image = read_image(record.path)
+        image = self._images[index] if self._images else read_image(record.path)
         if record.size_hw is not None and record.size_hw != image.shape[:2]:
             h, w = record.size_hw
             raise YolomishError(
@@ -72,6 +74,40 @@ class DetectionData:
         sides = record.boxes[:, 2:] - record.boxes[:, :2]
         keep = ~record.crowd & (sides > 0).all(1)
         return Sample(image=image, boxes=record.boxes[keep], labels=record.labels[keep], image_id=record.image_id)
+
+    def keep_in_memory(self) -> int:
+        """Decode every image once and hold it, shared with workers forked later; gives the bytes. YolomishError if too much.
+
+        Augmentations never write into a sample's image, so the samples stay the same.
+        """
+        some = self._records[:: max(len(self) // 16, 1)]
+        expected = sum(read_image(r.path).nbytes for r in some) // len(some) * len(self)
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        if expected > 0.8 * free:
+            raise YolomishError(
+                f"--cache ram needs about {expected / 2**30:.1f} GiB for {len(self)} images of {self.source}, "
+                f"{free / 2**30:.1f} GiB are free: leave it off"
+            )
+        self._images = [read_image(r.path) for r in self._records]
+        return sum(image.nbytes for image in self._images)
+
+    def boxes_at(self, size: int, *, keep_aspect: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (N,) and box widths and heights (N, 2) of all images in px at a network size, from annotations alone.
+
+        Images whose annotation does not state their size, crowds and boxes without area are left out.
+        """
+        labels: list[np.ndarray] = [np.empty(0, np.int64)]
+        sizes: list[np.ndarray] = [np.empty((0, 2))]
+        for record in self._records:
+            if record.size_hw is None:
+                continue
+            h, w = record.size_hw
+            scale = np.full(2, size / max(h, w)) if keep_aspect else np.array([size / w, size / h])
+            sides = (record.boxes[:, 2:] - record.boxes[:, :2]) * scale
+            keep = ~record.crowd & (sides > 0).all(1)
+            labels.append(record.labels[keep])
+            sizes.append(sides[keep])
+        return np.concatenate(labels), np.concatenate(sizes)
 
     def coco(self) -> COCO:
         """The ground truth, crowds included, as pycocotools wants it."""

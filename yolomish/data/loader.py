@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from yolomish.config import TrainConfig
-from yolomish.data.augment import augment_one, clip_sample, mosaic
+from yolomish.data.augment import augment_one, clip_sample, cutmix, mixup, mosaic
 from yolomish.data.datasets import DetectionData
 from yolomish.data.transforms import apply_resize, resize_image
 from yolomish.types import Batch, Resize, ResizeMode, Sample
@@ -33,25 +33,34 @@ class ResizedData(Dataset):
 
 
 class AugmentedData(Dataset):
-    """Training: mosaic on a share of the images, jitter, flip and HSV, by rng(seed, epoch, index)."""
+    """Training samples by (index, size): everything random in one follows from rng(seed, epoch, index)."""
 
     def __init__(self, data: DetectionData, config: TrainConfig, epoch: int) -> None:
         self.data, self.config, self.epoch = data, config, epoch
-        self.mosaic = 0.0 if epoch >= config.epochs - config.close_mosaic else config.mosaic
+        self.closing = epoch >= config.epochs - config.close_mosaic
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        index, size = key
         rng = np.random.default_rng((self.config.seed, self.epoch, index))
-        sample = self.data.load(index)
-        size = self.config.image_size
-        if rng.random() < self.mosaic:
-            sample = mosaic(sample, lambda: self.data.load(int(rng.integers(len(self.data)))), rng, self.config)
-        else:
-            sample = augment_one(sample, rng, self.config)
+        sample = self._augmented(self.data.load(index), rng, size)
+        if not self.closing:
+            if rng.random() < self.config.mixup:
+                sample = mixup(sample, self._augmented(self._draw(rng), rng, size), rng)
+            if rng.random() < self.config.cutmix:
+                sample = cutmix(sample, self._augmented(self._draw(rng), rng, size), rng)
         whole = Resize(image_size_hw=(size, size), network_size_hw=(size, size), scale_x=1.0, scale_y=1.0, pad_x=0.0, pad_y=0.0)
         return clip_sample(sample), whole
+
+    def _draw(self, rng: np.random.Generator) -> Sample:
+        return self.data.load(int(rng.integers(len(self.data))))
+
+    def _augmented(self, sample: Sample, rng: np.random.Generator, size: int) -> Sample:
+        if rng.random() < self.config.mosaic and not self.closing:
+            return mosaic(sample, lambda: self._draw(rng), rng, size, self.config)
+        return augment_one(sample, rng, size, self.config)
 
 
 def collate(items: list[Item]) -> Batch:
@@ -70,29 +79,63 @@ def _quiet_worker(_: int) -> None:
     cv2.setNumThreads(0)
 
 
-def make_loader(data: DetectionData, config: TrainConfig, *, epoch: int, training: bool) -> DataLoader:
-    """Batches of an epoch: shuffled by rng(seed, epoch) and augmented, or in order and only resized."""
-    if not training:
-        mode: ResizeMode = "letterbox" if config.resize == "letterbox" else "stretch"
-        return eval_loader(data, size=config.image_size, mode=mode, batch=config.batch, workers=config.workers)
+def steps_per_epoch(count: int, config: TrainConfig) -> int:
+    """Optimiser steps in an epoch of ``count`` images: whole batches, or a single smaller one."""
+    return max(count // config.batch, min(count, 1))
+
+
+def step_size(step: int, total_steps: int, config: TrainConfig) -> int:
+    """The network size in pixels of an optimiser step, counted from 0 (src/detector.c train_detector, random=1).
+
+    With ``multi_scale`` r it is drawn anew every ten steps: round(u·size/32 + 1)·32, u in U(1/r, r), not above the
+    configured size where u < 1. The first step and the last tenth of the run, at most 100 steps, use the largest.
+    """
+    if not config.multi_scale:
+        return config.image_size
+    largest = round(config.multi_scale * config.image_size / 32 + 1) * 32
+    if step == 0 or total_steps - step <= min(100, total_steps // 10):
+        return largest
+    low, high = 1 / config.multi_scale, config.multi_scale
+    factor = np.random.default_rng((config.seed, 1, step // 10)).uniform(low, high)
+    size = round(factor * config.image_size / 32 + 1) * 32
+    return min(size, config.image_size) if factor < 1 else size
+
+
+def train_loader(
+    data: DetectionData, config: TrainConfig, *, epoch: int, first_step: int = 0, rank: int = 0, world_size: int = 1
+) -> DataLoader:
+    """An epoch's mini-batches from its optimiser step ``first_step`` on, shuffled by rng(seed, epoch) and augmented.
+
+    Of several processes each gets its share of every mini-batch.
+    """
+    steps = steps_per_epoch(len(data), config)
     order = np.random.default_rng((config.seed, epoch)).permutation(len(data)).tolist()
+    mini = config.mini_batch or config.batch
+    batches = []
+    for step in range(first_step, steps):
+        size = step_size(epoch * steps + step, config.epochs * steps, config)
+        chosen = order[step * config.batch : (step + 1) * config.batch]
+        for start in range(0, len(chosen), mini):
+            batches.append([(index, size) for index in chosen[start : start + mini][rank::world_size]])
     return DataLoader(
         AugmentedData(data, config, epoch),
-        batch_size=config.batch,
-        sampler=order,
+        batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.workers,
         worker_init_fn=_quiet_worker,
-        drop_last=len(data) >= config.batch,
+        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.seed),
     )
 
 
-def eval_loader(data: DetectionData, *, size: int, mode: ResizeMode, batch: int, workers: int = 0) -> DataLoader:
-    """Every image once, in order, resized to ``size`` px."""
+def eval_loader(
+    data: DetectionData, *, size: int, mode: ResizeMode, batch: int, workers: int = 0, rank: int = 0, world_size: int = 1
+) -> DataLoader:
+    """Every image once, in order, resized to ``size`` px; of several processes each gets every world_size-th image."""
     return DataLoader(
         ResizedData(data, size, mode),
         batch_size=batch,
+        sampler=range(rank, len(data), world_size),
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_quiet_worker,

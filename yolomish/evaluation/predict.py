@@ -9,6 +9,7 @@ from yolomish.data.datasets import DetectionData
 from yolomish.data.loader import eval_loader
 from yolomish.data.transforms import undo_resize
 from yolomish.models import YOLOv4
+from yolomish.ops.distributed import gather, rank, world_size
 from yolomish.ops.nms import postprocess
 from yolomish.types import ResizeMode
 
@@ -30,12 +31,12 @@ def predict(
 ) -> list[dict]:
     """COCO results of every image: image_id and category_id of the annotation file, bbox xywh in image px, score.
 
-    The model is left on ``device`` in the mode it came in.
+    The model is left on ``device`` in the mode it came in. Several processes share the images, and each gives all results.
     """
     was_training = model.training
     model.eval().to(device)
     results = []
-    loader = eval_loader(data, size=image_size, mode=resize, batch=batch)
+    loader = eval_loader(data, size=image_size, mode=resize, batch=batch, rank=rank(), world_size=world_size())
     for group in tqdm(loader, desc="evaluate", disable=not progress, leave=False):
         maps = model(group.images.to(device).float() / 255)
         found = postprocess(maps, model.heads, conf=conf, iou=iou, kind=nms, max_det=max_det)
@@ -53,4 +54,4 @@ def predict(
                     }
                 )
     model.train(was_training)
-    return results
+    return [result for part in gather(results) for result in part]

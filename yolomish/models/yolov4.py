@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from yolomish.config import ModelConfig, check_model
 from yolomish.models.blocks import ConvBlock
 from yolomish.models.cspdarknet import CSPDarknet53
 from yolomish.models.panet import PANet
-from yolomish.types import HeadSpec
+from yolomish.types import BoxForm, HeadSpec
 
 STRIDES = (8, 16, 32)
 OBJECTNESS_PRIOR = 0.01
@@ -103,6 +104,7 @@ def build_model(config: ModelConfig) -> YOLOv4:
             stride=stride,
             num_classes=config.num_classes,
             scale_xy=config.scale_xy[i],
+            box_form=cast(BoxForm, config.box_form),
         )
         for i, stride in enumerate(STRIDES)
     )

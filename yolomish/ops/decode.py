@@ -22,14 +22,17 @@ class Decoded:
     classes: Tensor
 
 
-def decode_boxes(raw: Tensor, anchors: Tensor, cells_xy: Tensor, stride: int, scale_xy: float) -> Tensor:
-    """Boxes (..., 4) xyxy in network px from logits ``raw`` (..., 4) tx, ty, tw, th.
+def decode_boxes(raw: Tensor, anchors: Tensor, cells_xy: Tensor, head: HeadSpec) -> Tensor:
+    """Boxes (..., 4) xyxy in network px from logits ``raw`` (..., 4) tx, ty, tw, th by ``head``'s stride and form.
 
     ``anchors`` (..., 2) in network px, ``cells_xy`` (..., 2) column and row.
     Darknet src/yolo_layer.c get_yolo_box with scale_x_y applied in forward_yolo_layer.
     """
-    centre = (cells_xy + scale_xy * raw[..., :2].sigmoid() - (scale_xy - 1) / 2) * stride
-    half = anchors * raw[..., 2:4].clamp(max=MAX_LOG_SIZE).exp() / 2
+    centre = (cells_xy + head.scale_xy * raw[..., :2].sigmoid() - (head.scale_xy - 1) / 2) * head.stride
+    if head.box_form == "squared":
+        half = anchors * (2 * raw[..., 2:4].sigmoid()).square() / 2
+    else:
+        half = anchors * raw[..., 2:4].clamp(-MAX_LOG_SIZE, MAX_LOG_SIZE).exp() / 2
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
@@ -39,16 +42,21 @@ def split_map(raw_map: Tensor, head: HeadSpec) -> Tensor:
     return raw_map.float().reshape(b, len(head.anchors), 5 + head.num_classes, h, w).permute(0, 1, 3, 4, 2)
 
 
+def decode_map(raw: Tensor, head: HeadSpec) -> Tensor:
+    """Boxes (B, A, H, W, 4) xyxy network px of a whole split map's logits (B, A, H, W, 4)."""
+    _, a, h, w, _ = raw.shape
+    rows, columns = torch.meshgrid(torch.arange(h, device=raw.device), torch.arange(w, device=raw.device), indexing="ij")
+    anchors = torch.tensor(head.anchors, device=raw.device, dtype=torch.float32).view(1, a, 1, 1, 2)
+    return decode_boxes(raw, anchors, torch.stack((columns, rows), dim=-1).float(), head)
+
+
 def decode(maps: Sequence[Tensor], heads: Sequence[HeadSpec]) -> Decoded:
     """Every anchor of every cell as a candidate, head by head, anchor-major then row-major."""
     boxes, objectness, classes = [], [], []
     for raw_map, head in zip(maps, heads, strict=True):
         raw = split_map(raw_map, head)  # (B, A, H, W, 5+K)
-        b, a, h, w, _ = raw.shape
-        rows, columns = torch.meshgrid(torch.arange(h, device=raw.device), torch.arange(w, device=raw.device), indexing="ij")
-        anchors = torch.tensor(head.anchors, device=raw.device, dtype=torch.float32).view(1, a, 1, 1, 2)
-        cells = torch.stack((columns, rows), dim=-1).float()
-        xyxy = decode_boxes(raw[..., :4], anchors, cells, head.stride, head.scale_xy)
+        b = len(raw)
+        xyxy = decode_map(raw[..., :4], head)
         boxes.append(xyxy.reshape(b, -1, 4))
         objectness.append(raw[..., 4].sigmoid().reshape(b, -1))
         classes.append(raw[..., 5:].sigmoid().reshape(b, -1, head.num_classes))

@@ -1,4 +1,4 @@
-"""Which cells and anchors answer for which ground-truth box: Darknet's rule (src/yolo_layer.c process_batch)."""
+"""Which cells and anchors answer for which ground-truth box: Darknet's rule and Scaled-YOLOv4's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from yolomish.types import HeadSpec
 
 SHAPE_IOU_THRESHOLD = 0.213  # yolov4.cfg iou_thresh
+MAX_RATIO = 4.0  # PyTorch_YOLOv4 data/hyp.scratch.yaml anchor_t
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +38,16 @@ def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
     return overlap / (sizes.prod(1)[:, None] + anchors.prod(1)[None] - overlap)
 
 
-def assign(targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequence[tuple[int, int]]) -> tuple[Assignment, ...]:
-    """The positives of every head for targets (T, 6) [index in batch, label, x1, y1, x2, y2] in network px.
+def assign_shape_iou(
+    targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequence[tuple[int, int]]
+) -> tuple[Assignment, ...]:
+    """Darknet (src/yolo_layer.c process_batch): the positives of every head for targets (T, 6), see ``Batch``.
 
     A box is given to the best of all heads' anchors by shape IoU and to every other anchor above 0.213, each on the
     head that holds it and only at the cell that holds the box's centre (floor, clamped into the grid). Boxes without
-    area are left out. T = 0 gives empty assignments.
+    area are left out. T = 0 gives empty assignments. Rows stand in the order of ``targets``.
     """
-    targets = targets.float()
-    targets = targets[((targets[:, 4:6] - targets[:, 2:4]) > 0).all(1)]
+    targets = _with_area(targets)
     boxes = targets[:, 2:6]
     all_anchors = torch.tensor([a for head in heads for a in head.anchors], dtype=torch.float32, device=targets.device)
     overlaps = shape_iou(boxes[:, 2:] - boxes[:, :2], all_anchors)
@@ -58,14 +60,55 @@ def assign(targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequence[t
         chosen, anchors = positive[:, first : first + len(head.anchors)].nonzero(as_tuple=True)
         first += len(head.anchors)
         cells = (centres[chosen] / head.stride).floor().long()
-        assignments.append(
-            Assignment(
-                images=targets[chosen, 0].long(),
-                anchors=anchors,
-                columns=cells[:, 0].clamp(0, width - 1),
-                rows=cells[:, 1].clamp(0, height - 1),
-                boxes=boxes[chosen],
-                labels=targets[chosen, 1].long(),
-            )
-        )
+        assignments.append(_assignment(targets, chosen, anchors, cells, height, width))
     return tuple(assignments)
+
+
+def assign_ratio(targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequence[tuple[int, int]]) -> tuple[Assignment, ...]:
+    """Scaled-YOLOv4 (PyTorch_YOLOv4 utils/loss.py): positives by width and height ratio, with neighbouring cells.
+
+    On every head an anchor answers for a box whose width and height are both within a factor of 4 of its own, at the
+    cell of the box's centre and at the nearer neighbour in x and in y (a centre within half a cell of that border;
+    only neighbours inside the grid). A box may so have no positive at all. Boxes without area are left out.
+    """
+    targets = _with_area(targets)
+    boxes = targets[:, 2:6]
+    sizes, centres = boxes[:, 2:] - boxes[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2
+    assignments = []
+    for head, (height, width) in zip(heads, grid_sizes_hw, strict=True):
+        anchors = torch.tensor(head.anchors, dtype=torch.float32, device=targets.device)
+        ratios = sizes[:, None] / anchors[None]
+        chosen, anchor = (torch.maximum(ratios, 1 / ratios).amax(2) < MAX_RATIO).nonzero(as_tuple=True)
+        last = torch.tensor((width - 1, height - 1), device=targets.device)
+        centre = centres[chosen] / head.stride
+        cell = centre.floor().long().clamp(min=0).minimum(last)
+        within = centre - cell
+        groups = [(chosen, anchor, cell)]
+        for axis in (0, 1):
+            for side, near in ((-1, within[:, axis] < 0.5), (1, within[:, axis] > 0.5)):
+                beside = cell.clone()
+                beside[:, axis] += side
+                take = near & (beside[:, axis] >= 0) & (beside[:, axis] <= last[axis])
+                groups.append((chosen[take], anchor[take], beside[take]))
+        chosen, anchor, cell = (torch.cat(parts) for parts in zip(*groups, strict=True))
+        assignments.append(_assignment(targets, chosen, anchor, cell, height, width))
+    return tuple(assignments)
+
+
+def _with_area(targets: Tensor) -> Tensor:
+    targets = targets.float()
+    return targets[((targets[:, 4:6] - targets[:, 2:4]) > 0).all(1)]
+
+
+def _assignment(targets: Tensor, chosen: Tensor, anchors: Tensor, cells: Tensor, height: int, width: int) -> Assignment:
+    return Assignment(
+        images=targets[chosen, 0].long(),
+        anchors=anchors,
+        columns=cells[:, 0].clamp(0, width - 1),
+        rows=cells[:, 1].clamp(0, height - 1),
+        boxes=targets[chosen, 2:6],
+        labels=targets[chosen, 1].long(),
+    )
+
+
+ASSIGNMENTS = {"shape-iou": assign_shape_iou, "ratio": assign_ratio}

@@ -22,8 +22,9 @@ from yolomish.models import YOLOv4, build_model
 from yolomish.training.optim import EMA
 from yolomish.types import ResizeMode
 
-FORMAT = "yolomish-checkpoint-1"
-KEYS = ("config", "model", "ema", "optimizer", "epoch", "step", "best_ap", "names", "history")
+PARTIAL = "-part-"
+FORMAT = "yolomish-checkpoint-2"
+KEYS = ("config", "model", "ema", "ema_updates", "optimizer", "scaler", "names", "progress")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +38,36 @@ class Network:
 
 
 def replace_file(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a new file beside ``path``, sync it to disk and put it in ``path``'s place in one move."""
+    """Let ``write`` fill a new file beside ``path``, sync it to disk and put it in ``path``'s place in one move.
+
+    A full disk or a folder that cannot be written is a YolomishError; what was at ``path`` is then untouched.
+    """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = Path()
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{PARTIAL}", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp gives 0600
         os.replace(temporary, path)
+    except OSError as error:
+        raise YolomishError(f"{path} cannot be written: {error.strerror or error}; what was there is intact") from None
+    except RuntimeError as error:  # torch.save reports a full disk so
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            raise
+        raise YolomishError(f"{path} cannot be written: is the disk full? What was there is intact") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary != Path():
+            temporary.unlink(missing_ok=True)
+
+
+def clear_partial_files(folder: Path) -> None:
+    """Remove what a killed ``replace_file`` left in ``folder``."""
+    for path in folder.glob(f".*{PARTIAL}*"):
+        path.unlink(missing_ok=True)
 
 
 def save_checkpoint(
@@ -61,12 +79,9 @@ def save_checkpoint(
     ema: EMA | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     scaler: torch.amp.GradScaler | None = None,
-    epoch: int = 0,
-    step: int = 0,
-    best_ap: float = -1.0,
-    history: list[dict[str, Any]] | None = None,
+    progress: dict[str, Any] | None = None,
 ) -> None:
-    """Write all that resuming needs, atomically. ``epoch`` and ``step`` count finished ones."""
+    """Write all that resuming needs, atomically. ``progress`` says where the run stands, in plain values."""
     content = {
         "format": FORMAT,
         "config": to_dict(config),
@@ -75,12 +90,8 @@ def save_checkpoint(
         "ema_updates": ema.updates if ema else 0,
         "optimizer": optimizer.state_dict() if optimizer else None,
         "scaler": scaler.state_dict() if scaler else None,
-        "epoch": epoch,
-        "step": step,
-        "best_ap": best_ap,
         "names": list(names),
-        "history": history or [],
-        "rng": torch.get_rng_state(),
+        "progress": progress or {},
     }
     replace_file(path, lambda temporary: torch.save(content, temporary))
 

@@ -1,4 +1,4 @@
-"""SGD with decay on convolution kernels alone, Darknet's quartic burn-in before a cosine, and averaged weights."""
+"""Optimisers with decay on convolution kernels alone, Darknet's burn-in before a schedule, and averaged weights."""
 
 from __future__ import annotations
 
@@ -11,32 +11,66 @@ from torch import nn
 from yolomish.config import TrainConfig
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """Heavy-ball SGD in two groups: kernels (4 dimensions) decay; batch norm, biases and activations' own do not."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW in three groups: ``kernels`` (4 dimensions) decay; ``biases`` and ``rest`` (norms, slopes) do not.
+
+    SGD is heavy-ball as Darknet's unless ``nesterov``. Frozen parameters are left out.
+    """
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    kernels = [p for _, p in trained if p.ndim == 4]
+    biases = [p for n, p in trained if p.ndim != 4 and n.endswith(".bias")]
+    rest = [p for n, p in trained if p.ndim != 4 and not n.endswith(".bias")]
     groups = [
-        {"params": [p for p in trained if p.ndim == 4], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim != 4], "weight_decay": 0.0},
+        {"params": kernels, "weight_decay": config.weight_decay, "name": "kernels"},
+        {"params": biases, "weight_decay": 0.0, "name": "biases"},
+        {"params": rest, "weight_decay": 0.0, "name": "rest"},
     ]
-    return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum)
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.peak_lr, betas=(config.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
-def burn_in_steps(total_steps: int, config: TrainConfig) -> int:
-    """The burn-in in optimiser steps: the configured one, at most a fifth of the run."""
-    return min(config.burn_in, total_steps // 5)
+def set_step(optimizer: torch.optim.Optimizer, step: int, total_steps: int, burn_in: int, config: TrainConfig) -> float:
+    """Set every group's rate and momentum for a step, counted from 1; gives the kernels' rate.
+
+    During the burn-in biases fall from ``burn_in_bias_lr`` (if any) and momentum rises from ``burn_in_momentum`` (if any),
+    both linearly, as in PyTorch_YOLOv4 train.py.
+    """
+    lr = learning_rate(step, total_steps, burn_in, config)
+    progress = min(step / burn_in, 1.0) if burn_in else 1.0
+    momentum = config.momentum
+    if config.burn_in_momentum:
+        momentum = config.burn_in_momentum + (config.momentum - config.burn_in_momentum) * progress
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if group["name"] == "biases" and config.burn_in_bias_lr and progress < 1:
+            group["lr"] = config.burn_in_bias_lr + (config.peak_lr - config.burn_in_bias_lr) * progress
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        else:
+            group["momentum"] = momentum
+    return lr
 
 
-def learning_rate(step: int, total_steps: int, config: TrainConfig) -> float:
+def burn_in_steps(total_steps: int, steps_per_epoch: int, config: TrainConfig) -> int:
+    """The burn-in in optimiser steps: the configured steps or epochs, whichever is more, at most a fifth of the run."""
+    return min(max(config.burn_in, round(config.burn_in_epochs * steps_per_epoch)), total_steps // 5)
+
+
+def learning_rate(step: int, total_steps: int, burn_in: int, config: TrainConfig) -> float:
     """The rate of a step, counted from 1 as Darknet does (src/network.c get_current_rate).
 
-    Quartic up to ``peak_lr`` over the burn-in, then half a cosine down to ``final_lr_fraction`` of it at the last step.
+    ``peak_lr`` times (step/burn_in)^power up to the burn-in, then the schedule: half a cosine or a line down to
+    ``final_lr_fraction`` at the last step, or ``lr_step_factor`` at each of ``lr_steps`` (shares of the whole run).
     """
-    burn_in = burn_in_steps(total_steps, config)
     if step < burn_in:
-        return config.peak_lr * (step / burn_in) ** 4
+        return config.peak_lr * (step / burn_in) ** config.burn_in_power
+    if config.schedule == "steps":
+        return config.peak_lr * config.lr_step_factor ** sum(step > share * total_steps for share in config.lr_steps)
     progress = min((step - burn_in) / max(total_steps - burn_in, 1), 1.0)
-    fraction = config.final_lr_fraction
-    return config.peak_lr * (fraction + (1 - fraction) * (1 + math.cos(math.pi * progress)) / 2)
+    down = (1 + math.cos(math.pi * progress)) / 2 if config.schedule == "cosine" else 1 - progress
+    return config.peak_lr * (config.final_lr_fraction + (1 - config.final_lr_fraction) * down)
 
 
 class EMA:

@@ -1,0 +1,218 @@
+"""Runs that are killed, stopped, split over processes or out of disk: the same result, or a clear word."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from yolomish.config import DataConfig, ModelConfig, TrainConfig, save_yaml
+from yolomish.errors import YolomishError
+from yolomish.training.checkpoint import read_checkpoint
+from yolomish.training.fit import fit
+from yolomish.training.prepare import prepare
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+FIT = """
+import sys
+from pathlib import Path
+from yolomish.config import TrainConfig, from_dict, load_yaml
+from yolomish.training.fit import Terminated, fit
+out = Path(sys.argv[2])
+try:
+    fit(from_dict(TrainConfig, load_yaml(sys.argv[1])), out, resume=(out / "last.pt").exists())
+except Terminated:
+    sys.exit(143)
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    rng = np.random.default_rng(0)
+    root = tmp_path / "data"
+    for split, count in (("train", 12), ("val", 4)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            cv2.imwrite(str(root / "images" / split / f"{i}.png"), rng.integers(0, 255, (64, 64, 3), np.uint8))
+            (root / "labels" / split / f"{i}.txt").write_text(f"{i % 2} 0.5 0.5 0.4 0.3\n")
+    data = DataConfig(format="yolo", root=str(root), train="images/train", val="images/val", names=("a", "b"))
+    model = ModelConfig(name="tiny", width=0.125, depth=0.1)
+    return TrainConfig(
+        model=model, data=data, image_size=64, epochs=3, batch=4, mini_batch=2, burn_in=2, workers=0, device="cpu", dropblock=0.1
+    )
+
+
+def start(config: TrainConfig, out: Path, *launcher: str, **environment: str) -> subprocess.Popen[bytes]:
+    out.parent.mkdir(exist_ok=True)
+    settings, script = out.parent / f"{out.name}.yaml", out.parent / "run_fit.py"
+    save_yaml(config, settings)
+    script.write_text(FIT)
+    command = [sys.executable, *launcher, str(script), str(settings), str(out)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+
+
+def finish(process: subprocess.Popen[bytes]) -> int:
+    errors = process.communicate(timeout=240)[1]
+    if process.returncode not in (0, 143):
+        print(errors.decode()[-3000:])
+    return process.returncode
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert (a / "results.csv").read_bytes() == (b / "results.csv").read_bytes()
+    first, second = read_checkpoint(a / "last.pt"), read_checkpoint(b / "last.pt")
+    for part in ("model", "ema"):
+        assert all(torch.equal(first[part][k], second[part][k]) for k in first[part])
+    buffers = [[s["momentum_buffer"] for s in c["optimizer"]["state"].values()] for c in (first, second)]
+    assert all(torch.equal(x, y) for x, y in zip(*buffers, strict=True))
+
+
+def test_sigkill_at_any_moment_changes_no_bit(config: TrainConfig, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert finish(start(config, whole)) == 0
+    rng = random.Random(0)
+    process = start(replace(config, workers=1), killed)  # the number of workers changes nothing either
+    for moment in ("write", "random", "write", "random"):
+        deadline = time.monotonic() + 120
+        if moment == "write":  # in the middle of a checkpoint
+            while process.poll() is None and not list(killed.glob(".last-part-*")) and time.monotonic() < deadline:
+                pass
+        else:
+            while process.poll() is None and not (killed / "last.pt").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 4))
+        process.send_signal(signal.SIGKILL)
+        finish_code = process.wait(30)
+        process.stderr.close()
+        assert finish_code in (-signal.SIGKILL, 0)
+        process = start(config, killed)
+    assert finish(process) == 0
+    assert_same_run(whole, killed)
+    assert not list(killed.glob(".*"))
+
+
+def test_sigterm_saves_in_mid_epoch_and_resume_changes_no_bit(config: TrainConfig, tmp_path: Path) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    fit(config, whole, log=lambda _: None)
+    process = start(replace(config, cache="ram"), stopped)
+    while not (stopped / "train_batch0.jpg").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.terminate()
+    assert finish(process) == 143
+    progress = read_checkpoint(stopped / "last.pt")["progress"]
+    assert progress["epoch"] == 0 and 0 < progress["position"] < 3
+    threads = torch.get_num_threads()
+    result = fit(config, stopped, resume=True, log=lambda _: None)
+    assert threads == torch.get_num_threads() and result.history[-1]["epoch"] == 3
+    if threads == 1:
+        assert_same_run(whole, stopped)
+
+
+GRADIENTS = """
+import copy, sys
+import torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from yolomish.config import ModelConfig, TrainConfig
+from yolomish.models import build_model
+from yolomish.models.sync_norm import synchronise_norms
+from yolomish.training.loss import detection_loss
+dist.init_process_group("gloo")
+rank, config = dist.get_rank(), TrainConfig(loss=sys.argv[1], assignment=sys.argv[2])
+torch.manual_seed(0)
+two = build_model(ModelConfig(width=0.125, depth=0.1, num_classes=2)).double()
+one, images = copy.deepcopy(two), torch.rand(6, 3, 64, 64).double()
+rows = [[i % 6, i % 2, 5.0 + i, 20 - i, 25 + 4 * i, 40 + i] for i in range(9)]
+targets = torch.tensor(rows)
+mine = targets[targets[:, 0] % 2 == rank].clone()
+mine[:, 0] = (mine[:, 0] - rank) / 2
+wrapped = DistributedDataParallel(synchronise_norms(two, torch.device("cpu")), broadcast_buffers=False)
+(2 * detection_loss(wrapped(images[rank::2]), two.heads, mine, config).total).backward()
+dist.destroy_process_group()  # alone from here
+detection_loss(one(images), one.heads, targets, config).total.backward()
+for (name, a), b in zip(two.named_parameters(), one.parameters()):
+    assert (a.grad - b.grad).norm() <= 1e-4 * b.grad.norm(), name
+for a, b in zip(two.buffers(), one.buffers()):
+    torch.testing.assert_close(a, b)
+print("equal")
+"""
+
+
+@pytest.mark.parametrize(("loss", "assignment"), [("scaled", "ratio"), ("darknet", "shape-iou")])
+def test_two_processes_have_the_gradient_of_one(loss: str, assignment: str, tmp_path: Path) -> None:
+    (tmp_path / "gradients.py").write_text(GRADIENTS)
+    command = [sys.executable, *TORCHRUN, str(tmp_path / "gradients.py"), loss, assignment]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.stdout.split() == ["equal", "equal"], done.stderr[-3000:]
+
+
+def test_two_processes_train_and_evaluate_as_one(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, dropblock=0.0, epochs=1, batch=12, mini_batch=12)
+    fit(config, tmp_path / "one", log=lambda _: None)
+    assert finish(start(config, tmp_path / "two", *TORCHRUN)) == 0
+    first, second = (read_checkpoint(tmp_path / n / "last.pt")["progress"]["history"][0] for n in ("one", "two"))
+    assert second == pytest.approx(first, rel=1e-3, abs=1e-6)
+    names = {n: sorted(p.name for p in (tmp_path / n).iterdir()) for n in ("one", "two")}
+    assert names["one"] == names["two"]  # one writer
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(config: TrainConfig, tmp_path: Path) -> None:
+    code = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from yolomish.errors import YolomishError
+from yolomish.training.checkpoint import replace_file
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    replace_file(sys.argv[1], lambda path: torch.save(torch.zeros(1 << 20), path))
+except YolomishError as error:
+    print(error)
+"""
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"good")
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
+    assert "last.pt cannot be written" in done.stdout, done.stderr
+    assert path.read_bytes() == b"good" and sorted(p.name for p in tmp_path.iterdir()) == ["data", "last.pt"]
+
+
+def test_an_unwritable_folder_is_named(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(YolomishError, match=r"file/run cannot be written.*--output"):
+        fit(config, tmp_path / "file" / "run", log=lambda _: None)
+
+
+def test_frozen_parts_do_not_move(config: TrainConfig, tmp_path: Path) -> None:
+    frozen = replace(config, freeze=("backbone",), dropblock=0.0, epochs=1)
+    run = prepare(frozen, "", lambda _: None)
+    before = {k: v.clone() for k, v in run.model.state_dict().items()}
+    result = fit(frozen, tmp_path / "run", log=lambda _: None)
+    after = read_checkpoint(result.last)["model"]
+    changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert changed == {"neck", "head_layers"}
+    with pytest.raises(YolomishError, match=r"freeze: .*'spine'; they start with backbone"):
+        prepare(replace(frozen, freeze=("spine",)), "", lambda _: None)
+
+
+def test_adversarial_images_hide_objects_and_stay_in_range(config: TrainConfig) -> None:
+    run = prepare(replace(config, adversarial=0.02), "", lambda _: None)
+    images = torch.rand(2, 3, 64, 64)
+    attacked = run.attacked(images.clone())
+    assert 0 <= attacked.min() and attacked.max() <= 1 and (attacked - images).abs().max() <= 0.0201
+    run.model.eval()
+    with torch.no_grad():
+        seen = [run.losses(x, torch.zeros((0, 6))).objectness.item() for x in (images, attacked)]
+    assert seen[1] < seen[0]

@@ -1,0 +1,45 @@
+"""What the labels and anchors of a data set look like, said before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from yolomish.config import TrainConfig
+from yolomish.data.datasets import DetectionData
+from yolomish.training.assign import MAX_RATIO, SHAPE_IOU_THRESHOLD, shape_iou
+from yolomish.types import HeadSpec
+
+
+def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpec]) -> list[str]:
+    """Lines for the log: boxes a class, their sizes in network px, and how many boxes an anchor answers for."""
+    labels, sizes = data.boxes_at(config.image_size, keep_aspect=config.resize == "letterbox")
+    if not len(labels):
+        return [f"labels: none in {len(data)} images"]
+    counts = np.bincount(labels, minlength=len(data.names))
+    order = counts.argsort()[::-1]
+    shown = ", ".join(f"{data.names[i]} {counts[i]}" for i in order[:8])
+    rest = f", and {len(order) - 8} more classes" if len(order) > 8 else ""
+    empty = [data.names[i] for i in order if not counts[i]]
+    lines = [f"labels: {len(labels)} boxes in {len(data)} images: {shown}{rest}"]
+    if empty:
+        lines.append(f"labels: no box of {', '.join(empty[:8])}{', ...' if len(empty) > 8 else ''}: nothing to learn there")
+    sides = np.sqrt(sizes.prod(1))
+    low, middle, high = np.percentile(sides, (5, 50, 95))
+    anchors = torch.tensor([a for head in heads for a in head.anchors], dtype=torch.float32)
+    boxes = torch.from_numpy(sizes.astype(np.float32))
+    if config.assignment == "ratio":
+        ratios = boxes[:, None] / anchors
+        reached = (torch.maximum(ratios, 1 / ratios).amax(2) < MAX_RATIO).sum(1)
+    else:
+        reached = (shape_iou(boxes, anchors) > SHAPE_IOU_THRESHOLD).sum(1)
+    covered = (reached > 0).float().mean().item()
+    lines.append(
+        f"boxes: side (root of area) {low:.0f} to {high:.0f} px at {config.image_size} px (5th to 95th percentile, median "
+        f"{middle:.0f}); anchors answer for {covered:.1%} of them, {reached.float().mean().item():.1f} anchors a box"
+    )
+    if covered < 0.98:
+        lines.append("boxes: anchors miss more than 2 % of the boxes: give the model's YAML anchors of this data's sizes")
+    return lines
