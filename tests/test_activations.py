@@ -78,3 +78,14 @@ def test_own_activation_by_file_and_errors(tmp_path: Path) -> None:
     ):
         with pytest.raises(YolomishError, match=message):
             build_activation(name)
+
+
+def test_activation_of_an_installed_package_is_listed_and_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs.py").write_text('def squareplus(x):\n    """Theirs."""\n    return (x + (x * x + 4).sqrt()) / 2\n')
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[yolomish.activations]\nsquareplus = theirs:squareplus\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "squareplus" in activation_names()
+    assert build_activation("squareplus")(torch.zeros(1)).item() == 1

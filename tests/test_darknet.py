@@ -1,6 +1,7 @@
 """Darknet's formats against OpenCV's own reader, and round trips."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import cv2
@@ -117,3 +118,66 @@ def test_boxes_and_scores_agree_with_opencv(tmp_path: Path, shared_data: Path, a
         kept = out[:, 5:] > 0  # OpenCV zeroes class scores below its threshold
         assert kept.any()
         torch.testing.assert_close(scores[kept], out[:, 5:][kept], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, shared_data: Path) -> None:
+    if not hasattr(cv2.dnn, "readNetFromDarknet"):
+        pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
+    from typer.testing import CliRunner
+
+    from yolomish.commands import app
+
+    size, conf, iou = 320, 0.8, 0.45
+    cfg, weights = tmp_path / "n.cfg", tmp_path / "n.weights"
+    cfg.write_text((shared_data / "darknet-cfg" / "yolov4.cfg").read_text().replace("=608", f"={size}"))
+    model = build_model(read_cfg(cfg)).eval()
+    randomise(model)
+    photos = sorted((shared_data / "photos").glob("*.jpg"))
+    pictures = np.stack([cv2.resize(cv2.imread(str(photo)), (size, size)) for photo in photos])
+    inputs = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 0.9  # near the photographs' own statistics: maps follow what is seen, and stay smooth
+        model.train()(inputs)
+        model.eval()
+        for head, raw in zip(model.head_layers, model(inputs), strict=True):  # spread the scores: few above
+            mean, gain = raw.mean((0, 2, 3)), 2 / raw.std((0, 2, 3))
+            wanted = torch.full((3, 85), -8.0)
+            wanted[:, 4] = 0
+            scored = torch.arange(255) % 85 >= 4
+            head.out.weight[scored] *= gain[scored, None, None, None]
+            head.out.bias[scored] = (wanted.view(-1) - mean * gain)[scored]
+    write_weights(weights, model)
+    out = tmp_path / "out"
+    options = f"--conf {conf} --iou {iou} --nms iou --max-det 10000 --save-json --no-save --device cpu".split()
+    command = ["detect", str(shared_data / "photos"), "--weights", str(weights), "--cfg", str(cfg), *options]
+    done = CliRunner().invoke(app, [*command, "--output", str(out)])
+    assert done.exit_code == 0, done.output
+    ours = json.loads((out / "detections.json").read_text())
+    net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    net.enableWinograd(False)  # its rounding shows in a network without training
+    kept_boxes = candidates = 0
+    for photo in photos:
+        image = cv2.imread(str(photo))
+        height, width = image.shape[:2]
+        net.setInput(cv2.dnn.blobFromImage(image, 1 / 255.0, (size, size), swapRB=True))
+        rows = np.concatenate(net.forward(net.getUnconnectedOutLayersNames()))
+        candidate, label = ((rows[:, 5:] > conf) & (rows[:, 4:5] > conf)).nonzero()
+        box = rows[candidate, :4] * [width, height, width, height]
+        corners = np.concatenate((box[:, :2] - box[:, 2:] / 2, box[:, 2:]), 1)
+        scores = rows[candidate, 5 + label]
+        kept = cv2.dnn.NMSBoxesBatched(corners.tolist(), scores.tolist(), label.tolist(), conf, iou)
+        x1y1 = corners[kept, :2].clip(0, [width, height])
+        x2y2 = (corners[kept, :2] + corners[kept, 2:]).clip(0, [width, height])
+        theirs = np.concatenate((x1y1, x2y2, scores[kept, None], label[kept, None]), 1)
+        found = [[*(d[k] for k in ("x1", "y1", "x2", "y2", "score", "label"))] for d in ours if Path(d["file"]) == photo]
+        mine = np.array(found).reshape(-1, 6)
+        kept_boxes += len(mine)
+        candidates += len(candidate)
+        for one, other in ((mine, theirs), (theirs, mine)):  # each has its twin: px, score, class
+            apart = np.abs(one[:, None] - other[None]) / [1, 1, 1, 1, 0.005, 0.5]
+            matched = apart.max(2).min(1, initial=9) < 0.2
+            assert matched.all()
+    assert candidates > kept_boxes > 100

@@ -319,3 +319,16 @@ def load_recipe(name: str, model: ModelConfig) -> TrainConfig:
         raise YolomishError(f"{name}.model must be a mapping, not {changes!r}")
     changed = from_dict(ModelConfig, to_dict(model) | changes, f"{name}.model")
     return dataclasses.replace(from_dict(TrainConfig, values, name), model=changed)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def config_difference(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Every setting in which two configurations differ, by dotted key: ``{"model.activation": ("mish", "relu")}``."""
+    left, right = _flat(to_dict(a)), _flat(to_dict(b))
+    return {k: (left.get(k), right.get(k)) for k in sorted({*left, *right}) if left.get(k) != right.get(k)}

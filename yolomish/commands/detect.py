@@ -84,7 +84,7 @@ def detect(
     )
     folder = free_folder(Path(output)) if save or save_json or save_csv or save_txt else None
     results, broken, used = [], 0, Counter[str]()
-    for path in tqdm(paths, desc="detect", disable=len(paths) < 2, file=sys.stderr):
+    for path in tqdm(paths, desc="detect", disable=len(paths) < 2 or None, file=sys.stderr):
         start = time.perf_counter()
         try:
             image = read_image(path)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from yolomish.config import TrainConfig, to_dict
+from yolomish.config import TrainConfig, config_difference
 from yolomish.errors import YolomishError, unknown_name
 
 Scope = Literal["backbone", "neck", "all"]
@@ -32,19 +32,6 @@ class Arm:
     def seeded(self, seed: int) -> TrainConfig:
         """This arm's configuration with another seed."""
         return dataclasses.replace(self.config, seed=seed)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
-
-
-def config_difference(a: TrainConfig, b: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Every setting in which two configurations differ, by dotted key: ``{"model.activation": ("mish", "relu")}``."""
-    left, right = _flat(to_dict(a)), _flat(to_dict(b))
-    return {k: (left.get(k), right.get(k)) for k in sorted({*left, *right}) if left.get(k) != right.get(k)}
 
 
 def require_controlled(arms: Sequence[Arm]) -> None:

@@ -37,7 +37,7 @@ def predict(
     model.eval().to(device)
     results = []
     loader = eval_loader(data, size=image_size, mode=resize, batch=batch, rank=rank(), world_size=world_size())
-    for group in tqdm(loader, desc="evaluate", disable=not progress, leave=False):
+    for group in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False):
         maps = model(group.images.to(device).float() / 255)
         found = postprocess(maps, model.heads, conf=conf, iou=iou, kind=nms, max_det=max_det)
         for network_detections, undo, image_id in zip(found, group.resizes, group.image_ids, strict=True):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import DropBlock2d
 
-from yolomish.config import TrainConfig, check_train, from_dict, to_dict
+from yolomish.config import TrainConfig, check_train, config_difference, from_dict
 from yolomish.darknet.weights import read_weights
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.loader import steps_per_epoch
@@ -249,18 +249,10 @@ def _read_darknet(model: YOLOv4, config: TrainConfig, weights: str) -> dict[str,
         return other.state_dict()
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
 def check_same(config: TrainConfig, saved: dict[str, Any], path: Path) -> None:
     """YolomishError naming every setting in which a checkpoint's run differs from ``config``, but for a few harmless ones."""
-    theirs = _flatten(to_dict(from_dict(TrainConfig, saved["config"], f"configuration in {path}")))
-    ours = _flatten(to_dict(config))
-    changed = [f"{k} ({theirs[k]} -> {ours[k]})" for k in ours if ours[k] != theirs[k] and k not in MAY_CHANGE]
+    theirs = from_dict(TrainConfig, saved["config"], f"configuration in {path}")
+    changed = [f"{k} ({a} -> {b})" for k, (a, b) in config_difference(theirs, config).items() if k not in MAY_CHANGE]
     if changed:
         raise YolomishError(f"cannot resume {path} with other settings: {', '.join(changed)}")
 
