@@ -8,8 +8,14 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from yolomish.config import ModelConfig, load_data_config
+from yolomish.data.datasets import open_data
+from yolomish.data.loader import rectangles
+from yolomish.data.transforms import resize_image
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
+from yolomish.evaluation.predict import predict
+from yolomish.models import build_model
 
 NAMES, IDS = ("a", "b"), (3, 90)
 
@@ -76,3 +82,29 @@ def test_twelve_numbers_equal_a_direct_call() -> None:
 def test_results_of_another_data_set_are_refused() -> None:
     with pytest.raises(YolomishError, match="not in the annotation file"):
         evaluate(truth(), [{"image_id": 5, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1}], NAMES, IDS)
+
+
+def test_rectangles_hold_every_image_once_at_full_scale() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(int(h), int(w)) for h, w in rng.integers(40, 900, (37, 2))]
+    groups = rectangles(sizes, 416, 5)
+    assert sorted(i for chosen, _ in groups for i in chosen) == list(range(37))
+    for chosen, (height, width) in groups:
+        assert height % 32 == width % 32 == 0 and max(height, width) == 416
+        for i in chosen:
+            _, resize = resize_image(np.zeros((*sizes[i], 3), np.uint8), (height, width), "letterbox")
+            assert resize.scale_x == pytest.approx(416 / max(sizes[i]), rel=0.02)  # rounded to whole px
+    square = sum(416 * 416 * len(chosen) for chosen, _ in groups)
+    assert sum(h * w * len(chosen) for chosen, (h, w) in groups) < 0.8 * square
+
+
+def test_rectangular_batches_find_what_squares_find() -> None:
+    data = open_data(load_data_config("shapes"), "val")
+    model = build_model(ModelConfig(name="n", width=0.125, depth=0.25, num_classes=4))
+    options = {"image_size": 64, "resize": "letterbox", "conf": 0.0, "iou": 1.0, "nms": "iou", "max_det": 5}
+    square = predict(model, data, **options)
+    assert {r["image_id"] for r in square} == set(data.image_ids)
+    key = lambda r: (r["image_id"], r["category_id"], r["score"])  # noqa: E731
+    both = zip(sorted(square, key=key), sorted(predict(model, data, rect=True, batch=7, **options), key=key), strict=True)
+    for a, b in both:  # the shapes are square pictures: the same network input in another order
+        assert a["image_id"] == b["image_id"] and a["bbox"] == pytest.approx(b["bbox"], abs=1e-2)

@@ -164,7 +164,7 @@ def test_two_processes_train_and_evaluate_as_one(config: TrainConfig, tmp_path: 
     assert finish(start(config, tmp_path / "two", *TORCHRUN)) == 0
     first, second = (read_checkpoint(tmp_path / n / "last.pt")["progress"]["history"][0] for n in ("one", "two"))
     assert second == pytest.approx(first, rel=1e-3, abs=1e-6)
-    names = {n: sorted(p.name for p in (tmp_path / n).iterdir()) for n in ("one", "two")}
+    names = {n: sorted(p.name.split(".tfevents.")[0] for p in (tmp_path / n).iterdir()) for n in ("one", "two")}
     assert names["one"] == names["two"]  # one writer
 
 

@@ -19,6 +19,7 @@ from yolomish.errors import YolomishError
 from yolomish.training.assign import assign_ratio, assign_shape_iou
 from yolomish.training.darknet_loss import ciou_deltas, darknet_loss
 from yolomish.training.loss import _bce, detection_loss, gradient_scale, scaled_loss
+from yolomish.training.memory import largest_fitting
 from yolomish.training.optim import EMA, build_optimizer, burn_in_steps, learning_rate, set_step
 from yolomish.types import HeadSpec
 
@@ -377,3 +378,30 @@ def test_run_folders_are_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run-2").mkdir()
     assert free_folder(tmp_path, "run") == tmp_path / "run-3"
+
+
+def test_tensorboard_holds_what_the_csv_files_hold(tiny: TrainConfig, tmp_path: Path) -> None:
+    from yolomish.training.fit import fit
+
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = fit(replace(tiny, epochs=1), tmp_path / "run", log=lambda _: None)
+    events = accumulator.EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    for key, value in result.history[0].items():
+        if key != "epoch":
+            assert [(e.step, e.value) for e in events.Scalars(key)] == [(1, pytest.approx(value, rel=1e-6))]
+    assert {"step_ms", "images_per_s"} <= set(events.Tags()["scalars"])
+
+
+def test_mini_batch_by_memory_is_the_largest_divisor_that_fits() -> None:
+    tried: list[int] = []
+
+    def measure(images: int) -> int | None:
+        tried.append(images)
+        return 100 + 50 * images if images < 20 else None
+
+    assert largest_fitting(64, 1, 1000, measure) == 16 and tried == [1, 2, 4, 8, 16, 32]
+    assert largest_fitting(64, 1, 800, measure) == 8  # 16 need 900, over 90 % of 800
+    assert largest_fitting(48, 2, 1000, measure) == 24  # 12 in each of two processes
+    with pytest.raises(YolomishError, match="not even 1 image"):
+        largest_fitting(64, 1, 100, measure)

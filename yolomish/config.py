@@ -58,10 +58,11 @@ class TrainConfig:
     """One training run: everything that decides its result. Saved beside it as ``config.yaml``.
 
     The defaults are the ``scaled`` recipe's loss with mild augmentation; ``configs/recipes`` holds whole recipes.
-    ``batch`` images make a step, ``mini_batch`` of them (0: all) are in memory at once. ``burn_in`` counts steps, or
-    ``burn_in_epochs`` epochs if that is more. ``multi_scale`` r draws a size from image_size/r to image_size·r every ten
-    steps; 0 keeps one size. ``geometry``: ``jitter`` moves each side (Darknet), ``affine`` rotates, scales, shears and
-    shifts on a canvas of four (Scaled-YOLOv4). ``freeze`` names the start of parameters' names, such as ``backbone``.
+    ``batch`` images make a step, ``mini_batch`` of them (0: all; -1: as many as the GPU holds) are in memory at once.
+    ``burn_in`` counts steps, or ``burn_in_epochs`` epochs if that is more. ``multi_scale`` r draws a size from
+    image_size/r to image_size·r every ten steps; 0 keeps one size. ``geometry``: ``jitter`` moves each side (Darknet),
+    ``affine`` rotates, scales, shears and shifts on a canvas of four (Scaled-YOLOv4). ``freeze`` names the start of
+    parameters' names, such as ``backbone``.
     """
 
     model: ModelConfig = ModelConfig()
@@ -267,7 +268,7 @@ SHARES = (
     "label_smoothing dropblock perspective"
 ).split()
 NOT_NEGATIVE = (
-    "mini_batch burn_in burn_in_epochs burn_in_power burn_in_bias_lr workers close_mosaic weight_decay box_gain "
+    "burn_in burn_in_epochs burn_in_power burn_in_bias_lr workers close_mosaic weight_decay box_gain "
     "objectness_gain class_gain focal_gamma adversarial degrees shear"
 ).split()
 
@@ -295,7 +296,9 @@ def check_train(config: TrainConfig) -> None:
             raise YolomishError(f"{key} must be at least 1, not {getattr(config, key)}")
     if config.multi_scale and not 1 < config.multi_scale <= 2:
         raise YolomishError(f"multi_scale must be 0 (one size) or over 1 and at most 2, not {config.multi_scale}")
-    if config.mini_batch and config.batch % config.mini_batch:
+    if config.mini_batch < -1:
+        raise YolomishError(f"mini_batch must be -1 (by memory), 0 (the batch) or more, not {config.mini_batch}")
+    if config.mini_batch > 0 and config.batch % config.mini_batch:
         raise YolomishError(f"batch {config.batch} must be a multiple of mini_batch {config.mini_batch}")
     if config.scale == 1 and config.geometry == "affine":
         raise YolomishError("scale must be under 1: the smallest picture would have no size")

@@ -18,7 +18,9 @@ def eval_(
     conf: Annotated[float, typer.Option("--conf", help="Lowest score kept, 0..1; -1 = the protocol's.")] = -1,
     iou: Annotated[float, typer.Option("--iou", help="NMS threshold, 0..1; -1 = the protocol's.")] = -1,
     nms: Annotated[str, typer.Option("--nms", help="greedy-diou or iou; empty = the protocol's.")] = "",
+    rect: Annotated[bool, typer.Option("--rect/--no-rect", help="Batches of like shape, little padding (letterbox).")] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 8,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that decode; 0 = none but this.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/eval",
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
@@ -43,12 +45,14 @@ def eval_(
 
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
+    if rect and PROTOCOLS[protocol].resize != "letterbox":
+        raise YolomishError(f"--rect pads less than a square, protocol {protocol} stretches to one: use --protocol letterbox")
     if split not in ("train", "val"):
         raise unknown_name("split", split, ("train", "val"))
     chosen = PROTOCOLS[protocol]
     if nms and nms not in NMS_KINDS:
         raise unknown_name("NMS kind", nms, NMS_KINDS)
-    changed = {k: v for k, v in (("conf", conf), ("iou", iou), ("nms", nms)) if v not in (-1, "")}
+    changed = {k: v for k, v in (("conf", conf), ("iou", iou), ("nms", nms), ("rect", rect)) if v not in (-1, "", False)}
     if changed:
         chosen = dataclasses.replace(chosen, name=f"{protocol}, changed", **changed)  # type: ignore[arg-type]
     network = load_network(weights, cfg=cfg, model=model)
@@ -77,6 +81,8 @@ def eval_(
         batch=batch,
         device=choose_device(device),
         max_det=chosen.max_det,
+        rect=chosen.rect,
+        workers=workers,
         progress=True,
     )
     truth = source.coco()

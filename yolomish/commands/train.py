@@ -69,7 +69,9 @@ def train(
     weights: Annotated[str, typer.Option(help="Initial weights, .pt or Darknet .weights; empty: from scratch.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step, over all mini-batches and processes" + RECIPE)] = None,
-    mini_batch: Annotated[int | None, typer.Option(help="Images in memory at once; 0: the whole batch" + RECIPE)] = None,
+    mini_batch: Annotated[
+        int | None, typer.Option(help="Images in memory at once; 0: all, -1: as the GPU holds" + RECIPE)
+    ] = None,
     imgsz: Annotated[int | None, typer.Option(help="Network size in pixels, a multiple of 32" + RECIPE)] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw" + RECIPE)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate" + RECIPE)] = None,

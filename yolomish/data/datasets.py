@@ -61,6 +61,11 @@ class DetectionData:
         """The image file."""
         return self._records[index].path
 
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """Height and width of an image in px, decoded where the annotation does not state them."""
+        h, w = self._records[index].size_hw or read_image(self._records[index].path).shape[:2]
+        return h, w
+
     def load(self, index: int) -> Sample:
         """The sample in image px: crowds and boxes without area left out; an empty image gives (0, 4) boxes."""
         record = self._records[index]
@@ -114,8 +119,8 @@ class DetectionData:
         if self._truth is None:
             images: list[dict] = []
             annotations: list[dict] = []
-            for record in self._records:
-                h, w = record.size_hw or read_image(record.path).shape[:2]
+            for index, record in enumerate(self._records):
+                h, w = self.size_hw(index)
                 images.append({"id": record.image_id, "file_name": record.path.name, "width": w, "height": h})
                 for box, label in zip(record.boxes, record.labels, strict=True):
                     x, y, w_box, h_box = (float(v) for v in (*box[:2], *(box[2:] - box[:2])))

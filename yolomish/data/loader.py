@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import torch
@@ -17,17 +20,18 @@ Item = tuple[Sample, Resize]
 
 
 class ResizedData(Dataset):
-    """Evaluation: each image resized, its boxes in network px."""
+    """Evaluation by (index, network size): each image resized, its boxes in network px."""
 
-    def __init__(self, data: DetectionData, size: int, mode: ResizeMode) -> None:
-        self.data, self.size, self.mode = data, size, mode
+    def __init__(self, data: DetectionData, mode: ResizeMode) -> None:
+        self.data, self.mode = data, mode
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, key: tuple[int, int | tuple[int, int]]) -> Item:
+        index, size = key
         sample = self.data.load(index)
-        image, resize = resize_image(sample.image, self.size, self.mode)
+        image, resize = resize_image(sample.image, size, self.mode)
         boxes = apply_resize(sample.boxes, resize)
         return Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id), resize
 
@@ -84,6 +88,11 @@ def steps_per_epoch(count: int, config: TrainConfig) -> int:
     return max(count // config.batch, min(count, 1))
 
 
+def largest_size(config: TrainConfig) -> int:
+    """The largest network size in pixels that a run reaches."""
+    return round(config.multi_scale * config.image_size / 32 + 1) * 32 if config.multi_scale else config.image_size
+
+
 def step_size(step: int, total_steps: int, config: TrainConfig) -> int:
     """The network size in pixels of an optimiser step, counted from 0 (src/detector.c train_detector, random=1).
 
@@ -92,9 +101,8 @@ def step_size(step: int, total_steps: int, config: TrainConfig) -> int:
     """
     if not config.multi_scale:
         return config.image_size
-    largest = round(config.multi_scale * config.image_size / 32 + 1) * 32
     if step == 0 or total_steps - step <= min(100, total_steps // 10):
-        return largest
+        return largest_size(config)
     low, high = 1 / config.multi_scale, config.multi_scale
     factor = np.random.default_rng((config.seed, 1, step // 10)).uniform(low, high)
     size = round(factor * config.image_size / 32 + 1) * 32
@@ -128,14 +136,44 @@ def train_loader(
     )
 
 
+def rectangles(sizes_hw: Sequence[tuple[int, int]], size: int, batch: int) -> list[tuple[list[int], tuple[int, int]]]:
+    """Images grouped by shape, and each group's (height, width) in network px: the long side is ``size``, the other the
+    least multiple of 32 that holds all, so that little grey is computed (PyTorch_YOLOv4 utils/datasets.py, rect)."""
+    order = sorted(range(len(sizes_hw)), key=lambda i: (sizes_hw[i][0] / sizes_hw[i][1], i))
+    groups = []
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        sides = np.array([np.multiply(sizes_hw[i], size / max(sizes_hw[i])) for i in chosen]).max(0)
+        height, width = (math.ceil(round(side, 6) / 32) * 32 for side in sides)
+        groups.append((chosen, (height, width)))
+    return groups
+
+
 def eval_loader(
-    data: DetectionData, *, size: int, mode: ResizeMode, batch: int, workers: int = 0, rank: int = 0, world_size: int = 1
+    data: DetectionData,
+    *,
+    size: int,
+    mode: ResizeMode,
+    batch: int,
+    rect: bool = False,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> DataLoader:
-    """Every image once, in order, resized to ``size`` px; of several processes each gets every world_size-th image."""
+    """Every image once, resized to ``size`` px; of several processes each gets its share.
+
+    ``rect`` (letterbox only) batches images of like shape and pads them no further than they need.
+    """
+    keys: list[list[tuple[int, int | tuple[int, int]]]]
+    if rect:
+        groups = rectangles([data.size_hw(i) for i in range(len(data))], size, batch)
+        keys = [[(index, shape) for index in chosen] for chosen, shape in groups[rank::world_size]]
+    else:
+        mine = range(rank, len(data), world_size)
+        keys = [[(index, size) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
     return DataLoader(
-        ResizedData(data, size, mode),
-        batch_size=batch,
-        sampler=range(rank, len(data), world_size),
+        ResizedData(data, mode),
+        batch_sampler=keys,
         collate_fn=collate,
         num_workers=workers,
         worker_init_fn=_quiet_worker,

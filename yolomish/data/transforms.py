@@ -11,21 +11,25 @@ from yolomish.types import Detections, Resize, ResizeMode
 LETTERBOX_GREY = 128  # Darknet src/image.c letterbox_image fills with 0.5
 
 
-def resize_image(image: np.ndarray, size: int, mode: ResizeMode) -> tuple[np.ndarray, Resize]:
-    """(H, W, 3) -> (size, size, 3) and the map of coordinates: stretched, or aspect kept and centred on grey."""
+def resize_image(image: np.ndarray, size: int | tuple[int, int], mode: ResizeMode) -> tuple[np.ndarray, Resize]:
+    """An image (H, W, 3) at the network's size and the map of coordinates: stretched, or aspect kept and centred on grey.
+
+    ``size`` is the side of a square or (height, width) in network px.
+    """
     h, w = image.shape[:2]
+    net_h, net_w = (size, size) if isinstance(size, int) else size
     if mode == "stretch":
         resize = Resize(
-            image_size_hw=(h, w), network_size_hw=(size, size), scale_x=size / w, scale_y=size / h, pad_x=0.0, pad_y=0.0
+            image_size_hw=(h, w), network_size_hw=(net_h, net_w), scale_x=net_w / w, scale_y=net_h / h, pad_x=0.0, pad_y=0.0
         )
-        return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR), resize
-    scale = min(size / w, size / h)
+        return cv2.resize(image, (net_w, net_h), interpolation=cv2.INTER_LINEAR), resize
+    scale = min(net_w / w, net_h / h)
     new_w, new_h = max(1, round(w * scale)), max(1, round(h * scale))
-    left, top = (size - new_w) // 2, (size - new_h) // 2
-    canvas: np.ndarray = np.full((size, size, 3), LETTERBOX_GREY, dtype=np.uint8)
+    left, top = (net_w - new_w) // 2, (net_h - new_h) // 2
+    canvas: np.ndarray = np.full((net_h, net_w, 3), LETTERBOX_GREY, dtype=np.uint8)
     canvas[top : top + new_h, left : left + new_w] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
     resize = Resize(
-        image_size_hw=(h, w), network_size_hw=(size, size), scale_x=new_w / w, scale_y=new_h / h, pad_x=left, pad_y=top
+        image_size_hw=(h, w), network_size_hw=(net_h, net_w), scale_x=new_w / w, scale_y=new_h / h, pad_x=left, pad_y=top
     )
     return canvas, resize
 

@@ -27,6 +27,8 @@ def predict(
     batch: int = 8,
     device: torch.device | str = "cpu",
     max_det: int = 300,
+    rect: bool = False,
+    workers: int = 0,
     progress: bool = False,
 ) -> list[dict]:
     """COCO results of every image: image_id and category_id of the annotation file, bbox xywh in image px, score.
@@ -36,7 +38,9 @@ def predict(
     was_training = model.training
     model.eval().to(device)
     results = []
-    loader = eval_loader(data, size=image_size, mode=resize, batch=batch, rank=rank(), world_size=world_size())
+    loader = eval_loader(
+        data, size=image_size, mode=resize, batch=batch, rect=rect, workers=workers, rank=rank(), world_size=world_size()
+    )
     for group in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False):
         maps = model(group.images.to(device).float() / 255)
         found = postprocess(maps, model.heads, conf=conf, iou=iou, kind=nms, max_det=max_det)

@@ -17,11 +17,13 @@ class Protocol:
     nms: str
     iou: float
     max_det: int = 300
+    rect: bool = False
 
     def describe(self, images: int, split: str, image_size: int) -> str:
         """One line that states the whole protocol."""
+        shape = f"{image_size} px at most, in rectangles" if self.rect else f"{image_size} px"
         return (
-            f"protocol {self.name}: {self.resize} to {image_size} px, confidence {self.conf:g}, "
+            f"protocol {self.name}: {self.resize} to {shape}, confidence {self.conf:g}, "
             f"NMS {self.nms} at {self.iou:g}, {images} images of {split}"
         )
 

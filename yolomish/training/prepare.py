@@ -23,15 +23,15 @@ from yolomish.evaluation.predict import predict
 from yolomish.models import YOLOv4, build_model
 from yolomish.models.sync_norm import synchronise_norms
 from yolomish.ops.device import choose_device
-from yolomish.ops.distributed import rank, share, sum_over_ranks, world_size
+from yolomish.ops.distributed import gather, rank, share, sum_over_ranks, world_size
 from yolomish.training.checkpoint import read_checkpoint
 from yolomish.training.loss import detection_loss, gradient_scale
+from yolomish.training.memory import AMP_TYPES, cuda_step_peak, largest_fitting
 from yolomish.training.optim import EMA, build_optimizer, burn_in_steps, set_step
 from yolomish.training.record import Log
 from yolomish.types import Batch, CocoMetrics, LossParts, ResizeMode
 
 MAY_CHANGE = ("epochs", "workers", "device", "cache")  # between a run and its resumption
-AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 DROPBLOCK_SIZE = 3  # cells of the backbone's three outputs
 
 
@@ -132,7 +132,7 @@ class Run:
 def prepare(config: TrainConfig, initial_weights: str, log: Log) -> Run:
     """Open the data and build everything for ``config``; the number of classes is the data's."""
     check_train(config)
-    if (config.mini_batch or config.batch) % world_size():
+    if config.mini_batch >= 0 and (config.mini_batch or config.batch) % world_size():
         raise YolomishError(f"mini_batch {config.mini_batch or config.batch} must be a multiple of the {world_size()} processes")
     train, val = open_data(config.data, "train"), open_data(config.data, "val")
     if tuple(train.names) != tuple(val.names):
@@ -153,6 +153,8 @@ def prepare(config: TrainConfig, initial_weights: str, log: Log) -> Run:
     model = model.to(device)
     if config.channels_last:
         model = cast(YOLOv4, model.to(memory_format=torch.channels_last))
+    if config.mini_batch < 0:
+        config = replace(config, mini_batch=_mini_batch_by_memory(model, config, device, log))
     ema = EMA(model, config.ema_decay) if config.ema else None
     forward: Any = model
     if world_size() > 1:
@@ -184,6 +186,18 @@ def prepare(config: TrainConfig, initial_weights: str, log: Log) -> Run:
         steps=steps,
         burn_in=burn_in,
     )
+
+
+def _mini_batch_by_memory(model: YOLOv4, config: TrainConfig, device: torch.device, log: Log) -> int:
+    if device.type != "cuda":
+        log("mini_batch -1 asks for the GPU's memory and there is none: the whole batch at once")
+        return 0
+    budget = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    model.train()
+    found = largest_fitting(config.batch, world_size(), budget, lambda n: cuda_step_peak(model, model.heads, config, device, n))
+    found = min(gather(found))
+    log(f"mini_batch {found} of {config.batch}: the largest whose step fits in {budget / 2**30:.1f} GiB")
+    return found
 
 
 def _drop_blocks(backbone: nn.Module, probability: float) -> None:
