@@ -1,0 +1,66 @@
+"""What every benchmark shares: interleaved timing, medians with spread, and a table that names its hardware."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+
+
+def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each variant in each round; a round runs all of them in turn, beginning with another each time."""
+    names = list(variants)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            wait(device)
+            began = time.perf_counter()
+            variants[name]()
+            wait(device)
+            times[name].append(time.perf_counter() - began)
+    return times
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def spread(values: list[float]) -> str:
+    """Median and, in brackets, the quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def ratio(values: list[float], base: list[float]) -> str:
+    """Median of the rounds' ratios to ``base``, with quartiles."""
+    return spread([v / b for v, b in zip(values, base, strict=True)])
+
+
+def processor() -> str:
+    """The CPU's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def report(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], device: torch.device, notes: str = "") -> None:
+    """Print a Markdown table with the command, the hardware and the versions; its home is ``benchmarks/results/``."""
+    gpu = f", {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}" if device.type == "cuda" else ""
+    print(f"# {title}\n")
+    print(f"`python {' '.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])}`\n")
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
+    print(f"{processor()}, {torch.get_num_threads()} threads{gpu}; {versions}. Median [quartiles] over interleaved rounds.\n")
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    if notes:
+        print(f"\n{notes}")
