@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference.augment import darknet_mosaic
 
 from yolomish.config import DataConfig, TrainConfig
-from yolomish.data.augment import affine, cutmix, flip, jitter, mixup, mosaic
+from yolomish.data.augment import affine, crop, cutmix, flip, join_tiles, mixup, mosaic, random_margins
 from yolomish.data.datasets import open_data
 from yolomish.data.images import read_image, write_image
 from yolomish.data.loader import step_size, steps_per_epoch, train_loader
@@ -60,7 +61,7 @@ def test_flipping_twice_is_identity() -> None:
 def test_boxes_follow_their_pixels_through_jitter_and_mosaic() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        moved = jitter(red_square(), rng, 96, 0.3)
+        moved = crop(red_square(), random_margins(red_square(), rng, CONFIG), 96)
         plain = dataclasses.replace(CONFIG, hue=0.0, saturation=1.0, exposure=1.0)
         tiles = mosaic(red_square(), red_square, rng, 96, plain)
         bent = dataclasses.replace(plain, geometry="affine", degrees=5, translate=0.1, scale=0.3, shear=3, resize="letterbox")
@@ -75,6 +76,21 @@ def test_boxes_follow_their_pixels_through_jitter_and_mosaic() -> None:
                 inside = red[round(y0) + 1 : round(y1) - 1, round(x0) + 1 : round(x1) - 1]
                 assert sample is pasted or inside.size == 0 or inside.mean() > 0.8  # a pasted window hides
             assert red[~covered].sum() <= 0.12 * max(red.sum(), 1) + 60
+
+
+def test_mosaic_tiles_meet_where_darknets_do() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        images = rng.integers(0, 255, (4, 32, 32, 3), np.uint8)
+        corners = rng.integers(0, 22, (4, 5, 2))
+        boxes = np.concatenate((corners, corners + rng.integers(1, 10, (4, 5, 2))), 2).astype(np.float32)
+        paddings, cut = rng.integers(0, 20, (4, 2)), rng.integers(6, 26, 2)
+        tiles = [Sample(image=images[i], boxes=boxes[i], labels=np.arange(5), image_id=0) for i in range(4)]
+        joined = join_tiles(tiles, list(paddings), cut)
+        slow = [(images[i, ..., 0], [(k, *b) for k, b in enumerate(boxes[i].tolist())], paddings[i].tolist()) for i in range(4)]
+        image, expected = darknet_mosaic(slow, *cut.tolist())
+        assert (joined.image[..., 0] == image).all()
+        assert [(k, *b) for k, b in zip(joined.labels.tolist(), joined.boxes.tolist(), strict=True)] == expected
 
 
 def test_a_turned_box_encloses_its_pixels() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -10,41 +10,49 @@ import numpy as np
 from yolomish.config import TrainConfig
 from yolomish.types import Sample
 
-MIN_SIDE = 2.0  # px
-MIN_VISIBLE = 0.1
+MIN_SIDE = 1.0  # px; Darknet src/data.c fill_truth_detection and blend_truth_mosaic
+MIN_PASTED_SIDE, MIN_VISIBLE = 2.0, 0.1  # px, and share of the area: PyTorch_YOLOv4 utils/datasets.py
 GREY = 114  # PyTorch_YOLOv4 utils/datasets.py
 
 
 def clip_sample(sample: Sample, full_areas: np.ndarray | None = None) -> Sample:
-    """Boxes clipped to the image; those under 2 px a side, or with under a tenth of ``full_areas`` (N,) left, dropped."""
+    """Boxes clipped to the image, those under 1 px a side dropped: Darknet's rule.
+
+    With the boxes' areas before, ``full_areas`` (N,), Scaled-YOLOv4's: under 2 px a side or a tenth of the area left.
+    """
     h, w = sample.image.shape[:2]
     boxes = sample.boxes.clip(0, [w, h, w, h]).astype(np.float32)
     sides = boxes[:, 2:] - boxes[:, :2]
     keep = (sides >= MIN_SIDE).all(1)
     if full_areas is not None:
-        keep &= sides.prod(1) >= MIN_VISIBLE * full_areas
+        keep = (sides >= MIN_PASTED_SIDE).all(1) & (sides.prod(1) >= MIN_VISIBLE * full_areas)
     return Sample(image=sample.image, boxes=boxes[keep], labels=sample.labels[keep], image_id=sample.image_id)
 
 
-def jitter(sample: Sample, rng: np.random.Generator, size: int, amount: float, keep_aspect: bool = False) -> Sample:
-    """Each side moved by U(-amount, amount) of the image, outside filled with its mean colour, then size x size.
+def random_margins(sample: Sample, rng: np.random.Generator, config: TrainConfig) -> np.ndarray:
+    """(4,) left, right, top, bottom in image px to cut off, or below 0 to add: each U(-jitter, jitter) of the image.
 
-    ``keep_aspect`` scales both axes alike and centres the crop, as a letterboxed network wants.
+    A letterboxed network's grow about the centre until the rest is square, so that both axes scale alike.
     """
     h, w = sample.image.shape[:2]
-    left, right, top, bottom = rng.uniform(-amount, amount, 4) * (w, w, h, h)
-    x0, y0, x1, y1 = left, top, w - right, h - bottom
-    if keep_aspect:
-        side = max(x1 - x0, y1 - y0)
-        cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
-        x0, y0, x1, y1 = cx - side / 2, cy - side / 2, cx + side / 2, cy + side / 2
-    sx, sy = size / (x1 - x0), size / (y1 - y0)
-    matrix = np.array([[sx, 0, -x0 * sx + (sx - 1) / 2], [0, sy, -y0 * sy + (sy - 1) / 2]])
+    margins = rng.uniform(-config.jitter, config.jitter, 4) * (w, w, h, h)
+    if config.resize == "letterbox":
+        width, height = w - margins[:2].sum(), h - margins[2:].sum()
+        margins[:2] -= (max(width, height) - width) / 2
+        margins[2:] -= (max(width, height) - height) / 2
+    return margins
+
+
+def crop(sample: Sample, margins: np.ndarray, size: int) -> Sample:
+    """What ``margins`` (4,) leave of an image, size x size; added margins have the image's mean colour."""
+    h, w = sample.image.shape[:2]
+    left, right, top, bottom = margins
+    sx, sy = size / (w - left - right), size / (h - top - bottom)
+    matrix = np.array([[sx, 0, -left * sx + (sx - 1) / 2], [0, sy, -top * sy + (sy - 1) / 2]])
     fill = tuple(float(v) for v in sample.image.mean((0, 1)))
     image = cv2.warpAffine(sample.image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
-    boxes = (sample.boxes - [x0, y0, x0, y0]) * [sx, sy, sx, sy]
-    moved = Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id)
-    return clip_sample(moved, (boxes[:, 2:] - boxes[:, :2]).prod(1))
+    boxes = (sample.boxes - [left, top, left, top]) * [sx, sy, sx, sy]
+    return clip_sample(Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id))
 
 
 def flip(sample: Sample) -> Sample:
@@ -58,7 +66,7 @@ def flip(sample: Sample) -> Sample:
 def hsv(sample: Sample, rng: np.random.Generator, hue: float, saturation: float, exposure: float) -> Sample:
     """Hue moved by U(-hue, hue) of the circle; S and V times U(1, limit) or its inverse (src/utils.c rand_scale)."""
     gains = [g if rng.random() < 0.5 else 1 / g for g in (rng.uniform(1, saturation), rng.uniform(1, exposure))]
-    shift = rng.uniform(-hue, hue) * 180
+    shift = rng.uniform(-hue, hue) * 179  # src/image_opencv.cpp image_data_augmentation
     steps = np.arange(256)
     h, s, v = cv2.split(cv2.cvtColor(sample.image, cv2.COLOR_RGB2HSV))
     h = cv2.LUT(h, ((steps + shift) % 180).astype(np.uint8))
@@ -127,7 +135,7 @@ def augment_one(sample: Sample, rng: np.random.Generator, size: int, config: Tra
     if config.geometry == "affine":
         sample = affine([sample], rng, size, config)
     else:
-        sample = jitter(sample, rng, size, config.jitter, config.resize == "letterbox")
+        sample = crop(sample, random_margins(sample, rng, config), size)
     return _finish(sample, rng, config)
 
 
@@ -138,26 +146,49 @@ def _finish(sample: Sample, rng: np.random.Generator, config: TrainConfig) -> Sa
 
 
 def mosaic(first: Sample, draw: Callable[[], Sample], rng: np.random.Generator, size: int, config: TrainConfig) -> Sample:
-    """Four images in one, ``draw`` gives the other three: by ``affine``, or jittered ones of which a corner window shows.
+    """Four images in one, ``draw`` gives the other three: Scaled-YOLOv4's by ``affine``, or Darknet's round a cut.
 
-    The jittered kind is Darknet's: cut at U(0.2, 0.8) an axis.
+    Darknet's (src/data.c load_data_detection): cut at U(0.2, 0.8) an axis; four whole jittered images meet there with
+    their inner corners, half of them cropped or widened at the inner sides alone.
     """
+    samples = [first, draw(), draw(), draw()]
     if config.geometry == "affine":
-        return _finish(affine([first, draw(), draw(), draw()], rng, size, config), rng, config)
-    cut_x, cut_y = (int(v) for v in rng.uniform(0.2, 0.8, 2) * size)
-    windows = ((0, 0, cut_x, cut_y), (cut_x, 0, size, cut_y), (0, cut_y, cut_x, size), (cut_x, cut_y, size, size))
+        return _finish(affine(samples, rng, size, config), rng, config)
+    cut = (rng.uniform(0.2, 0.8, 2) * size).astype(int)
+    tiles, paddings = [], []
+    for i, sample in enumerate(samples):
+        inner = np.array([1 - i % 2, 2 + (i < 2)])  # margins that lie towards the cut: right or left, bottom or top
+        margins = random_margins(sample, rng, config)
+        if rng.random() < 0.5:
+            outer = np.array([i % 2, 2 + (i >= 2)])
+            margins[inner] += margins[outer]
+            margins[outer] = 0
+        h, w = sample.image.shape[:2]
+        paddings.append((-margins[inner] * size / (w, h)).clip(0).astype(int))
+        if rng.random() < config.flip:
+            sample = flip(sample)
+        tiles.append(hsv(crop(sample, margins, size), rng, config.hue, config.saturation, config.exposure))
+    return join_tiles(tiles, paddings, cut)
+
+
+def join_tiles(tiles: Sequence[Sample], paddings: Sequence[np.ndarray], cut: np.ndarray) -> Sample:
+    """Four size x size tiles (upper left, upper right, lower left, lower right) whose inner corners meet at ``cut`` (x, y).
+
+    ``paddings`` (2,) each: px added at a tile's inner sides, pushed over the cut out of sight as far as the tile reaches.
+    Boxes move with their tile and are clipped to the whole alone (src/data.c blend_truth_mosaic, mosaic_bound=0).
+    """
+    size = tiles[0].image.shape[0]
     canvas: np.ndarray = np.empty((size, size, 3), np.uint8)
-    boxes, labels = [], []
-    for i, window in enumerate(windows):
-        tile = augment_one(first if i == 0 else draw(), rng, size, config)
-        x0, y0, x1, y1 = window
-        canvas[y0:y1, x0:x1] = tile.image[y0:y1, x0:x1]
-        clipped, keep = _within(tile.boxes, window)
-        boxes.append(clipped[keep])
-        labels.append(tile.labels[keep])
-    return Sample(
-        image=canvas, boxes=np.concatenate(boxes).astype(np.float32), labels=np.concatenate(labels), image_id=first.image_id
-    )
+    boxes = []
+    for i, (tile, padding) in enumerate(zip(tiles, paddings, strict=True)):
+        second = np.array([i % 2, i // 2])  # whether the tile lies right of the cut, below the cut
+        offset = np.where(second, cut - np.minimum(padding, cut), cut - size + np.minimum(padding, size - cut))
+        (x0, y0), (x1, y1) = np.where(second, cut, 0), np.where(second, size, cut)
+        dx, dy = offset
+        canvas[y0:y1, x0:x1] = tile.image[y0 - dy : y1 - dy, x0 - dx : x1 - dx]
+        boxes.append(tile.boxes + np.tile(offset, 2))
+    labels = np.concatenate([tile.labels for tile in tiles])
+    return clip_sample(Sample(image=canvas, boxes=np.concatenate(boxes), labels=labels, image_id=tiles[0].image_id))
 
 
 def _within(boxes: np.ndarray, window: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +197,7 @@ def _within(boxes: np.ndarray, window: tuple[int, int, int, int]) -> tuple[np.nd
     clipped = boxes.clip([x0, y0, x0, y0], [x1, y1, x1, y1])
     sides = clipped[:, 2:] - clipped[:, :2]
     full = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    return clipped, (sides >= MIN_SIDE).all(1) & (sides.prod(1) >= MIN_VISIBLE * full)
+    return clipped, (sides >= MIN_PASTED_SIDE).all(1) & (sides.prod(1) >= MIN_VISIBLE * full)
 
 
 def mixup(a: Sample, b: Sample, rng: np.random.Generator) -> Sample:
