@@ -80,3 +80,12 @@ def test_postprocess_of_an_empty_image_gives_no_detections() -> None:
         empty, one = postprocess([raw], [head], conf=0.1, iou=0.5, kind=kind)
         assert len(empty) == 0 and empty.boxes.shape == (0, 4)
         assert one.labels.tolist() == [1] and one.scores[0] > 0.99
+
+
+def test_only_the_wanted_classes_take_part_before_the_limit() -> None:
+    head = HeadSpec(anchors=((10, 20),), stride=8, num_classes=3)
+    raw = torch.full((1, 8, 4, 4), -20.0)
+    raw[0, 4], raw[0, 5], raw[0, 7, 1, 2] = 9.0, 9.0, 8.0  # sixteen of class 0 outscore the one of class 2
+    (found,) = postprocess([raw], [head], conf=0.1, iou=0.5, max_det=1, agnostic=True, classes=[2])
+    assert found.labels.tolist() == [2]
+    assert postprocess([raw], [head], conf=0.1, iou=0.5, max_det=1)[0].labels.tolist() == [0]

@@ -52,7 +52,7 @@ def demo(
     shown = next((arm.label for arm in report.arms if arm.activation == "mish"), report.arms[0].label)
     run = next(run for run in report.runs if run.arm == shown)
     network = load_network(str(out / run.best))
-    detector = Detector(network.model, network.names, image_size=network.image_size, resize=network.resize)
+    detector = Detector(network)
     image = read_image(open_data(base.data, "val").path(0))
     found = detector.detect(image)
     picture = out / "detections.png"

@@ -19,6 +19,7 @@ def detect(
     imgsz: Annotated[int, typer.Option("--imgsz", help="Network size, px, a multiple of 32; 0 = the weights' own.")] = 0,
     classes: Annotated[str, typer.Option("--classes", help="Class names or numbers to keep, by commas; empty = all.")] = "",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    engine: Annotated[str, typer.Option("--engine", help="What runs the network: auto or torch.")] = "auto",
     half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
     max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most detections an image.")] = 300,
     agnostic_nms: Annotated[bool, typer.Option("--agnostic-nms", help="Let classes suppress one another.")] = False,
@@ -34,19 +35,15 @@ def detect(
     from collections import Counter
     from pathlib import Path
 
-    import torch
     from tqdm import tqdm
 
-    from yolomish.config import check_image_size
     from yolomish.data.images import read_image, write_image
-    from yolomish.errors import YolomishError, unknown_name
+    from yolomish.errors import YolomishError
     from yolomish.inference.detector import Detector
     from yolomish.inference.draw import draw_detections
     from yolomish.inference.outputs import ImageResult, free_folder, write_csv, write_json, write_yolo
     from yolomish.inference.sources import expand_sources
-    from yolomish.ops.device import choose_device
     from yolomish.training.checkpoint import load_network
-    from yolomish.types import Detections
 
     paths = expand_sources(sources)
     network = load_network(weights, cfg=cfg, model=model)
@@ -59,27 +56,18 @@ def detect(
         class_names = tuple(n.strip() for n in class_names if n.strip())
         if len(class_names) != len(network.names):
             raise YolomishError(f"{names} names {len(class_names)} classes, the weights have {len(network.names)}")
-    wanted = []
-    for item in (c.strip() for c in classes.split(",") if c.strip()):
-        if item.isdigit() and int(item) < len(class_names):
-            wanted.append(int(item))
-        elif item in class_names:
-            wanted.append(class_names.index(item))
-        else:
-            raise unknown_name("class", item, class_names)
-    size = imgsz or network.image_size
-    check_image_size(size)
     detector = Detector(
-        network.model,
-        class_names,
-        image_size=size,
-        resize=network.resize,
+        network,
+        names=class_names,
+        image_size=imgsz,
         conf=conf,
         iou=iou,
         nms=nms,
         max_det=max_det,
         agnostic=agnostic_nms,
-        device=choose_device(device),
+        classes=[c.strip() for c in classes.split(",") if c.strip()],
+        device=device,
+        engine=engine,
         half=half,
     )
     folder = free_folder(Path(output)) if save or save_json or save_csv or save_txt else None
@@ -93,9 +81,6 @@ def detect(
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue
         found = detector.detect(image)
-        if wanted:
-            keep = torch.isin(found.labels, torch.tensor(wanted))
-            found = Detections(boxes=found.boxes[keep], scores=found.scores[keep], labels=found.labels[keep])
         result = ImageResult(path=path, size_hw=image.shape[:2], detections=found)
         results.append(result)
         if folder is not None:

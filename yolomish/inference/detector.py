@@ -2,53 +2,128 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from yolomish.config import check_image_size
+from yolomish.data.images import as_rgb, read_image
 from yolomish.data.transforms import resize_image, undo_resize
-from yolomish.models import YOLOv4
-from yolomish.ops.nms import postprocess
-from yolomish.types import Detections, ResizeMode
+from yolomish.errors import YolomishError, unknown_name
+from yolomish.inference.engines import build_engine
+from yolomish.ops.device import choose_device
+from yolomish.ops.nms import NMS_KINDS, postprocess
+from yolomish.training.checkpoint import Network, load_network
+from yolomish.types import Detections, Resize
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ImageLike = Union[str, "os.PathLike[str]", np.ndarray, "Image"]
 
 
 class Detector:
-    """A network with its class names, size and thresholds. It writes nothing."""
+    """A network with its class names, size and thresholds: images in, ``Detections`` in image px out. It writes nothing.
+
+    ``weights`` is a ``.pt`` checkpoint, a Darknet ``.weights`` file (with its ``cfg``, else the shipped ``model`` that
+    it fits) or a loaded ``Network``. ``image_size`` (0: the weights' own) is the network's side in px; ``classes`` are
+    the names or numbers to keep (empty: all). Detections are fixed by the arguments, so any number of threads may call
+    one detector at once. YolomishError on a value that cannot be.
+    """
 
     def __init__(
         self,
-        model: YOLOv4,
-        names: Sequence[str],
+        weights: str | os.PathLike[str] | Network,
         *,
-        image_size: int,
-        resize: ResizeMode = "stretch",
+        cfg: str = "",
+        model: str = "yolov4",
+        names: Sequence[str] = (),
+        image_size: int = 0,
         conf: float = 0.25,
         iou: float = 0.45,
         nms: str = "greedy-diou",
         max_det: int = 300,
         agnostic: bool = False,
-        device: torch.device | str = "cpu",
+        classes: Sequence[str | int] = (),
+        device: str = "auto",
+        engine: str = "auto",
         half: bool = False,
     ) -> None:
-        self.device = torch.device(device)
-        self.dtype = torch.float16 if half and self.device.type == "cuda" else torch.bfloat16 if half else torch.float32
-        self.model = model.eval().to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.names = tuple(names)
-        self.image_size, self.resize = image_size, resize
+        for key, value in (("conf", conf), ("iou", iou)):
+            if not 0 <= value <= 1:
+                raise YolomishError(f"{key} must be between 0 and 1, not {value}")
+        if max_det < 1:
+            raise YolomishError(f"max_det must be at least 1, not {max_det}")
+        if nms not in NMS_KINDS:
+            raise unknown_name("NMS kind", nms, NMS_KINDS)
+        chosen = choose_device(device)
+        network = weights if isinstance(weights, Network) else load_network(os.fspath(weights), cfg=cfg, model=model)
+        self.image_size, self.resize = image_size or network.image_size, network.resize
+        check_image_size(self.image_size)
+        if names and len(names) != len(network.names):
+            raise YolomishError(f"{len(names)} class names were given, the weights have {len(network.names)} classes")
+        self.names = tuple(names) or network.names
+        self.classes = choose_classes(classes, self.names)
         self.conf, self.iou, self.nms, self.max_det, self.agnostic = conf, iou, nms, max_det, agnostic
+        self.engine = build_engine(engine, network.model, device=chosen, half=half)
 
-    def detect(self, image: np.ndarray) -> Detections:
-        """Detections of one image (H, W, 3) uint8 RGB, in its px, clipped, best first."""
+    def detect(self, image: ImageLike) -> Detections:
+        """Detections of one image, on the CPU: boxes in its px, clipped to it, best first.
+
+        ``image`` is a file's path, a PIL image or an array (H, W, 3) uint8 **RGB** (OpenCV's are BGR: ``image[..., ::-1]``);
+        (H, W) grey, (H, W, 1) and (H, W, 4) RGBA arrays are taken too. A file's and a PIL image's EXIF orientation is
+        applied, and boxes are in the upright image's px.
+        """
         return self.detect_batch([image])[0]
 
-    @torch.no_grad()
-    def detect_batch(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections of several images of any sizes, on the CPU."""
+    def detect_batch(self, images: Sequence[ImageLike]) -> list[Detections]:
+        """Detections of several images of any kinds and sizes in one pass of the network, in their order."""
+        if not images:
+            return []
+        stacked, resizes = self.prepare([open_image(image) for image in images])
+        return self.finish(self.engine(stacked), resizes)
+
+    def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Resize]]:
+        """Images (H, W, 3) uint8 RGB as the network's input (B, 3, S, S) float32 in 0..1, and how each was resized."""
         pairs = [resize_image(image, self.image_size, self.resize) for image in images]
-        stacked = torch.from_numpy(np.stack([image for image, _ in pairs])).to(self.device).permute(0, 3, 1, 2)
-        maps = self.model(stacked.to(self.dtype) / 255)
+        stacked = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)  # channels_last in memory
+        return stacked.float().div_(255), [resize for _, resize in pairs]
+
+    @torch.inference_mode()
+    def finish(self, maps: Sequence[Tensor], resizes: Sequence[Resize]) -> list[Detections]:
+        """Detections in image px, on the CPU, from a batch's raw maps."""
         found = postprocess(
-            maps, self.model.heads, conf=self.conf, iou=self.iou, kind=self.nms, max_det=self.max_det, agnostic=self.agnostic
+            maps,
+            self.engine.heads,
+            conf=self.conf,
+            iou=self.iou,
+            kind=self.nms,
+            max_det=self.max_det,
+            agnostic=self.agnostic,
+            classes=self.classes,
         )
-        return [undo_resize(d, resize).to("cpu") for d, (_, resize) in zip(found, pairs, strict=True)]
+        return [undo_resize(d, resize).to("cpu") for d, resize in zip(found, resizes, strict=True)]
+
+
+def open_image(image: ImageLike) -> np.ndarray:
+    """Whatever stands for an image as (H, W, 3) uint8 RGB; YolomishError where it does not."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(os.fspath(image))
+    return as_rgb(image)
+
+
+def choose_classes(wanted: Sequence[str | int], names: Sequence[str]) -> tuple[int, ...]:
+    """The labels of class names or numbers, each once; a name wins over a number that looks like it."""
+    labels = []
+    for item in wanted:
+        if item in names:
+            labels.append(names.index(str(item)))
+        elif str(item).isdecimal() and int(item) < len(names):
+            labels.append(int(item))
+        else:
+            raise unknown_name("class", str(item), names)
+    return tuple(dict.fromkeys(labels))

@@ -57,22 +57,27 @@ def postprocess(
     max_det: int = 300,
     agnostic: bool = False,
     single_label: bool = False,
+    classes: Sequence[int] = (),
 ) -> list[Detections]:
     """Detections of each image in network px, best first: objectness and objectness x class both above ``conf``.
 
-    Multi-label unless ``single_label``; classes suppress one another only if ``agnostic``. Gives B Detections of at
-    most ``max_det`` each.
+    Multi-label unless ``single_label``; classes suppress one another only if ``agnostic``. Only the labels in
+    ``classes`` take part (empty: all). Gives B Detections of at most ``max_det`` each.
     """
     if kind not in NMS_KINDS:
         raise unknown_name("NMS kind", kind, NMS_KINDS)
     decoded = decode(maps, heads)
     found = []
-    for boxes, objectness, classes in zip(decoded.boxes, decoded.objectness, decoded.classes, strict=True):
+    for boxes, objectness, class_scores in zip(decoded.boxes, decoded.objectness, decoded.classes, strict=True):
         keep = objectness > conf
-        boxes, scores = boxes[keep], objectness[keep, None] * classes[keep]  # (M, 4), (M, K)
+        boxes, scores = boxes[keep], objectness[keep, None] * class_scores[keep]  # (M, 4), (M, K)
         if single_label and len(scores):
             best = scores.argmax(1, keepdim=True)
             scores = torch.zeros_like(scores).scatter(1, best, scores.gather(1, best))
+        if classes:
+            wanted = torch.zeros(scores.shape[1], device=scores.device)
+            wanted[list(classes)] = 1
+            scores = scores * wanted
         rows, labels = (scores > conf).nonzero(as_tuple=True)
         values = scores[rows, labels]
         if len(values) > MAX_CANDIDATES:
