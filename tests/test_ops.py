@@ -1,11 +1,12 @@
 """Geometry against torchvision and slow loops."""
 
 import torch
+from reference.nms import darknet_nms
 from torchvision import ops as tv
 
 from yolomish.ops.boxes import box_iou_matrix, ciou, diou
 from yolomish.ops.decode import decode, decode_boxes
-from yolomish.ops.nms import greedy_diou_nms, postprocess
+from yolomish.ops.nms import OVERLAPS, greedy_nms, postprocess
 from yolomish.types import HeadSpec
 
 
@@ -45,31 +46,44 @@ def test_squared_boxes_reach_four_anchors_and_half_a_cell_beyond() -> None:
     torch.testing.assert_close(box, torch.tensor([[28 - 16.0, 12 - 4.0, 28 + 16.0, 12 + 4.0]]))
 
 
-def slow_greedy(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> list[int]:
-    """Darknet's diounms_sort, one pair at a time."""
-    order, kept = sorted(range(len(scores)), key=lambda i: -scores[i].item()), []
-    for i in order:
-        for j in kept:
-            a, b = boxes[i].tolist(), boxes[j].tolist()
-            w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-            inter = max(w, 0) * max(h, 0)
-            union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
-            c2 = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2
-            d2 = ((a[0] + a[2] - b[0] - b[2]) / 2) ** 2 + ((a[1] + a[3] - b[1] - b[3]) / 2) ** 2
-            if inter / union - (d2 / c2) ** 0.6 > threshold:
-                break
-        else:
-            kept.append(i)
-    return kept
+def crowd(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Boxes that overlap in clusters, scores and three groups."""
+    centre = torch.rand(12, 2).repeat(n // 12 + 1, 1)[:n] * 200 + torch.rand(n, 2) * 20
+    half = 15 + torch.rand(n, 2) * 20
+    return torch.cat((centre - half, centre + half), 1), torch.rand(n), torch.randint(3, (n,))
 
 
-def test_greedy_diou_equals_a_slow_loop_and_differs_from_plain_iou() -> None:
-    centre = torch.rand(120, 1).repeat(1, 2) * 20
-    boxes = torch.cat((centre, centre + 40 + torch.rand(120, 2) * 20), 1)
-    scores = torch.rand(120)
+def test_darknet_nms_equals_a_slow_loop_over_pairs_across_chunks() -> None:
+    boxes, scores, groups = crowd(700)
     for threshold in (0.3, 0.6):
-        assert greedy_diou_nms(boxes, scores, threshold).tolist() == slow_greedy(boxes, scores, threshold)
-    assert greedy_diou_nms(boxes, scores, 0.6).tolist() != tv.nms(boxes, scores, 0.6).tolist()
+        expected = darknet_nms(boxes, scores, groups, threshold)
+        for most in (1, 40, 1000):
+            kept = greedy_nms(boxes, scores, groups, threshold, OVERLAPS["greedy-diou"], most)
+            assert kept.tolist() == expected[:most]
+    assert len(expected) > 100
+
+
+def test_iou_nms_equals_torchvision_and_differs_from_darknet() -> None:
+    boxes, scores, groups = crowd(3000)
+    expected = tv.batched_nms(boxes.double(), scores.double(), groups, 0.5)
+    assert greedy_nms(boxes, scores, groups, 0.5, OVERLAPS["iou"], 10_000).tolist() == expected.tolist()
+    assert greedy_nms(boxes, scores, groups, 0.5, OVERLAPS["greedy-diou"], 10_000).tolist() != expected.tolist()
+
+
+def test_a_crowded_map_gives_the_same_detections_as_all_its_candidates_through_the_slow_way() -> None:
+    heads = [HeadSpec(anchors=((12, 16), (30, 40)), stride=s, num_classes=40, scale_xy=1.1) for s in (8, 16)]
+    maps = [torch.randn(2, 90, 128 // s, 160 // s) for s in (8, 16)]
+    maps[0] = maps[0].to(memory_format=torch.channels_last)
+    found = postprocess(maps, heads, conf=0.05, iou=0.5, kind="iou", max_det=200)
+    decoded = decode(maps, heads)
+    for i, ours in enumerate(found):
+        scores = decoded.objectness[i, :, None] * decoded.classes[i]
+        row, label = ((scores > 0.05) & (decoded.objectness[i, :, None] > 0.05)).nonzero(as_tuple=True)
+        assert len(row) > 10_000
+        kept = tv.batched_nms(decoded.boxes[i][row].double(), scores[row, label].double(), label, 0.5)[:200]
+        torch.testing.assert_close(ours.scores, scores[row, label][kept])
+        assert torch.equal(ours.labels, label[kept])
+        torch.testing.assert_close(ours.boxes, decoded.boxes[i][row][kept])
 
 
 def test_postprocess_of_an_empty_image_gives_no_detections() -> None:

@@ -9,27 +9,46 @@ from torch import Tensor
 
 EPSILON = 1e-7
 
+Planes = tuple[Tensor, ...]  # x0, y0, x1, y1
+
 
 def areas(boxes: Tensor) -> Tensor:
     """Areas of boxes (..., 4) xyxy, gives (...)."""
     return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
 
 
-def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _overlap(a: Planes, b: Planes) -> tuple[Tensor, Tensor]:
     """IoU and squared enclosing diagonal of broadcast boxes."""
-    inter = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
-    union = areas(a) + areas(b) - inter
-    enclosing = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    return inter / (union + EPSILON), enclosing.square().sum(-1)
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a, b
+    width = (torch.minimum(ax1, bx1) - torch.maximum(ax0, bx0)).clamp(min=0)
+    height = (torch.minimum(ay1, by1) - torch.maximum(ay0, by0)).clamp(min=0)
+    inter = width * height
+    union = _area(a) + _area(b) - inter
+    enclosing_w, enclosing_h = (
+        torch.maximum(ax1, bx1) - torch.minimum(ax0, bx0),
+        torch.maximum(ay1, by1) - torch.minimum(ay0, by0),
+    )
+    return inter / (union + EPSILON), enclosing_w.square() + enclosing_h.square()
 
 
-def _centre_distance(a: Tensor, b: Tensor) -> Tensor:
-    return ((a[..., :2] + a[..., 2:]) / 2 - (b[..., :2] + b[..., 2:]) / 2).square().sum(-1)
+def _area(box: Planes) -> Tensor:
+    x0, y0, x1, y1 = box
+    return (x1 - x0).clamp(min=0) * (y1 - y0).clamp(min=0)
+
+
+def _centre_distance(a: Planes, b: Planes) -> Tensor:
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a, b
+    return ((ax0 + ax1) / 2 - (bx0 + bx1) / 2).square() + ((ay0 + ay1) / 2 - (by0 + by1) / 2).square()
+
+
+def _pairs(a: Tensor, b: Tensor) -> tuple[Planes, Planes]:
+    """Planes that broadcast to every pair; coordinates come first, so that the inner axis is long and vectorises."""
+    return a.T.contiguous()[:, :, None].unbind(), b.T.contiguous()[:, None].unbind()
 
 
 def box_iou_matrix(a: Tensor, b: Tensor) -> Tensor:
     """IoU of every box of ``a`` (N, 4) with every box of ``b`` (M, 4), gives (N, M) in 0..1."""
-    return _overlap(a[:, None], b[None])[0]
+    return _overlap(*_pairs(a, b))[0]
 
 
 def diou_matrix(a: Tensor, b: Tensor, exponent: float = 1.0) -> Tensor:
@@ -37,19 +56,21 @@ def diou_matrix(a: Tensor, b: Tensor, exponent: float = 1.0) -> Tensor:
 
     Darknet's greedy NMS uses the exponent 0.6 (src/box.c box_diou); the paper's DIoU has 1 (arXiv:1911.08287).
     """
-    iou_, diagonal = _overlap(a[:, None], b[None])
-    return iou_ - (_centre_distance(a[:, None], b[None]) / (diagonal + EPSILON)).pow(exponent)
+    planes = _pairs(a, b)
+    iou_, diagonal = _overlap(*planes)
+    return iou_ - (_centre_distance(*planes) / (diagonal + EPSILON)).pow(exponent)
 
 
 def iou(boxes: Tensor, targets: Tensor) -> Tensor:
     """IoU of matching boxes (N, 4), gives (N,) in 0..1."""
-    return _overlap(boxes, targets)[0]
+    return _overlap(boxes.unbind(-1), targets.unbind(-1))[0]
 
 
 def diou(boxes: Tensor, targets: Tensor) -> Tensor:
     """Distance IoU of matching boxes (N, 4), gives (N,) in [-1, 1] (arXiv:1911.08287)."""
-    overlap, diagonal = _overlap(boxes, targets)
-    return overlap - _centre_distance(boxes, targets) / (diagonal + EPSILON)
+    planes = boxes.unbind(-1), targets.unbind(-1)
+    overlap, diagonal = _overlap(*planes)
+    return overlap - _centre_distance(*planes) / (diagonal + EPSILON)
 
 
 def ciou(boxes: Tensor, targets: Tensor) -> Tensor:
@@ -58,8 +79,9 @@ def ciou(boxes: Tensor, targets: Tensor) -> Tensor:
     ``boxes`` and ``targets`` are (N, 4) xyxy in the same frame; gives (N,) in [-1.5, 1], 1 for equal boxes.
     The aspect weight is taken as a constant in backward, as in the paper.
     """
-    overlap, diagonal = _overlap(boxes, targets)
-    distance = overlap - _centre_distance(boxes, targets) / (diagonal + EPSILON)
+    planes = boxes.unbind(-1), targets.unbind(-1)
+    overlap, diagonal = _overlap(*planes)
+    distance = overlap - _centre_distance(*planes) / (diagonal + EPSILON)
     w, h = (boxes[..., 2:] - boxes[..., :2]).unbind(-1)
     tw, th = (targets[..., 2:] - targets[..., :2]).unbind(-1)
     aspect = (4 / math.pi**2) * (torch.atan(tw / (th + EPSILON)) - torch.atan(w / (h + EPSILON))).square()

@@ -36,6 +36,17 @@ def decode_boxes(raw: Tensor, anchors: Tensor, cells_xy: Tensor, head: HeadSpec)
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """What passed the objectness threshold, of all images: image (M,) index in the batch, ascending; boxes (M, 4) xyxy
+    network px; objectness (M,) and classes (M, K), both 0..1."""
+
+    image: Tensor
+    boxes: Tensor
+    objectness: Tensor
+    classes: Tensor
+
+
 def split_map(raw_map: Tensor, head: HeadSpec) -> Tensor:
     """A raw map (B, A·(5+K), H, W) as (B, A, H, W, 5+K), float32."""
     b, _, h, w = raw_map.shape
@@ -61,3 +72,27 @@ def decode(maps: Sequence[Tensor], heads: Sequence[HeadSpec]) -> Decoded:
         objectness.append(raw[..., 4].sigmoid().reshape(b, -1))
         classes.append(raw[..., 5:].sigmoid().reshape(b, -1, head.num_classes))
     return Decoded(boxes=torch.cat(boxes, 1), objectness=torch.cat(objectness, 1), classes=torch.cat(classes, 1))
+
+
+def decode_above(maps: Sequence[Tensor], heads: Sequence[HeadSpec], conf: float) -> Candidates:
+    """``decode``, but only of the anchors whose objectness is above ``conf``: most of the boxes and classes go uncomputed.
+
+    An image's candidates come head by head, then cell by cell.
+    """
+    found = []
+    for raw_map, head in zip(maps, heads, strict=True):
+        _, _, h, w = raw_map.shape
+        a = len(head.anchors)
+        raw = raw_map.permute(0, 2, 3, 1).reshape(-1, 5 + head.num_classes)  # (B·H·W·A, 5+K), a view if channels_last
+        objectness = raw[:, 4].float().sigmoid()
+        index = (objectness > conf).nonzero()[:, 0]
+        logits = raw[index].float()  # (M, 5+K)
+        anchors = torch.tensor(head.anchors, device=raw.device, dtype=torch.float32)[index % a]
+        cells = torch.stack((index // a % w, index // (a * w) % h), dim=-1).float()
+        boxes = decode_boxes(logits[:, :4], anchors, cells, head)
+        found.append((index // (a * w * h), boxes, objectness[index], logits[:, 5:].sigmoid()))
+    image, boxes, objectness, classes = (torch.cat(parts) for parts in zip(*found, strict=True))
+    if len(maps[0]) > 1:
+        order = torch.argsort(image, stable=True)
+        image, boxes, objectness, classes = image[order], boxes[order], objectness[order], classes[order]
+    return Candidates(image=image, boxes=boxes, objectness=objectness, classes=classes)
