@@ -88,7 +88,7 @@ def build_activation(name: str) -> nn.Module:
 
     YolomishError on an unknown name (with the nearest), a missing file, or a thing that is not callable.
     """
-    maker = _maker(name)
+    maker: Any = _maker(name)
     if inspect.isclass(maker) and issubclass(maker, nn.Module):
         return maker()
     if not callable(maker):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -226,7 +227,7 @@ def cutmix(a: Sample, b: Sample, rng: np.random.Generator) -> Sample:
     return _joined(image, a, b, seen, clipped, keep)
 
 
-def _joined(image: np.ndarray, a: Sample, b: Sample, keep_a: object, boxes_b: np.ndarray, keep_b: object) -> Sample:
+def _joined(image: np.ndarray, a: Sample, b: Sample, keep_a: Any, boxes_b: np.ndarray, keep_b: Any) -> Sample:
     return Sample(
         image=image,
         boxes=np.concatenate((a.boxes[keep_a], boxes_b[keep_b])).astype(np.float32),

@@ -16,19 +16,22 @@ from yolomish.models.panet import PANet
 from yolomish.types import BoxForm, HeadSpec
 
 STRIDES = (8, 16, 32)
+ANCHORS = 3  # a head
 OBJECTNESS_PRIOR = 0.01
 
 
 class Head(nn.Module):
-    """3x3 doubling the channels, then a linear 1x1 with bias to A·(5+K) logits a cell."""
+    """3x3 doubling the channels, then a linear 1x1 with bias to 3·(5+K) logits a cell."""
 
-    def __init__(self, channels: int, outputs: int, *, activation: str) -> None:
+    def __init__(self, channels: int, num_classes: int, *, activation: str) -> None:
         super().__init__()
         self.conv = ConvBlock(channels, 2 * channels, 3, activation=activation)
-        self.out = nn.Conv2d(2 * channels, outputs, 1)
+        self.out = nn.Conv2d(2 * channels, ANCHORS * (5 + num_classes), 1)
         bound = math.sqrt(2 / (2 * channels))
         nn.init.uniform_(self.out.weight, -bound, bound)
-        nn.init.zeros_(self.out.bias)
+        bias = torch.zeros(ANCHORS, 5 + num_classes)
+        bias[:, 4] = math.log(OBJECTNESS_PRIOR / (1 - OBJECTNESS_PRIOR))
+        self.out.bias = nn.Parameter(bias.flatten())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.conv(x))
@@ -89,18 +92,13 @@ def build_model(config: ModelConfig) -> YOLOv4:
     check_model(config)
     backbone = CSPDarknet53(width=config.width, depth=config.depth, activation=config.activation)
     neck = PANet(*backbone.out_channels, activation=config.neck_activation)
-    outputs = 3 * (5 + config.num_classes)
-    heads = nn.ModuleList(Head(c, outputs, activation=config.neck_activation) for c in neck.out_channels)
+    heads = nn.ModuleList(Head(c, config.num_classes, activation=config.neck_activation) for c in neck.out_channels)
     for module in (*backbone.modules(), *neck.modules(), *heads.modules()):
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = config.bn_momentum
-    prior = math.log(OBJECTNESS_PRIOR / (1 - OBJECTNESS_PRIOR))
-    with torch.no_grad():
-        for head in heads:
-            head.out.bias.view(3, -1)[:, 4] = prior
     specs = tuple(
         HeadSpec(
-            anchors=tuple(config.anchors[3 * i : 3 * i + 3]),
+            anchors=tuple(config.anchors[ANCHORS * i : ANCHORS * (i + 1)]),
             stride=stride,
             num_classes=config.num_classes,
             scale_xy=config.scale_xy[i],
