@@ -60,7 +60,7 @@ def start(config: TrainConfig, out: Path, *launcher: str, **environment: str) ->
     script.write_text(FIT)
     command = [sys.executable, *launcher, str(script), str(settings), str(out)]
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env, start_new_session=True)
 
 
 def finish(process: subprocess.Popen[bytes]) -> int:
@@ -106,11 +106,11 @@ def test_sigkill_at_any_moment_changes_no_bit(config: TrainConfig, tmp_path: Pat
 def test_sigterm_saves_in_mid_epoch_and_resume_changes_no_bit(config: TrainConfig, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     fit(config, whole, log=lambda _: None)
-    process = start(replace(config, cache="ram"), stopped)
+    process = start(replace(config, cache="ram", workers=1), stopped)
     while not (stopped / "train_batch0.jpg").exists():
         assert process.poll() is None
         time.sleep(0.005)
-    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)  # as a terminal or a cluster does: every process of the group
     assert finish(process) == 143
     progress = read_checkpoint(stopped / "last.pt")["progress"]
     assert progress["epoch"] == 0 and 0 < progress["position"] < 3

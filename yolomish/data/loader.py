@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 
 import cv2
@@ -79,8 +80,9 @@ def collate(items: list[Item]) -> Batch:
     )
 
 
-def _quiet_worker(_: int) -> None:
+def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
+    os.setsid()  # an interrupt of the terminal's group is for the trainer, which finishes its step first
 
 
 def steps_per_epoch(count: int, config: TrainConfig) -> int:
@@ -130,7 +132,7 @@ def train_loader(
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.workers,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.seed),
     )
@@ -176,6 +178,6 @@ def eval_loader(
         batch_sampler=keys,
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(0),
     )

@@ -261,6 +261,10 @@ def _stop_signals() -> Iterator[list[BaseException]]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    except RuntimeError as error:
+        if not stop or "DataLoader worker" not in str(error):
+            raise
+        raise stop[0] from None  # the signal reached the loader's workers too: the step was not finished
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
