@@ -11,9 +11,9 @@ import pytest
 
 from yolomish.comparison import build_arms, build_report, config_difference, require_controlled, write_report
 from yolomish.comparison.report import ArmNames, EpochPoint, Report, RunResult
-from yolomish.comparison.stats import A_BETTER, B_BETTER, NO_DIFFERENCE, ONE_SEED, paired_difference, t_quantile
 from yolomish.config import DataConfig, ModelConfig, TrainConfig
 from yolomish.errors import YolomishError
+from yolomish.evaluation.stats import A_BETTER, B_BETTER, NO_DIFFERENCE, ONE_SEED, paired_difference
 
 BASE = TrainConfig(model=ModelConfig(name="tiny", width=0.125, depth=0.1), image_size=64, epochs=1, batch=4, workers=0)
 
@@ -52,21 +52,6 @@ def test_repeated_names_become_arms_of_their_own() -> None:
 def test_bad_requests_are_refused(acts: list[str], scope: str, words: str) -> None:
     with pytest.raises(YolomishError, match=words):
         build_arms(BASE, acts, scope=scope)
-
-
-@pytest.mark.parametrize(
-    ("confidence", "degrees", "expected"),
-    [
-        (0.95, 1, 12.7062),
-        (0.95, 2, 4.3027),
-        (0.95, 4, 2.7764),
-        (0.95, 30, 2.0423),
-        (0.99, 9, 3.2498),
-        (0.95, 100000, 1.95999),
-    ],
-)
-def test_t_quantiles_are_those_of_the_tables(confidence: float, degrees: int, expected: float) -> None:
-    assert t_quantile(confidence, degrees) == pytest.approx(expected, abs=6e-5)
 
 
 def test_paired_interval_of_a_hand_case() -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from yolomish.comparison.report import RunResult
-    from yolomish.comparison.stats import PairedDifference
+    from yolomish.evaluation.stats import PairedDifference
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito: told apart by all
 DASHES = ("-", "--", "-.", ":")

@@ -11,7 +11,7 @@ from typing import Any
 
 from yolomish.comparison.arms import ACTIVATION_KEYS
 from yolomish.comparison.plots import draw_curves, draw_differences
-from yolomish.comparison.stats import NO_DIFFERENCE, ONE_SEED, PairedDifference, mean_sd, paired_difference
+from yolomish.evaluation.stats import NO_DIFFERENCE, ONE_SEED, PairedDifference, mean_sd, paired_difference
 
 METRICS = ("AP", "AP50", "AP75")
 PRIMARY = "AP"

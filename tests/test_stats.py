@@ -1,0 +1,176 @@
+"""The statistics agree with pycocotools and scipy, and their 95 % intervals cover a known difference 95 % of the time."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.stats
+from pycocotools.coco import COCO
+from reference.detections import Images, coco, simulate_results, simulate_truth
+
+from yolomish.evaluation import stats
+from yolomish.evaluation.coco import run_cocoeval
+from yolomish.evaluation.resample import draw_images, match, resampled_ap, summarise
+from yolomish.evaluation.stats import A_BETTER, B_BETTER, NO_DIFFERENCE, ONE_SEED, paired_difference
+
+
+def _ap(truth: COCO, results: list[dict]) -> np.ndarray:
+    return np.asarray(run_cocoeval(truth, results).stats[:6])
+
+
+def test_unit_weights_give_the_numbers_of_pycocotools() -> None:
+    for seed in range(3):
+        truth = simulate_truth(60, 6, seed=seed)
+        results = simulate_results(truth, seed=seed, clutter=30)
+        ones = np.ones((1, 60), np.int32)
+        assert np.abs(summarise(resampled_ap(match(truth, results), ones))[0] - _ap(truth, results)).max() < 1e-12
+
+
+def test_more_than_a_hundred_detections_an_image_are_cut_as_coco_cuts_them() -> None:
+    truth = simulate_truth(6, 3)
+    results = simulate_results(truth, clutter=500)
+    ones = np.ones((1, 6), np.int32)
+    assert np.abs(summarise(resampled_ap(match(truth, results), ones))[0] - _ap(truth, results)).max() < 1e-12
+
+
+def test_a_resample_gives_the_numbers_of_pycocotools_on_the_images_drawn() -> None:
+    truth = simulate_truth(25, 5)
+    results = simulate_results(truth)
+    # Scores equal within an image have no order of their own once the image is drawn twice; those of several images do.
+    results = [
+        {**r, "score": r["score"] + 1e-5 * sum(q is not r and q["image_id"] == r["image_id"] for q in results[:i])}
+        for i, r in enumerate(results)
+    ]
+    weights = draw_images(25, 40, np.random.default_rng(3))
+    ours = summarise(resampled_ap(match(truth, results), weights))
+    for row, numbers in zip(weights[:6], ours, strict=False):
+        images, annotations, drawn = [], [], []
+        for count, image in zip(row, truth.dataset["images"], strict=True):
+            for copy in range(count):
+                new = image["id"] * 100 + copy
+                images.append({**image, "id": new})
+                annotations += [{**a, "image_id": new} for a in truth.imgToAnns[image["id"]]]
+                drawn += [{**r, "image_id": new} for r in results if r["image_id"] == image["id"]]
+        annotations = [{**a, "id": i + 1} for i, a in enumerate(annotations)]
+        assert np.abs(numbers - _ap(coco(images, annotations, 5), drawn)).max() < 1e-6  # resamples are float32
+
+
+def test_a_detector_that_finds_nothing_has_no_ap_and_a_class_without_objects_none_at_all() -> None:
+    truth = simulate_truth(10, 3)
+    ap = resampled_ap(match(truth, []), draw_images(10, 5, np.random.default_rng(0)))
+    assert (ap[:, 0, 0] == 0).all() and np.isnan(ap[:, 2]).all()
+
+
+def test_tests_over_seeds_agree_with_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 9):
+        a, b = rng.normal(0.4, 0.02, n), rng.normal(0.39, 0.02, n)
+        d = paired_difference("AP", "a", "b", list(a), list(b))
+        t = scipy.stats.ttest_rel(a, b)
+        low, high = t.confidence_interval(0.95)
+        assert d.p_t == pytest.approx(t.pvalue) and d.p == pytest.approx(t.pvalue, rel=1e-5)
+        assert (d.low, d.high) == pytest.approx((low, high), rel=1e-5)
+        assert d.p_ranks == pytest.approx(scipy.stats.wilcoxon(a, b, method="exact").pvalue)
+        flips = scipy.stats.permutation_test((a - b,), np.mean, permutation_type="samples", n_resamples=10_000)
+        assert d.p_signs == pytest.approx(flips.pvalue)
+
+
+def test_many_seeds_are_drawn_not_enumerated() -> None:
+    x = np.random.default_rng(0).normal(0.3, 1, 30)
+    assert stats.sign_flip_p(x) == pytest.approx(scipy.stats.ttest_1samp(x, 0).pvalue, abs=0.01)
+    assert stats.wilcoxon_p(x) == pytest.approx(scipy.stats.wilcoxon(x, method="exact").pvalue, abs=0.01)
+
+
+def test_holm_is_that_of_r() -> None:
+    p = (0.01, 0.04, 0.03, 0.005)
+    assert stats.holm(p) == pytest.approx((0.03, 0.06, 0.06, 0.02))  # R: p.adjust(p, "holm")
+    assert stats.holm_confidences(p) == pytest.approx((1 - 0.05 / 3, 0.975, 0.975, 1 - 0.05 / 4))
+
+
+def test_an_interval_leaves_out_zero_just_where_holm_rejects() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        arms = [list(rng.normal(m, 0.02, 5)) for m in (0.5, 0.52, 0.46, 0.5)]
+        family = stats.corrected([paired_difference("AP", "a", str(i), arms[0], arm) for i, arm in enumerate(arms[1:])])
+        for d in family:
+            assert (d.p_adjusted < 0.05) == (d.verdict in (A_BETTER, B_BETTER)) == (not d.low <= 0 <= d.high)
+
+
+def test_cohens_d_of_a_published_pair() -> None:
+    # Mish 87.48 ± 0.40 and Leaky ReLU 86.85 ± 0.46 over 23 runs (Mish repository, significance table): 0.63 / 0.431
+    shape = np.random.default_rng(0).normal(size=23)
+    shape = (shape - shape.mean()) / shape.std(ddof=1)
+    effect = stats.cohens_d(list(87.48 + 0.40 * shape), list(86.85 + 0.46 * shape[::-1]))
+    assert effect.d == pytest.approx(1.4616, abs=1e-3) and effect.low < 0.9 and effect.high > 2.0
+    assert stats.cohens_d([0.5], [0.4]) is None and stats.cohens_d([0.5, 0.5], [0.4, 0.4]) is None
+
+
+@pytest.mark.parametrize(("degrees", "confidence"), [(4, 0.95), (9, 0.95), (30, 0.975), (None, 0.95)])
+def test_detectable_difference_has_the_power_of_the_noncentral_t(degrees: float | None, confidence: float) -> None:
+    shift = stats.detectable(1.0, degrees, confidence)
+    t = scipy.stats.t.ppf((1 + confidence) / 2, degrees or 1e7)
+    power = scipy.stats.nct.sf(t, degrees or 1e7, shift) + scipy.stats.nct.cdf(-t, degrees or 1e7, shift)
+    assert power == pytest.approx(0.8, abs=2e-3)
+    assert stats.detectable(1.0, 1, 0.95) > 15  # two seeds see next to nothing
+
+
+def _differences(quality: list[tuple[float, float]], images: Images, rng: np.random.Generator, resamples: int):
+    """Values of A, of B and (S, R) differences of simulated detectors, one pair of qualities a seed."""
+    weights = np.concatenate((np.ones((1, len(images.objects)), np.int32), draw_images(len(images.objects), resamples, rng)))
+    ap = [[summarise(resampled_ap(images.detect(q, rng), weights, threads=1))[:, 0] for q in pair] for pair in quality]
+    return [a[0] for a, _ in ap], [b[0] for _, b in ap], np.stack([a[1:] - b[1:] for a, b in ap])
+
+
+@pytest.mark.slow
+def test_image_intervals_cover_a_known_difference() -> None:
+    rng = np.random.default_rng(1)
+    truth = np.mean([np.subtract(*_differences([(0.9, 0.7)], Images(100, rng), rng, 1)[:2]) for _ in range(1200)])
+    covered = 0
+    for _ in range(300):
+        a, b, drawn = _differences([(0.9, 0.7)], Images(100, rng), rng, 200)
+        d = paired_difference("AP", "a", "b", a, b, resampled=drawn)
+        assert d.verdict == ONE_SEED and d.p_t is None
+        covered += d.low <= truth <= d.high
+    assert 0.04 < truth < 0.08 and 0.93 <= covered / 300 <= 0.97
+
+
+@pytest.mark.parametrize(("seed_sd", "image_sd"), [(1, 0), (0, 10), (1, 10), (0.5, 3)])
+def test_intervals_of_both_chances_cover_a_known_difference(seed_sd: float, image_sd: float) -> None:
+    rng = np.random.default_rng(2)
+    seeds, images, covered = 4, 100, 0
+    for _ in range(400):
+        own = rng.normal(0.3, seed_sd, (seeds, 1)) + rng.normal(0, image_sd, (1, images)) + rng.normal(0, 4, (seeds, images))
+        drawn = own @ draw_images(images, 100, rng).T / images  # a metric that is a mean over images
+        d = paired_difference("AP", "a", "b", list(own.mean(1)), [0.0] * seeds, resampled=drawn)
+        covered += d.low <= 0.3 <= d.high
+    assert 0.93 <= covered / 400 <= 0.97
+
+
+def test_a_planted_difference_is_found_and_a_planted_null_is_not() -> None:
+    rng = np.random.default_rng(3)
+    found = {0.0: [], 0.5: []}
+    for gain, verdicts in found.items():
+        for _ in range(40):
+            quality = [(0.7 + gain + rng.normal(0, 0.05), 0.7 + rng.normal(0, 0.05)) for _ in range(3)]
+            a, b, drawn = _differences(quality, Images(100, rng), rng, 100)
+            verdicts.append(paired_difference("AP", "a", "b", a, b, resampled=drawn).verdict)
+    assert found[0.5].count(A_BETTER) >= 36 and found[0.5].count(B_BETTER) == 0
+    assert found[0.0].count(NO_DIFFERENCE) >= 36
+
+
+def test_seeds_and_images_are_both_counted_once() -> None:
+    rng = np.random.default_rng(4)
+    own = rng.normal(0, 1, (6, 400))  # each seed has its own chance on the images, none is shared: all of it is in s already
+    drawn = own @ draw_images(400, 500, rng).T / 400
+    d = paired_difference("AP", "a", "b", list(own.mean(1)), [0.0] * 6, resampled=drawn)
+    assert d.image_error < 0.5 * d.seed_error
+    shared = np.repeat(rng.normal(0, 1, (1, 400)), 6, 0)
+    drawn = shared @ draw_images(400, 500, rng).T / 400
+    d = paired_difference("AP", "a", "b", list(shared.mean(1)), [0.0] * 6, resampled=drawn)
+    assert d.sd < 1e-12 and d.image_error == pytest.approx(1 / 20, rel=0.1) and d.verdict == NO_DIFFERENCE
+
+
+def test_resamples_without_a_value_are_left_out() -> None:
+    drawn = np.array([[0.1, np.nan, 0.3], [0.1, 0.2, 0.3]])
+    d = paired_difference("APs", "a", "b", [0.2, 0.2], [0.0, 0.1], resampled=drawn)
+    assert np.isfinite([d.low, d.high, d.image_error]).all() and dataclasses.asdict(d)
