@@ -61,7 +61,7 @@ def flip(sample: Sample) -> Sample:
     w = sample.image.shape[1]
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = w - boxes[:, [2, 0]]
-    return Sample(image=sample.image[:, ::-1].copy(), boxes=boxes, labels=sample.labels, image_id=sample.image_id)
+    return Sample(image=cv2.flip(sample.image, 1), boxes=boxes, labels=sample.labels, image_id=sample.image_id)
 
 
 def hsv(sample: Sample, rng: np.random.Generator, hue: float, saturation: float, exposure: float) -> Sample:
@@ -90,7 +90,8 @@ def affine(samples: list[Sample], rng: np.random.Generator, size: int, config: T
         h, w = sample.image.shape[:2]
         ratio = size / max(h, w)
         new_w, new_h = (size, size) if config.resize == "stretch" else (max(1, round(w * ratio)), max(1, round(h * ratio)))
-        tile = cv2.resize(sample.image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+        same = (new_w, new_h) == (w, h)
+        tile = sample.image if same else cv2.resize(sample.image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
         if len(samples) == 1:
             x, y = (size - new_w) // 2, (size - new_h) // 2
         else:
@@ -101,7 +102,10 @@ def affine(samples: list[Sample], rng: np.random.Generator, size: int, config: T
         labels.append(sample.labels)
     matrix = _random_matrix(rng, side, size, config)
     fill = (float(GREY),) * 3
-    image = cv2.warpPerspective(canvas, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
+    if config.perspective:
+        image = cv2.warpPerspective(canvas, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
+    else:
+        image = cv2.warpAffine(canvas, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
     whole = np.concatenate(boxes).astype(np.float64)
     kept = whole.clip(0, side)  # what lies outside the canvas was never drawn
     moved = _move_boxes(kept, matrix)

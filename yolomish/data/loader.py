@@ -70,10 +70,10 @@ class AugmentedData(Dataset):
 
 def collate(items: list[Item]) -> Batch:
     """Samples of one size as a Batch."""
-    images = np.stack([sample.image for sample, _ in items]).transpose(0, 3, 1, 2)
+    images = torch.from_numpy(np.stack([sample.image for sample, _ in items])).permute(0, 3, 1, 2)  # channels last in memory
     rows = [np.concatenate((np.full((len(s.labels), 1), i), s.labels[:, None], s.boxes), 1) for i, (s, _) in enumerate(items)]
     return Batch(
-        images=torch.from_numpy(np.ascontiguousarray(images)),
+        images=images,
         targets=torch.from_numpy(np.concatenate(rows).astype(np.float32)),
         resizes=tuple(resize for _, resize in items),
         image_ids=tuple(sample.image_id for sample, _ in items),
