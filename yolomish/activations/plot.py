@@ -12,14 +12,20 @@ import matplotlib.pyplot as plt
 import torch
 
 from yolomish.activations.registry import build_activation
+from yolomish.errors import YolomishError
 
 
 def plot_activations(names: Sequence[str], path: str | Path) -> None:
-    """Write a PNG with f, f' and f'' of each activation over [-5, 5], derivatives by float64 autograd."""
+    """Write a PNG with f, f' and f'' of each activation over [-5, 5], derivatives by float64 autograd; YolomishError if it
+    cannot. Of several names of one function the first is drawn."""
     figure, axes = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
-    for index, name in enumerate(names):
+    modules = {name: build_activation(name) for name in names}
+    first_names: dict[object, str] = {}
+    for name, module in modules.items():
+        first_names.setdefault(getattr(module, "function", type(module)), name)
+    for index, name in enumerate(first_names.values()):
         x = torch.linspace(-5, 5, 1000, dtype=torch.float64, requires_grad=True)
-        y = build_activation(name).double()(x)
+        y = modules[name].double()(x)
         (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
         if first.requires_grad:
             (second,) = torch.autograd.grad(first.sum(), x, allow_unused=True, materialize_grads=True)
@@ -33,7 +39,11 @@ def plot_activations(names: Sequence[str], path: str | Path) -> None:
         axis.axhline(0, color="0.7", linewidth=0.6, zorder=0)
         axis.grid(alpha=0.3)
     axes[0].set_ylim(-2, 5)
-    axes[1].set_ylim(-0.3, 1.4)
+    axes[1].set_ylim(-0.5, 1.8)
     axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise YolomishError(f"{path} cannot be written: {error}") from None
+    finally:
+        plt.close(figure)

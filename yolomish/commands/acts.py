@@ -9,7 +9,8 @@ import typer
 
 def acts(
     act: Annotated[str, typer.Option("--act", help="Names separated by commas; empty = all known.")] = "",
-    plot: Annotated[str, typer.Option("--plot", help="Also draw f, f' and f'' to this PNG; empty = no picture.")] = "",
+    plot: Annotated[bool, typer.Option("--plot", help="Also draw f, f' and f'' as a PNG.")] = False,
+    output: Annotated[str, typer.Option("--output", help="The PNG's file.")] = "activations.png",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
     """List the activations; draw them with --plot."""
@@ -27,5 +28,5 @@ def acts(
     if plot:
         from yolomish.activations.plot import plot_activations
 
-        plot_activations(names, plot)
-        typer.echo(f"wrote {plot}", err=as_json)
+        plot_activations(names, output)
+        typer.echo(f"wrote {output}", err=as_json)
