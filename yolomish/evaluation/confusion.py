@@ -1,0 +1,72 @@
+"""The confusion matrix: what each object was taken for, at the confidence that a user would see."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask
+from pycocotools.coco import COCO
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """``counts`` (K+1, K+1): rows are the true class, columns the detected one; the last row is background (false
+    alarms), the last column what was missed."""
+
+    names: tuple[str, ...]
+    conf: float
+    iou: float
+    counts: np.ndarray
+
+    def shares(self) -> np.ndarray:
+        """Each row divided by its sum, zeros where there is none."""
+        sums = self.counts.sum(1, keepdims=True)
+        return np.divide(self.counts, sums, out=np.zeros(self.counts.shape), where=sums > 0)
+
+
+def confusion_matrix(
+    truth: COCO,
+    results: list[dict],
+    names: tuple[str, ...],
+    category_ids: tuple[int, ...],
+    *,
+    conf: float = 0.25,
+    iou: float = 0.5,
+) -> Confusion:
+    """Pair objects and detections of score ``conf`` or more one to one whatever their class, the largest IoU first.
+
+    Pairs have an IoU of ``iou`` or more. Crowds are no objects; a detection left over inside one is not counted.
+    """
+    label_of = {category: label for label, category in enumerate(category_ids)}
+    background = len(names)
+    counts: np.ndarray = np.zeros((background + 1, background + 1), np.int64)
+    of_image: dict[int, list[dict]] = defaultdict(list)
+    for result in results:
+        if result["score"] >= conf:
+            of_image[result["image_id"]].append(result)
+    for image_id in truth.getImgIds():
+        annotations = truth.imgToAnns.get(image_id, [])
+        detections = sorted(of_image.get(image_id, []), key=lambda d: -d["score"])
+        true = np.array([label_of[a["category_id"]] for a in annotations], np.int64)
+        seen = np.array([label_of[d["category_id"]] for d in detections], np.int64)
+        crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
+        overlap = np.zeros((len(annotations), len(detections)))
+        if overlap.size:
+            boxes = [np.array([item["bbox"] for item in items], np.float64) for items in (detections, annotations)]
+            overlap = np.asarray(mask.iou(*boxes, crowd.astype(int).tolist())).T
+        pairs = np.where(crowd[:, None], 0.0, overlap)
+        free_objects = ~crowd
+        free_detections: np.ndarray = np.ones(len(detections), bool)
+        for place in np.argsort(-pairs, axis=None, kind="stable"):
+            i, j = np.unravel_index(place, pairs.shape)
+            if pairs[i, j] < iou:
+                break
+            if free_objects[i] and free_detections[j]:
+                free_objects[i] = free_detections[j] = False
+                counts[true[i], seen[j]] += 1
+        np.add.at(counts, (true[free_objects], background), 1)
+        inside = (overlap[crowd] >= iou).any(0) if crowd.any() else np.zeros(len(detections), bool)
+        np.add.at(counts, (background, seen[free_detections & ~inside]), 1)
+    return Confusion(names=names, conf=conf, iou=iou, counts=counts)
