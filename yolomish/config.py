@@ -42,7 +42,9 @@ class ModelConfig:
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where a data set lies. ``format``: coco (JSON + image folder), voc (root with Annotations/JPEGImages/ImageSets),
-    yolo (image list or folder; labels beside or in labels/), shapes (generated). Relative paths start at the YAML's folder."""
+    yolo (image list or folder; labels beside or in labels/), shapes (generated). Relative paths start at the YAML's folder.
+
+    ``test`` may be COCO image information without annotations (image_info_test-dev2017.json)."""
 
     format: str = "shapes"
     root: str = ""
@@ -50,6 +52,8 @@ class DataConfig:
     val: str = "val"
     train_images: str = ""
     val_images: str = ""
+    test: str = ""
+    test_images: str = ""
     names: tuple[str, ...] = ()
 
 

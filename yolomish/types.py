@@ -11,6 +11,7 @@ from torch import Tensor
 
 ResizeMode = Literal["stretch", "letterbox"]
 BoxForm = Literal["exp", "squared"]
+Interpolation = Literal["linear", "area", "darknet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,8 @@ class Resize:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a loader gives: images (B, 3, H, W) uint8 RGB (the model's input is images/255 as float);
+    """What a loader gives: images (B, 3, H, W) RGB in 0..255, uint8, or float32 where the resize does not round (the
+    model's input is images/255 as float);
     targets (T, 6) float32 rows [index in batch, label, x1, y1, x2, y2] in network px."""
 
     images: Tensor

@@ -20,7 +20,8 @@ from yolomish.data.shapes import shapes_root
 from yolomish.errors import YolomishError
 from yolomish.types import Sample
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -56,6 +57,11 @@ class DetectionData:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def annotated(self) -> bool:
+        """Whether there is a ground truth: false for COCO's test sets, whose annotations are kept by the server."""
+        return self._truth is None or "annotations" in self._truth.dataset
 
     def path(self, index: int) -> Path:
         """The image file."""
@@ -160,17 +166,21 @@ def _arrays(boxes: list, labels: list, crowd: list | None = None) -> tuple[np.nd
 def open_data(config: DataConfig, split: Split) -> DetectionData:
     """Open a split; YolomishError naming file and line for missing files, malformed lines and labels out of range."""
     if config.format == "shapes":
+        if split == "test":
+            raise YolomishError("the built-in shapes have the splits train and val, no test")
         root = shapes_root()
         return _open_coco(root / f"{split}.json", root / split)
     root, name = Path(config.root), getattr(config, split)
+    if not name:
+        raise YolomishError(f"the data YAML names no {split} split: add {split}: ...")
     if config.format == "coco":
-        return _open_coco(root / name, root / getattr(config, f"{split}_images"))
+        return _open_coco(root / name, root / getattr(config, f"{split}_images"), need_labels=split != "test")
     if config.format == "voc":
         return _open_voc(root, name, config.names or _voc_names(root, (config.train, config.val)))
     return _open_yolo(root / name, config.names)
 
 
-def _open_coco(file: Path, folder: Path) -> DetectionData:
+def _open_coco(file: Path, folder: Path, *, need_labels: bool = True) -> DetectionData:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         categories = sorted(content["categories"], key=lambda c: c["id"])
@@ -178,7 +188,7 @@ def _open_coco(file: Path, folder: Path) -> DetectionData:
         content.setdefault("info", {})
         label_of = {c["id"]: i for i, c in enumerate(categories)}
         found: dict[int, tuple[list, list, list]] = {image["id"]: ([], [], []) for image in images}
-        for annotation in content["annotations"]:
+        for annotation in content["annotations"] if need_labels else content.get("annotations", ()):
             if annotation["category_id"] not in label_of or annotation["image_id"] not in found:
                 raise YolomishError(
                     f"{file}: annotation {annotation.get('id')} has category {annotation['category_id']} and image "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -14,17 +15,18 @@ from torch.utils.data import DataLoader, Dataset
 from yolomish.config import TrainConfig
 from yolomish.data.augment import augment_one, clip_sample, cutmix, mixup, mosaic
 from yolomish.data.datasets import DetectionData
+from yolomish.data.transforms import LETTERBOX_GREY as GREY
 from yolomish.data.transforms import apply_resize, resize_image
-from yolomish.types import Batch, Resize, ResizeMode, Sample
+from yolomish.types import Batch, Interpolation, Resize, ResizeMode, Sample
 
 Item = tuple[Sample, Resize]
 
 
 class ResizedData(Dataset):
-    """Evaluation by (index, network size): each image resized, its boxes in network px."""
+    """Evaluation by (index, network size): each image by ``resize(image, size)``, its boxes in network px."""
 
-    def __init__(self, data: DetectionData, mode: ResizeMode) -> None:
-        self.data, self.mode = data, mode
+    def __init__(self, data: DetectionData, resize: Callable[..., tuple[np.ndarray, Resize]]) -> None:
+        self.data, self.resize = data, resize
 
     def __len__(self) -> int:
         return len(self.data)
@@ -32,7 +34,7 @@ class ResizedData(Dataset):
     def __getitem__(self, key: tuple[int, int | tuple[int, int]]) -> Item:
         index, size = key
         sample = self.data.load(index)
-        image, resize = resize_image(sample.image, size, self.mode)
+        image, resize = self.resize(sample.image, size)
         boxes = apply_resize(sample.boxes, resize)
         return Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id), resize
 
@@ -138,15 +140,18 @@ def train_loader(
     )
 
 
-def rectangles(sizes_hw: Sequence[tuple[int, int]], size: int, batch: int) -> list[tuple[list[int], tuple[int, int]]]:
+def rectangles(
+    sizes_hw: Sequence[tuple[int, int]], size: int, batch: int, margin: float = 0.0
+) -> list[tuple[list[int], tuple[int, int]]]:
     """Images grouped by shape, and each group's (height, width) in network px: the long side is ``size``, the other the
-    least multiple of 32 that holds all, so that little grey is computed (PyTorch_YOLOv4 utils/datasets.py, rect)."""
+    least multiple of 32 that holds all, so that little grey is computed (PyTorch_YOLOv4 utils/datasets.py, rect).
+    ``margin`` in strides of 32 is added to both before rounding up, as its test.py does with 0.5 (640 becomes 672)."""
     order = sorted(range(len(sizes_hw)), key=lambda i: (sizes_hw[i][0] / sizes_hw[i][1], i))
     groups = []
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         sides = np.array([np.multiply(sizes_hw[i], size / max(sizes_hw[i])) for i in chosen]).max(0)
-        height, width = (math.ceil(round(side, 6) / 32) * 32 for side in sides)
+        height, width = (math.ceil(round(side, 6) / 32 + margin) * 32 for side in sides)
         groups.append((chosen, (height, width)))
     return groups
 
@@ -158,23 +163,27 @@ def eval_loader(
     mode: ResizeMode,
     batch: int,
     rect: bool = False,
+    rect_margin: float = 0.0,
+    interpolation: Interpolation = "linear",
+    grey: int = GREY,
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """Every image once, resized to ``size`` px; of several processes each gets its share.
+    """Every image once, resized to ``size`` px (see ``resize_image``); of several processes each gets its share.
 
-    ``rect`` (letterbox only) batches images of like shape and pads them no further than they need.
+    ``rect`` (letterbox only) batches images of like shape and pads them no further than they need (see ``rectangles``).
     """
     keys: list[list[tuple[int, int | tuple[int, int]]]]
     if rect:
-        groups = rectangles([data.size_hw(i) for i in range(len(data))], size, batch)
+        groups = rectangles([data.size_hw(i) for i in range(len(data))], size, batch, rect_margin)
         keys = [[(index, shape) for index in chosen] for chosen, shape in groups[rank::world_size]]
     else:
         mine = range(rank, len(data), world_size)
         keys = [[(index, size) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
+    resize = partial(resize_image, mode=mode, interpolation=interpolation, grey=grey, long_side=size if rect else 0)
     return DataLoader(
-        ResizedData(data, mode),
+        ResizedData(data, resize),
         batch_sampler=keys,
         collate_fn=collate,
         num_workers=workers,

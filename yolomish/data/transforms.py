@@ -6,15 +6,64 @@ import cv2
 import numpy as np
 import torch
 
-from yolomish.types import Detections, Resize, ResizeMode
+from yolomish.types import Detections, Interpolation, Resize, ResizeMode
 
 LETTERBOX_GREY = 128  # Darknet src/image.c letterbox_image fills with 0.5
 
 
-def resize_image(image: np.ndarray, size: int | tuple[int, int], mode: ResizeMode) -> tuple[np.ndarray, Resize]:
-    """An image (H, W, 3) at the network's size and the map of coordinates: stretched, or aspect kept and centred on grey.
+def darknet_resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """``image`` (H, W, C) at (height, width) as float32 in its own range, by Darknet's own bilinear resize.
 
-    ``size`` is the side of a square or (height, width) in network px.
+    Corners fall on corners: column c comes from c·(W-1)/(w-1), rows likewise, all in float32 and never rounded
+    (src/image.c resize_image). Its quirk is kept: the last row is nearly black where (h-1)·((H-1)/(h-1)) comes out
+    below H-1, as for an image 400 px high at 608.
+    """
+    height, width = image.shape[:2]
+    new_h, new_w = size_hw
+    pixels: np.ndarray = image.astype(np.float32)
+    if (height, width) == (new_h, new_w):
+        return pixels
+    left, share = _darknet_positions(width, new_w)
+    share = share[:, None]
+    wide = (1 - share) * pixels[:, left] + share * pixels[:, np.minimum(left + 1, width - 1)]  # (H, w, C)
+    wide[:, -1] = pixels[:, -1]
+    top, share = _darknet_positions(height, new_h)
+    share = share[:, None, None]
+    tall = (1 - share) * wide[top]
+    tall[:-1] += share[:-1] * wide[np.minimum(top + 1, height - 1)[:-1]]
+    return tall
+
+
+def _darknet_positions(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """The whole part and the float32 fraction of each new pixel's place in the old axis."""
+    scale = np.float32(old - 1) / np.float32(max(new - 1, 1))
+    places = np.arange(new, dtype=np.float32) * scale
+    whole = places.astype(np.int64)
+    return whole, places - whole.astype(np.float32)
+
+
+def _resample(image: np.ndarray, size_hw: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
+    if interpolation == "darknet":
+        return darknet_resize(image, size_hw)
+    shrinks = size_hw[0] * size_hw[1] < image.shape[0] * image.shape[1]
+    kind = cv2.INTER_AREA if interpolation == "area" and shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, size_hw[::-1], interpolation=kind)
+
+
+def resize_image(
+    image: np.ndarray,
+    size: int | tuple[int, int],
+    mode: ResizeMode,
+    *,
+    interpolation: Interpolation = "linear",
+    grey: int = LETTERBOX_GREY,
+    long_side: int = 0,
+) -> tuple[np.ndarray, Resize]:
+    """(H, W, 3) uint8 to network px by stretching or letterboxing (aspect kept, centred on ``grey``), and the map there.
+
+    ``size`` is the side of a square or (height, width) in network px. ``interpolation``: linear (OpenCV's, pixel
+    centres), area (OpenCV's, where the image shrinks; linear elsewhere) or darknet (see ``darknet_resize``: float32).
+    A letterboxed image's long side is at most ``long_side`` network px; 0: as large as fits.
     """
     h, w = image.shape[:2]
     net_h, net_w = (size, size) if isinstance(size, int) else size
@@ -22,12 +71,13 @@ def resize_image(image: np.ndarray, size: int | tuple[int, int], mode: ResizeMod
         resize = Resize(
             image_size_hw=(h, w), network_size_hw=(net_h, net_w), scale_x=net_w / w, scale_y=net_h / h, pad_x=0.0, pad_y=0.0
         )
-        return cv2.resize(image, (net_w, net_h), interpolation=cv2.INTER_LINEAR), resize
-    scale = min(net_w / w, net_h / h)
+        return _resample(image, (net_h, net_w), interpolation), resize
+    scale = min(net_w / w, net_h / h, *([long_side / max(w, h)] if long_side else []))
     new_w, new_h = max(1, round(w * scale)), max(1, round(h * scale))
     left, top = (net_w - new_w) // 2, (net_h - new_h) // 2
-    canvas: np.ndarray = np.full((net_h, net_w, 3), LETTERBOX_GREY, dtype=np.uint8)
-    canvas[top : top + new_h, left : left + new_w] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    inner = _resample(image, (new_h, new_w), interpolation)
+    canvas: np.ndarray = np.full((net_h, net_w, 3), grey, dtype=inner.dtype)
+    canvas[top : top + new_h, left : left + new_w] = inner
     resize = Resize(
         image_size_hw=(h, w), network_size_hw=(net_h, net_w), scale_x=new_w / w, scale_y=new_h / h, pad_x=left, pad_y=top
     )

@@ -7,11 +7,12 @@ from tqdm import tqdm
 
 from yolomish.data.datasets import DetectionData
 from yolomish.data.loader import eval_loader
-from yolomish.data.transforms import undo_resize
+from yolomish.data.transforms import LETTERBOX_GREY, undo_resize
+from yolomish.evaluation.tta import decode_views
 from yolomish.models import YOLOv4
 from yolomish.ops.distributed import gather, rank, world_size
-from yolomish.ops.nms import postprocess
-from yolomish.types import ResizeMode
+from yolomish.ops.nms import select
+from yolomish.types import Interpolation, ResizeMode
 
 
 @torch.no_grad()
@@ -28,22 +29,37 @@ def predict(
     device: torch.device | str = "cpu",
     max_det: int = 300,
     rect: bool = False,
+    rect_margin: float = 0.0,
+    interpolation: Interpolation = "linear",
+    grey: int = LETTERBOX_GREY,
+    tta: str = "off",
     workers: int = 0,
     progress: bool = False,
 ) -> list[dict]:
     """COCO results of every image: image_id and category_id of the annotation file, bbox xywh in image px, score.
 
-    The model is left on ``device`` in the mode it came in. Several processes share the images, and each gives all results.
+    The settings are a ``Protocol``'s, ``tta`` a name of ``tta.VIEWS``. The model is left on ``device`` in the mode it came
+    in. Several processes share the images, and each gives all results.
     """
     was_training = model.training
     model.eval().to(device)
     results = []
     loader = eval_loader(
-        data, size=image_size, mode=resize, batch=batch, rect=rect, workers=workers, rank=rank(), world_size=world_size()
+        data,
+        size=image_size,
+        mode=resize,
+        batch=batch,
+        rect=rect,
+        rect_margin=rect_margin,
+        interpolation=interpolation,
+        grey=grey,
+        workers=workers,
+        rank=rank(),
+        world_size=world_size(),
     )
     for group in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False):
-        maps = model(group.images.to(device).float() / 255)
-        found = postprocess(maps, model.heads, conf=conf, iou=iou, kind=nms, max_det=max_det)
+        candidates = decode_views(model, group.images.to(device).float() / 255, tta, conf)
+        found = select(candidates, len(group.images), conf=conf, iou=iou, kind=nms, max_det=max_det)
         for network_detections, undo, image_id in zip(found, group.resizes, group.image_ids, strict=True):
             detections = undo_resize(network_detections, undo).to("cpu")
             for (x0, y0, x1, y1), score, label in zip(

@@ -106,11 +106,36 @@ def postprocess(
     Multi-label unless ``single_label``; classes suppress one another only if ``agnostic``. Only the labels in
     ``classes`` take part (empty: all). Gives B Detections of at most ``max_det`` each, on the maps' device.
     """
+    return select(
+        decode_above(maps, heads, conf),
+        len(maps[0]),
+        conf=conf,
+        iou=iou,
+        kind=kind,
+        max_det=max_det,
+        agnostic=agnostic,
+        single_label=single_label,
+        classes=classes,
+    )
+
+
+def select(
+    candidates: Candidates,
+    images: int,
+    *,
+    conf: float,
+    iou: float,
+    kind: str = "greedy-diou",
+    max_det: int = 300,
+    agnostic: bool = False,
+    single_label: bool = False,
+    classes: Sequence[int] = (),
+) -> list[Detections]:
+    """``postprocess`` of candidates that are already boxes, of so many ``images``."""
     if kind not in NMS_KINDS:
         raise unknown_name("NMS kind", kind, NMS_KINDS)
-    candidates = decode_above(maps, heads, conf)
     scores = _scores(candidates, single_label, classes)
-    counts = torch.bincount(candidates.image, minlength=len(maps[0])).tolist()
+    counts = torch.bincount(candidates.image, minlength=images).tolist()
     return [
         _detections(boxes, image_scores, conf, iou, OVERLAPS[kind], max_det, agnostic)
         for boxes, image_scores in zip(candidates.boxes.split(counts), scores.split(counts), strict=True)

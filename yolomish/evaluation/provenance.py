@@ -1,0 +1,37 @@
+"""What must be said of weights and data before their AP is quoted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from yolomish.darknet.known import known_weights
+from yolomish.data.datasets import DetectionData
+
+VAL2017_IDS = frozenset((139, 285, 632, 724, 776))  # its first five images
+
+
+def is_val2017(data: DetectionData) -> bool:
+    """Whether this is COCO's val2017, by the annotation file's name or by the images' ids."""
+    return "val2017" in data.source.name or set(data.image_ids) >= VAL2017_IDS
+
+
+def warning(weights: str, data: DetectionData) -> str:
+    """Why this AP is no measure of quality, or nothing.
+
+    The official weights, known by SHA-1, were trained on images of val2017; other ``.weights`` may have been.
+    """
+    if not is_val2017(data) or Path(weights).suffix != ".weights":
+        return ""
+    known = known_weights(weights)
+    if known is None:
+        return (
+            f"note: if {weights} was trained on Darknet's trainvalno5k list, as the official weights were, it has seen "
+            "images of val2017, and this AP is too high"
+        )
+    if not known.saw_val2017:
+        return ""
+    return (
+        f"warning: {weights} is the official {known.name} (by SHA-1): it was trained on images of val2017 (Darknet's "
+        "trainvalno5k list), so this AP checks parity, not quality; published on val2017: AP 47.1 / AP50 71.0 at 416, "
+        "50.6 / 73.9 at 608; on test-dev: 41.2 / 62.8 and 43.5 / 65.7"
+    )
