@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from yolomish.commands import app
 from yolomish.config import DataConfig, ModelConfig, TrainConfig, load_data_config
-from yolomish.darknet import known
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.images import write_image
 from yolomish.data.transforms import darknet_resize, resize_image
@@ -28,6 +27,7 @@ from yolomish.evaluation.tta import VIEWS, decode_views
 from yolomish.models import build_model
 from yolomish.ops.decode import decode_above
 from yolomish.training.checkpoint import save_checkpoint
+from yolomish.weights import catalogue
 
 SMALL = ModelConfig(name="n", width=0.125, depth=0.25, num_classes=4, image_size=64)
 
@@ -173,10 +173,10 @@ def test_test_dev_gives_a_submission_and_no_metrics(tmp_path: Path) -> None:
 
 
 def test_official_weights_meeting_val2017_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, content in (("a.weights", b"official"), ("b.weights", b"retrained"), ("c.weights", b"officiaL")):
+    for name, content in (("a.weights", b"official"), ("b.weights", b"retrained"), ("c.weights", b"officiaL"), ("best.pt", b"")):
         (tmp_path / name).write_bytes(content)
-    official = known.KnownWeights(name="yolov4.weights", size=8, sha1=hashlib.sha1(b"official").hexdigest(), saw_val2017=True)
-    monkeypatch.setattr(known, "KNOWN", (official,))
+    official = dataclasses.replace(catalogue.PUBLISHED[0], size=8, sha1=hashlib.sha1(b"official").hexdigest())
+    monkeypatch.setattr(catalogue, "PUBLISHED", (official,))
     shapes = few_shapes()
     val2017 = DetectionData(shapes._records, shapes.names, shapes.category_ids, Path("instances_val2017.json"))
     renamed = DetectionData(shapes._records, shapes.names, shapes.category_ids, Path("mine.json"))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"errors", "types", "config", "__init__"},
+    {"errors", "types", "config"},
     {"activations"},
-    {"ops", "models", "darknet"},
+    {"ops", "models", "darknet", "weights"},
     {"data"},
     {"evaluation"},
     {"training"},
     {"inference", "comparison"},
-    {"commands", "__main__"},
+    {"commands", "__main__", "__init__"},
 ]
 HEIGHT = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 

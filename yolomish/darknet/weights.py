@@ -7,6 +7,7 @@ anchor: weights trained with another activation load without a complaint from an
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,15 @@ from yolomish.models import YOLOv4
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileHeader:
+    """The first ``size`` bytes of a file: Darknet's version and how many images the weights have seen in training."""
+
+    version: tuple[int, int, int]
+    images_seen: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightsHeader:
     """What a file said and how far it went: ``convolutions`` loaded of ``total`` (fewer for a .conv.137 file)."""
 
@@ -28,6 +38,11 @@ class WeightsHeader:
     images_seen: int
     convolutions: int
     total: int
+
+
+def is_darknet_file(path: str | Path) -> bool:
+    """Whether a file's name is that of Darknet weights: ``.weights``, or cut off as ``yolov4.conv.137``."""
+    return re.search(r"\.weights$|\.conv\.\d+$", Path(path).name) is not None
 
 
 def _tensors(model: YOLOv4) -> Iterator[tuple[int, str, list[Tensor]]]:
@@ -43,6 +58,23 @@ def _tensors(model: YOLOv4) -> Iterator[tuple[int, str, list[Tensor]]]:
             yield index, what, [conv.bias, conv.weight]
 
 
+def parse_header(start: bytes, path: str | Path) -> FileHeader:
+    """The header in a file's first 20 bytes or more; YolomishError where there is none."""
+    if start[:2] == b"PK" or start.lstrip()[:1] == b"<" or len(start) < 16:
+        raise YolomishError(f"{path} ({os.path.getsize(path)} bytes) is not a Darknet .weights file; was the download complete?")
+    major, minor, revision = struct.unpack_from("<3i", start)
+    wide = major * 10 + minor >= 2
+    if not 0 <= major < 1000 or not 0 <= minor < 1000 or (wide and len(start) < 20):
+        raise YolomishError(f"{path} has no Darknet header (version {major}.{minor}.{revision}); not a .weights file?")
+    seen = struct.unpack_from("<Q" if wide else "<I", start, 12)[0]
+    return FileHeader(version=(major, minor, revision), images_seen=seen, size=20 if wide else 16)
+
+
+def count_floats(model: YOLOv4) -> int:
+    """The floats of a whole ``.weights`` file of ``model``."""
+    return sum(t.numel() for _, _, tensors in _tensors(model) for t in tensors)
+
+
 def read_weights(path: str | Path, model: YOLOv4) -> WeightsHeader:
     """Load ``path`` into ``model``, whole or cut off at the end of any convolution (such as yolov4.conv.137).
 
@@ -53,14 +85,8 @@ def read_weights(path: str | Path, model: YOLOv4) -> WeightsHeader:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-    if raw[:2] == b"PK" or raw.lstrip()[:1] == b"<" or len(raw) < 16:
-        raise YolomishError(f"{path} ({len(raw)} bytes) is not a Darknet .weights file; was the download complete?")
-    major, minor, revision = struct.unpack_from("<3i", raw)
-    wide = major * 10 + minor >= 2
-    if not 0 <= major < 1000 or not 0 <= minor < 1000 or (wide and len(raw) < 20):
-        raise YolomishError(f"{path} has no Darknet header (version {major}.{minor}.{revision}); not a .weights file?")
-    start = 20 if wide else 16
-    seen = struct.unpack_from("<Q" if wide else "<I", raw, 12)[0]
+    header = parse_header(raw, path)
+    start = header.size
     layers = list(_tensors(model))
     sizes = [sum(t.numel() for t in tensors) for _, _, tensors in layers]
     available, expected = len(raw) - start, 4 * sum(sizes)
@@ -91,7 +117,7 @@ def read_weights(path: str | Path, model: YOLOv4) -> WeightsHeader:
                 values = floats[position : position + tensor.numel()].astype(np.float32)
                 tensor.copy_(torch.from_numpy(values).view(tensor.shape))
                 position += tensor.numel()
-    return WeightsHeader(version=(major, minor, revision), images_seen=seen, convolutions=loaded, total=len(layers))
+    return WeightsHeader(version=header.version, images_seen=header.images_seen, convolutions=loaded, total=len(layers))
 
 
 def write_weights(

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from yolomish.data.images import write_image
+from yolomish.weights.store import cache_folder
 
 NAMES = ("circle", "square", "triangle", "star")
 CATEGORY_IDS = (1, 3, 7, 9)  # with gaps, as COCO's
@@ -21,8 +22,8 @@ TYPICAL = 0.8  # the share of objects in their class's hue: colour helps, shape 
 
 
 def shapes_root() -> Path:
-    """The folder of the generated set, made on first use: $YOLOMISH_CACHE or ~/.cache/yolomish, then shapes-v2."""
-    cache = Path(os.environ.get("YOLOMISH_CACHE") or Path.home() / ".cache" / "yolomish")
+    """The folder of the generated set, made on first use: shapes-v2 in the cache folder."""
+    cache = cache_folder()
     root = cache / "shapes-v2"
     if not (root / "val.json").is_file():
         partial = cache / f"shapes-v2.{os.getpid()}.part"

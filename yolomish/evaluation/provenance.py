@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from yolomish.darknet.known import known_weights
+from yolomish.darknet.weights import is_darknet_file
 from yolomish.data.datasets import DetectionData
+from yolomish.weights.catalogue import published_as
+from yolomish.weights.store import locate_weights
 
 VAL2017_IDS = frozenset((139, 285, 632, 724, 776))  # its first five images
 
@@ -20,9 +20,10 @@ def warning(weights: str, data: DetectionData) -> str:
 
     The official weights, known by SHA-1, were trained on images of val2017; other ``.weights`` may have been.
     """
-    if not is_val2017(data) or Path(weights).suffix != ".weights":
+    path = locate_weights(weights)
+    if not is_val2017(data) or not is_darknet_file(path):
         return ""
-    known = known_weights(weights)
+    known = published_as(path)
     if known is None:
         return (
             f"note: if {weights} was trained on Darknet's trainvalno5k list, as the official weights were, it has seen "
@@ -31,7 +32,7 @@ def warning(weights: str, data: DetectionData) -> str:
     if not known.saw_val2017:
         return ""
     return (
-        f"warning: {weights} is the official {known.name} (by SHA-1): it was trained on images of val2017 (Darknet's "
+        f"warning: {weights} is the official {known.file} (by SHA-1): it was trained on images of val2017 (Darknet's "
         "trainvalno5k list), so this AP checks parity, not quality; published on val2017: AP 47.1 / AP50 71.0 at 416, "
         "50.6 / 73.9 at 608; on test-dev: 41.2 / 62.8 and 43.5 / 65.7"
     )

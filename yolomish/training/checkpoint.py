@@ -15,12 +15,13 @@ from torch import nn
 
 from yolomish.config import TrainConfig, from_dict, load_model_config, to_dict
 from yolomish.darknet.cfg import read_cfg
-from yolomish.darknet.weights import read_weights
+from yolomish.darknet.weights import is_darknet_file, read_weights
 from yolomish.data.coco_names import COCO_NAMES
 from yolomish.errors import YolomishError
 from yolomish.models import YOLOv4, build_model
 from yolomish.training.optim import EMA
 from yolomish.types import ResizeMode
+from yolomish.weights.store import locate_weights
 
 PARTIAL = "-part-"
 FORMAT = "yolomish-checkpoint-2"
@@ -120,19 +121,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def load_network(weights: str, *, cfg: str = "", model: str = "yolov4") -> Network:
     """The network in a ``.pt`` checkpoint (averaged weights where it has them) or a Darknet ``.weights`` file.
 
+    ``weights`` is a path, or what ``locate_weights`` knows by name: ``demo``, ``yolov4``, a file of the weights folder.
     A ``.weights`` file holds no structure: ``cfg`` gives it, else the shipped model or YAML named ``model``. With 80
     classes they get COCO's names, otherwise their numbers; its images are stretched, as Darknet does.
     """
-    if Path(weights).suffix == ".weights":
-        if not Path(weights).is_file():
-            raise YolomishError(f"no such weights file: {weights}")
+    path = locate_weights(weights)
+    if is_darknet_file(path):
         structure = read_cfg(cfg) if cfg else load_model_config(model)
         network = build_model(structure)
-        read_weights(weights, network)
+        header = read_weights(path, network)
+        if header.convolutions < header.total:
+            raise YolomishError(
+                f"{path} holds {header.convolutions} of {structure.name}'s {header.total} convolutions: it is to train from"
+            )
         count = structure.num_classes
         names = COCO_NAMES if count == len(COCO_NAMES) else tuple(str(i) for i in range(count))
         return Network(model=network.eval(), names=names, resize="stretch", image_size=structure.image_size)
-    content = read_checkpoint(weights)
+    if cfg:
+        raise YolomishError(f"{path} is no Darknet .weights file and needs no cfg: leave out {cfg}")
+    content = read_checkpoint(path)
     config = from_dict(TrainConfig, content["config"], f"configuration in {weights}")
     network = build_model(config.model)
     try:

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import DropBlock2d
 
 from yolomish.config import TrainConfig, check_train, config_difference, from_dict
-from yolomish.darknet.weights import read_weights
+from yolomish.darknet.weights import is_darknet_file, read_weights
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.loader import steps_per_epoch
 from yolomish.errors import YolomishError
@@ -30,6 +30,7 @@ from yolomish.training.memory import AMP_TYPES, cuda_step_peak, largest_fitting
 from yolomish.training.optim import EMA, build_optimizer, burn_in_steps, set_step
 from yolomish.training.record import Log
 from yolomish.types import Batch, CocoMetrics, LossParts, ResizeMode
+from yolomish.weights.store import locate_weights
 
 MAY_CHANGE = ("epochs", "workers", "device", "cache")  # between a run and its resumption
 DROPBLOCK_SIZE = 3  # cells of the backbone's three outputs
@@ -226,10 +227,9 @@ def _freeze(model: nn.Module, prefixes: tuple[str, ...], log: Log) -> None:
 
 
 def load_initial_weights(model: YOLOv4, config: TrainConfig, weights: str, log: Log) -> None:
-    """Start ``model`` from a ``.pt`` or ``.weights`` file and say what fitted; YolomishError where little does."""
-    if Path(weights).suffix == ".weights":
-        if not Path(weights).is_file():
-            raise YolomishError(f"no such weights file: {weights}")
+    """Start ``model`` from a ``.pt`` or Darknet file or a published name; say what fitted, YolomishError where little does."""
+    weights = str(locate_weights(weights))
+    if is_darknet_file(weights):
         source = _read_darknet(model, config, weights)
         if config.model.box_form != "exp":
             log(f"{weights} was probably trained with box_form exp, this model has {config.model.box_form}: its boxes start anew")

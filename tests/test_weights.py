@@ -1,0 +1,203 @@
+"""Weights by name: fetched over HTTP from a server that cuts, redirects, lies and fails; kept only when they are right."""
+
+import dataclasses
+import hashlib
+import resource
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yolomish.errors import YolomishError
+from yolomish.weights import catalogue, fetch, store
+from yolomish.weights.catalogue import PublishedFile
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; ``cuts`` are the bytes after which the next answers break off, ``ranges`` what was asked for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.cuts: list[int] = []
+        self.ranges: list[str] = []
+        self.content, self.status, self.resumes, self.kind = CONTENT, 200, True, "application/octet-stream"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", f"{server.url}/file")
+            self.end_headers()
+            return
+        asked = self.headers.get("Range", "")
+        server.ranges.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.resumes else 0
+        status = 206 if start else server.status
+        if start > len(server.content):
+            status = 416
+        self.send_response(status)
+        body = b"" if status >= 400 else server.content[start:]
+        self.send_header("Content-Type", server.kind)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        self.end_headers()
+        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    monkeypatch.setattr(fetch, "PAUSE_S", 0.0)
+    monkeypatch.setenv("YOLOMISH_WEIGHTS", str(tmp_path / "store"))
+    monkeypatch.setenv("no_proxy", "*")
+    with Server() as one:
+        thread = threading.Thread(target=one.serve_forever)
+        thread.start()
+        publish(monkeypatch, one)
+        yield one
+        one.shutdown()
+        thread.join()
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, server: Server, **changes: object) -> None:
+    wanted = PublishedFile(
+        file="net.weights", url=f"{server.url}/file", size=len(CONTENT), sha1=hashlib.sha1(CONTENT).hexdigest(), about="a test"
+    )
+    monkeypatch.setattr(catalogue, "PUBLISHED", (dataclasses.replace(wanted, **changes),))  # type: ignore[arg-type]
+
+
+def test_a_cut_connection_is_gone_on_with_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    server.cuts = [1_000_000, 700_000]
+    path = store.locate_weights("net")
+    assert path == tmp_path / "store" / "net.weights" and path.read_bytes() == CONTENT
+    assert server.ranges == ["", "bytes=1000000-", "bytes=1700000-"]
+    assert [p.name for p in sorted(path.parent.iterdir())] == ["net.weights", "net.weights.sha256"]
+    assert store.locate_weights("net.weights") == path and len(server.ranges) == 3  # no second fetch
+
+
+def test_a_stopped_download_is_gone_on_with_by_the_next_run(server: Server, tmp_path: Path) -> None:
+    server.cuts = [1_000_000, *[0] * fetch.ATTEMPTS]
+    with pytest.raises(YolomishError, match=r"1000000 of 3000000 bytes are kept, run it again .* at .*store/net\.weights"):
+        store.locate_weights("net")
+    assert not (tmp_path / "store" / "net.weights").exists()
+    assert store.locate_weights("net").read_bytes() == CONTENT and server.ranges[-1] == "bytes=1000000-"
+
+
+def test_a_server_that_cannot_resume_starts_over(server: Server) -> None:
+    server.cuts, server.resumes = [1_000_000], False
+    assert store.locate_weights("net").read_bytes() == CONTENT
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "net.weights.part").write_bytes(CONTENT + b"more")
+    assert store.locate_weights("net").read_bytes() == CONTENT
+
+
+def test_a_redirect_is_followed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(monkeypatch, server, url=f"{server.url}/moved")
+    assert store.locate_weights("net").read_bytes() == CONTENT
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_kept(server: Server, tmp_path: Path) -> None:
+    server.content = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
+    with pytest.raises(YolomishError, match=r"SHA-1 .* expected: it was thrown away"):
+        store.locate_weights("net")
+    assert not (tmp_path / "store" / "net.weights").exists()
+    server.content = CONTENT
+    assert store.locate_weights("net").read_bytes() == CONTENT
+
+
+def test_without_a_published_checksum_the_first_is_pinned(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(monkeypatch, server, sha1="")
+    path = store.locate_weights("net")
+    assert (path.parent / "net.weights.sha256").read_text() == f"{hashlib.sha256(CONTENT).hexdigest()}  net.weights\n"
+    path.unlink()
+    server.content = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
+    with pytest.raises(YolomishError, match="SHA-256"):
+        store.locate_weights("net")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"status": 404}, r"answers 404 Not Found: put http://.*/file \(3,000,000 bytes\) at .*net\.weights"),
+        ({"status": 503}, "the server answers 503"),
+        ({"kind": "text/html; charset=utf-8", "content": b"<html>log in</html>"}, "a web page instead of"),
+        ({"content": CONTENT[:-5]}, "offers 2999995 bytes, .* has 3000000: it is another file"),
+    ],
+)
+def test_what_is_not_the_file_is_named_and_not_kept(server: Server, tmp_path: Path, changes: dict, message: str) -> None:
+    for key, value in changes.items():
+        setattr(server, key, value)
+    with pytest.raises(YolomishError, match=message):
+        store.locate_weights("net")
+    assert not (tmp_path / "store" / "net.weights").exists()
+
+
+def test_offline_says_which_file_to_put_where_and_takes_it_when_it_is_there(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    publish(monkeypatch, server, url="http://127.0.0.1:9/net.weights")  # nobody listens at the discard port
+    with pytest.raises(
+        YolomishError, match=r"put http://127\.0\.0\.1:9/net\.weights \(3,000,000 bytes\) at .*/store/net\.weights"
+    ):
+        store.locate_weights("net")
+    placed = tmp_path / "store" / "net.weights"
+    placed.write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(YolomishError, match="SHA-1"):
+        store.locate_weights("net")
+    assert placed.exists()  # the user's own file is not touched
+    placed.write_bytes(CONTENT)
+    assert store.locate_weights("net") == placed and (tmp_path / "store" / "net.weights.sha256").is_file()
+
+
+def test_a_full_disk_keeps_what_came_and_says_so(server: Server, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
+    try:
+        with pytest.raises(YolomishError, match=r"needs 3\.0 MB, which do not fit in .*YOLOMISH_WEIGHTS"):
+            store.locate_weights("net")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "store" / "net.weights.part").stat().st_size <= 1_500_000
+    assert store.locate_weights("net").read_bytes() == CONTENT
+    assert server.ranges[-1].startswith("bytes=1")
+
+
+def test_two_that_fetch_at_once_fetch_once(server: Server) -> None:
+    paths: list[Path] = []
+    threads = [threading.Thread(target=lambda: paths.append(store.locate_weights("net"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(paths) == 3 and paths[0].read_bytes() == CONTENT and len(server.ranges) == 1
+
+
+def test_names_and_paths_that_are_nothing_say_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLOMISH_WEIGHTS", str(tmp_path))
+    with pytest.raises(YolomishError, match=r"unknown weights 'dmeo'; did you mean 'demo'\? known: demo, .*yolov4"):
+        store.locate_weights("dmeo")
+    with pytest.raises(YolomishError, match=r"no such weights file: mine\.pt"):
+        store.locate_weights("mine.pt")
+    (tmp_path / "mine.pt").write_bytes(b"x")
+    assert store.locate_weights("mine.pt") == tmp_path / "mine.pt"

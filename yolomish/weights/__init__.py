@@ -1,0 +1,1 @@
+"""Where weights files lie, which are published, and how they get here. No torch."""
