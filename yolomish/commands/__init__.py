@@ -15,6 +15,7 @@ from yolomish.commands.detect import detect
 from yolomish.commands.eval import eval_
 from yolomish.commands.info import info
 from yolomish.commands.train import train
+from yolomish.commands.weights import weights_app
 from yolomish.errors import YolomishError
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ app.command("eval")(eval_)
 app.command("detect")(detect)
 app.command("compare")(compare)
 app.command("demo")(demo)
+app.add_typer(weights_app, name="weights")
 app.command("info")(info)
 app.command("acts")(acts)
 

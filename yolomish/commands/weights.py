@@ -1,0 +1,97 @@
+"""``yolomish weights``: which there are, where they lie, and in which format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+weights_app = typer.Typer(no_args_is_help=True, help="Fetch, list, describe and convert weights.")
+
+
+@weights_app.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False) -> None:
+    """List the weights that can be named, and what lies in the weights folder."""
+    import json
+
+    from yolomish.weights.store import known_weights, weights_folder
+
+    entries = known_weights()
+    if as_json:
+        typer.echo(json.dumps([{"name": e.name, "bytes": e.size, "path": str(e.path or ""), "about": e.about} for e in entries]))
+        return
+    for entry in entries:
+        typer.echo(f"{entry.name:24} {entry.size / 1e6:8.1f} MB  {'here' if entry.path else '-':5} {entry.about}")
+    typer.echo(f"folder: {weights_folder()}")
+
+
+@weights_app.command("get")
+def get(names: Annotated[list[str], typer.Argument(help="Names from `yolomish weights list`, such as yolov4.")]) -> None:
+    """Fetch published weights into the weights folder; an interrupted download goes on where it stopped."""
+    from yolomish.weights.store import locate_weights
+
+    for name in names:
+        typer.echo(str(locate_weights(name)))
+
+
+@weights_app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="Darknet .weights file or its name.")],
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to it; empty = --model.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that the file fits.")] = "yolov4",
+    names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = COCO's, or numbers.")] = "",
+    output: Annotated[str, typer.Option("--output", help="Checkpoint to write; empty = beside the source, as .pt.")] = "",
+) -> None:
+    """Turn Darknet weights into one checkpoint that knows its structure, classes and origin."""
+    from yolomish.inference.sources import read_names
+    from yolomish.training.convert import import_darknet
+    from yolomish.weights.store import locate_weights
+
+    path = locate_weights(source)
+    target = Path(output) if output else path.with_suffix(".pt")
+    import_darknet(path, target, cfg=cfg, model=model, names=read_names(names) if names else ())
+    typer.echo(f"wrote {target}")
+
+
+@weights_app.command("export")
+def export(
+    source: Annotated[str, typer.Argument(help="Our checkpoint (.pt) or its name.")],
+    output: Annotated[str, typer.Option("--output", help="Folder; empty = the checkpoint's.")] = "",
+) -> None:
+    """Write a checkpoint as Darknet's .weights, .cfg and .names."""
+    from yolomish.training.convert import export_darknet
+    from yolomish.weights.store import locate_weights
+
+    path = locate_weights(source)
+    for file in export_darknet(str(path), Path(output) if output else path.parent):
+        typer.echo(f"wrote {file}")
+
+
+@weights_app.command("info")
+def info(
+    source: Annotated[str, typer.Argument(help="A .pt, .weights or .conv.N file, or its name.")],
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to it; empty = by the file's size.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML; empty = by the file's size.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a weights file holds: header, iterations, layers, activations, checksum, origin."""
+    import dataclasses
+    import json
+
+    from yolomish.training.convert import describe_weights
+    from yolomish.weights.store import locate_weights
+
+    report = describe_weights(locate_weights(source), cfg=cfg, model=model)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(report)))
+        return
+    counts = ", ".join(f"{n} {name}" for name, n in report.activations.items())
+    typer.echo(f"{report.path}: {report.kind}, {report.bytes:,} bytes")
+    typer.echo(f"model       {report.model}, {report.num_classes} classes, {report.convolutions} convolutions")
+    typer.echo(f"parameters  {report.parameters:,}")
+    typer.echo(f"activations {counts} ({report.activations_from})")
+    if report.images_seen is not None:
+        typer.echo(f"training    {report.images_seen:,} images seen: {report.iterations:,} iterations of 64")
+    typer.echo(f"sha256      {report.sha256}")
+    typer.echo(f"provenance  {report.provenance}")

@@ -1,0 +1,155 @@
+"""Between our checkpoints and Darknet's files, and what a weights file says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolomish.config import ModelConfig, TrainConfig, from_dict, load_model_config, shipped
+from yolomish.darknet.cfg import read_cfg
+from yolomish.darknet.weights import count_floats, is_darknet_file, parse_header, write_weights
+from yolomish.darknet.write_cfg import write_cfg
+from yolomish.errors import YolomishError
+from yolomish.models import build_model
+from yolomish.models.summary import summarise
+from yolomish.training.checkpoint import load_network, read_checkpoint, save_checkpoint
+from yolomish.weights.catalogue import published_as
+from yolomish.weights.digest import digest
+
+DARKNET_BATCH = 64  # images an iteration in every yolov4 cfg
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsReport:
+    """What is known of a weights file; ``provenance`` is by checksum or by what the file records."""
+
+    path: str
+    kind: str
+    bytes: int
+    sha256: str
+    model: str
+    num_classes: int
+    convolutions: int
+    parameters: int
+    activations: dict[str, int]
+    activations_from: str
+    images_seen: int | None
+    iterations: int | None
+    provenance: str
+
+
+def import_darknet(path: Path, target: Path, *, cfg: str = "", model: str = "yolov4", names: Sequence[str] = ()) -> None:
+    """Write the checkpoint ``target`` from a whole ``.weights`` file, with its origin in the checkpoint's ``progress``.
+
+    Its structure is as in ``load_network``; ``names`` are its classes (empty: COCO's for 80, else numbers).
+    """
+    if not is_darknet_file(path):
+        raise YolomishError(f"{path} is not a Darknet .weights file: there is nothing to import")
+    network = load_network(str(path), cfg=cfg, model=model)
+    if names and len(names) != len(network.names):
+        raise YolomishError(f"{len(names)} class names were given, {path} has {len(network.names)} classes")
+    with path.open("rb") as file:
+        header = parse_header(file.read(20), path)
+    origin = {"imported_from": path.name, "sha256": digest(path).sha256, "images_seen": header.images_seen}
+    config = TrainConfig(model=network.model.config, image_size=network.image_size, resize=network.resize)
+    save_checkpoint(target, config=config, model=network.model, names=tuple(names) or network.names, progress=origin)
+
+
+def export_darknet(weights: str, folder: Path, *, stem: str = "") -> list[Path]:
+    """Write a checkpoint (its averaged weights, where it has them) as ``stem``.weights, .cfg and .names into ``folder``.
+
+    Darknet stretches images to the network's size: a checkpoint trained with letterbox loses a little there. ``stem``
+    is the checkpoint's own if empty. Gives the files written.
+    """
+    network = load_network(weights)
+    stem = stem or Path(weights).stem
+    files = [folder / f"{stem}{suffix}" for suffix in (".weights", ".cfg", ".names")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_cfg(files[1], network.model.config, network.image_size)  # first: it refuses what Darknet lacks
+        write_weights(files[0], network.model, _images_seen(weights))
+        files[2].write_text("".join(f"{name}\n" for name in network.names), encoding="utf-8")
+    except OSError as error:
+        raise YolomishError(f"{folder} cannot be written: {error.strerror}") from None
+    return files
+
+
+def _images_seen(weights: str) -> int:
+    if not Path(weights).is_file() or is_darknet_file(weights):
+        return 0
+    return int(read_checkpoint(weights)["progress"].get("images_seen", 0))
+
+
+def describe_weights(path: Path, *, cfg: str = "", model: str = "") -> WeightsReport:
+    """All that can be said of a ``.pt``, ``.weights`` or ``.conv.N`` file.
+
+    A Darknet file's structure is that of ``cfg`` or ``model``, else the shipped model and number of classes whose
+    size it has.
+    """
+    return _describe_darknet(path, cfg, model) if is_darknet_file(path) else _describe_checkpoint(path)
+
+
+def _describe_checkpoint(path: Path) -> WeightsReport:
+    content = read_checkpoint(path)
+    config = from_dict(TrainConfig, content["config"], f"configuration in {path}")
+    progress: dict[str, Any] = content["progress"]
+    origin = "trained by yolomish"
+    if "imported_from" in progress:
+        origin = f"imported from {progress['imported_from']} (SHA-256 {progress['sha256']})"
+    elif "epoch" in progress:
+        origin += f", after epoch {progress['epoch']}"
+    return _report(path, "yolomish checkpoint", config.model, "recorded in the file", progress.get("images_seen"), origin)
+
+
+def _describe_darknet(path: Path, cfg: str, model: str) -> WeightsReport:
+    with path.open("rb") as file:
+        header = parse_header(file.read(20), path)
+    floats, rest = divmod(path.stat().st_size - header.size, 4)
+    if rest:
+        raise YolomishError(f"{path} holds {rest} bytes too many to be whole floats: is it complete?")
+    if cfg or model:
+        config: ModelConfig | None = read_cfg(cfg) if cfg else load_model_config(model)
+    else:
+        config = fitting_model(floats)
+    if config is None:
+        raise YolomishError(f"{path}: {floats} floats are no shipped model with any number of classes: name its --cfg or --model")
+    source = f"not in the file: {cfg or config.name} says so"
+    known = published_as(path)
+    origin = f"{known.url}, by SHA-1: {known.about}" if known else "not a file that is known"
+    return _report(path, f"Darknet {'.'.join(map(str, header.version))}", config, source, header.images_seen, origin)
+
+
+def fitting_model(floats: int) -> ModelConfig | None:
+    """The shipped model, with a number of classes, whose ``.weights`` file has so many floats."""
+    for name in ("yolov4", *shipped("models")):
+        config = load_model_config(name)
+        with torch.device("meta"):
+            one, two = (count_floats(build_model(dataclasses.replace(config, num_classes=k))) for k in (1, 2))
+        classes, rest = divmod(floats - one, two - one)
+        if classes >= 0 and not rest:
+            return dataclasses.replace(config, num_classes=classes + 1)
+    return None
+
+
+def _report(path: Path, kind: str, config: ModelConfig, source: str, seen: int | None, origin: str) -> WeightsReport:
+    summary = summarise(config, config.image_size)
+    return WeightsReport(
+        path=str(path),
+        kind=kind,
+        bytes=path.stat().st_size,
+        sha256=digest(path).sha256,
+        model=config.name,
+        num_classes=config.num_classes,
+        convolutions=len(summary.layers),
+        parameters=summary.parameters,
+        activations=dict(summary.activations),
+        activations_from=source,
+        images_seen=seen,
+        iterations=None if seen is None else seen // DARKNET_BATCH,
+        provenance=origin,
+    )
