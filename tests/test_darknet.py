@@ -1,7 +1,7 @@
 """Darknet's formats against OpenCV's own reader, and round trips."""
 
+import csv
 import dataclasses
-import json
 from pathlib import Path
 
 import cv2
@@ -151,11 +151,11 @@ def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, share
             head.out.bias[scored] = (wanted.view(-1) - mean * gain)[scored]
     write_weights(weights, model)
     out = tmp_path / "out"
-    options = f"--conf {conf} --iou {iou} --nms iou --max-det 10000 --save-json --no-save --device cpu".split()
+    options = f"--conf {conf} --iou {iou} --nms iou --max-det 10000 --save-csv --no-save --device cpu".split()
     command = ["detect", str(shared_data / "photos"), "--weights", str(weights), "--cfg", str(cfg), *options]
     done = CliRunner().invoke(app, [*command, "--output", str(out)])
     assert done.exit_code == 0, done.output
-    ours = json.loads((out / "detections.json").read_text())
+    ours = list(csv.DictReader((out / "detections.csv").open(encoding="utf-8")))
     net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
     net.enableWinograd(False)  # its rounding shows in a network without training
     kept_boxes = candidates = 0
@@ -172,7 +172,7 @@ def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, share
         x1y1 = corners[kept, :2].clip(0, [width, height])
         x2y2 = (corners[kept, :2] + corners[kept, 2:]).clip(0, [width, height])
         theirs = np.concatenate((x1y1, x2y2, scores[kept, None], label[kept, None]), 1)
-        found = [[*(d[k] for k in ("x1", "y1", "x2", "y2", "score", "label"))] for d in ours if Path(d["file"]) == photo]
+        found = [[*(float(d[k]) for k in ("x1", "y1", "x2", "y2", "score", "label"))] for d in ours if Path(d["file"]) == photo]
         mine = np.array(found).reshape(-1, 6)
         kept_boxes += len(mine)
         candidates += len(candidate)

@@ -1,47 +1,276 @@
-"""Detect, end to end through the command line, on a random small network."""
+"""Detect, from pictures of every kind to every output, through the command line and from Python, on small networks."""
 
+import csv
+import io
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pytest
 import torch
-from typer.testing import CliRunner
+from PIL import Image
+from pycocotools.coco import COCO
+from typer.testing import CliRunner, Result
 
+import yolomish
 from yolomish.commands import app
 from yolomish.config import ModelConfig, TrainConfig
 from yolomish.data.images import read_image, write_image
-from yolomish.inference.draw import draw_detections
+from yolomish.errors import YolomishError
+from yolomish.inference.draw import SMALLEST_TEXT, draw_detections
+from yolomish.inference.records import coco_ids
 from yolomish.models import build_model
 from yolomish.training.checkpoint import save_checkpoint
 from yolomish.types import Detections
 
+ROOT = Path(__file__).resolve().parents[1]
 
-def checkpoint(path: Path) -> None:
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # two spin on a busy machine, and these networks are tiny
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random network that finds something everywhere, its boxes moving with what it sees."""
+    torch.manual_seed(0)
     config = TrainConfig(image_size=64, model=ModelConfig(num_classes=2, width=0.125, depth=0.1))
     model = build_model(config.model)
     with torch.no_grad():
         for head in model.head_layers:
             head.out.bias.fill_(1.0)
+    path = tmp_path_factory.mktemp("weights") / "w.pt"
     save_checkpoint(path, config=config, model=model, names=("cat", "dog"))
+    return path
 
 
-def test_a_broken_file_is_skipped_the_rest_done_and_the_exit_code_says_so(tmp_path: Path) -> None:
-    checkpoint(tmp_path / "w.pt")
+def picture(seed: int = 0, size_hw: tuple[int, int] = (50, 81)) -> np.ndarray:
+    low = np.random.default_rng(seed).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    return cv2.resize(low, size_hw[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def run(weights: Path, *arguments: object, stdin: bytes | str | None = None) -> Result:
+    words = ["detect", *map(str, arguments), "--weights", str(weights), "--conf", "0.1"]
+    return CliRunner().invoke(app, words, input=stdin)
+
+
+def write_video(path: Path, frames: int, fps: float = 12.5, size_hw: tuple[int, int] = (48, 64)) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size_hw[::-1])
+    for i in range(frames):
+        writer.write(picture(i, size_hw))
+    writer.release()
+
+
+def test_a_folder_of_mixed_junk_is_done_and_the_exit_code_and_names_say_what_failed(weights: Path, tmp_path: Path) -> None:
     images = tmp_path / "in"
-    images.mkdir()
-    write_image(images / "a b.png", np.random.default_rng(0).integers(0, 255, (50, 81, 3), dtype=np.uint8))
+    (images / "folder.jpg").mkdir(parents=True)
+    write_image(images / "a b.png", picture())
+    Image.fromarray(picture(1)).save(images / "ünï 图.webp")
     (images / "broken.jpg").write_text("junk")
-    command = ["detect", str(images), "--weights", str(tmp_path / "w.pt"), "--output", str(tmp_path / "out"), "--conf", "0.1"]
-    result = CliRunner().invoke(app, [*command, "--save-json", "--save-csv", "--save-txt"])
-    assert result.exit_code == 1, result.output
-    assert read_image(tmp_path / "out" / "a b.png").shape == (50, 81, 3)
-    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert rows and all(0 <= r["x1"] <= r["x2"] <= 81 and 0 <= r["y1"] <= r["y2"] <= 50 for r in rows)
-    assert len((tmp_path / "out" / "detections.csv").read_text().splitlines()) == len(rows) + 1
-    assert len((tmp_path / "out" / "a b.png.txt").read_text().splitlines()) == len(rows)
-    (images / "broken.jpg").unlink()
-    assert CliRunner().invoke(app, [*command, "--classes", "dog"]).exit_code == 0
+    (images / "empty.png").touch()
+    (images / "notes.md").write_text("# notes")
+    (images / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    whole = io.BytesIO()
+    Image.fromarray(picture(2, (400, 500))).save(whole, "png")
+    (images / "cut.png").write_bytes(whole.getvalue()[:9000])
+    out = tmp_path / "out"
+    result = run(weights, images, "--output", out, "--save-json", "--save-csv", "--save-txt")
+    assert result.exit_code == 1 and "Traceback" not in result.output, result.output
+    for name in ("broken.jpg", "empty.png", "cut.png"):
+        assert f"failed: {images / name} is" in result.stderr
+    assert "3 of 5 sources failed" in result.stderr
+    assert read_image(out / "a b.png").shape == read_image(out / "ünï 图.webp").shape == (50, 81, 3)
+    table = list(csv.DictReader((out / "detections.csv").open(encoding="utf-8")))
+    assert {Path(r["file"]).name for r in table} == {"a b.png", "ünï 图.webp"}
+    assert all(0 <= float(r["x1"]) <= float(r["x2"]) <= 81 and 0 <= float(r["y1"]) <= float(r["y2"]) <= 50 for r in table)
+    for name in ("broken.jpg", "empty.png", "cut.png"):
+        (images / name).unlink()
+    assert run(weights, images, "--output", out, "--classes", "dog").exit_code == 0
     assert (tmp_path / "out-2").is_dir()
+
+
+def test_every_output_tells_the_same_boxes(weights: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", picture())
+    options = "--save-json --save-csv --save-txt --save-conf --save-crop --max-det 9 --json".split()
+    result = run(weights, tmp_path / "a.png", "--output", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    (line,) = [json.loads(text) for text in result.stdout.splitlines()]
+    assert (line["width"], line["height"], len(line["detections"])) == (81, 50, 9)
+    boxes = np.array([d["box"] for d in line["detections"]])
+    scores = np.array([d["score"] for d in line["detections"]])
+    coco = COCO(str(tmp_path / "out" / "detections.json"))
+    assert coco.imgs[1]["file_name"] == str(tmp_path / "a.png") and coco.loadCats([1, 2])[1]["name"] == "dog"
+    xywh = np.array([a["bbox"] for a in coco.dataset["annotations"]])
+    np.testing.assert_allclose(np.hstack((xywh[:, :2], xywh[:, :2] + xywh[:, 2:])), boxes, atol=0.002)
+    assert [a["category_id"] - 1 for a in coco.dataset["annotations"]] == [d["label"] for d in line["detections"]]
+    table = list(csv.DictReader((tmp_path / "out" / "detections.csv").open()))
+    np.testing.assert_allclose([[float(r[k]) for k in ("x1", "y1", "x2", "y2")] for r in table], boxes)
+    txt = np.loadtxt(tmp_path / "out" / "labels" / "a.txt")
+    centre, size = txt[:, 1:3] * [81, 50], txt[:, 3:5] * [81, 50]
+    np.testing.assert_allclose(np.hstack((centre - size / 2, centre + size / 2)), boxes, atol=0.01)
+    np.testing.assert_allclose(txt[:, 5], scores, atol=1e-6)
+    crops = sorted((tmp_path / "out" / "crops").rglob("*.jpg"))
+    assert len(crops) == 9 and read_image(tmp_path / "out" / "crops" / table[0]["class"] / "a-1.jpg").size
+    assert all(len(row.split()) == 5 for row in _labels_without_scores(weights, tmp_path))
+
+
+def _labels_without_scores(weights: Path, tmp_path: Path) -> list[str]:
+    assert run(weights, tmp_path / "a.png", "--output", tmp_path / "plain", "--save-txt", "--no-save").exit_code == 0
+    return (tmp_path / "plain" / "labels" / "a.txt").read_text().splitlines()
+
+
+def test_coco_classes_get_cocos_ids_with_their_gaps() -> None:
+    ids = coco_ids(yolomish.inference.records.COCO_NAMES)
+    assert (len(ids), ids[0], ids[10], ids[11], ids[79]) == (80, 1, 11, 13, 90)
+    assert coco_ids(["a", "b"]) == (1, 2)
+
+
+def test_globs_lists_and_stdin_name_the_same_pictures(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i in range(3):
+        write_image(tmp_path / f"p{i}.png", picture(i))
+    Path("list.txt").write_text("# mine\np0.png\n\np1.png\np2.png\n")
+    expected = run(weights, "p0.png", "p1.png", "p2.png", "--no-save", "--json").stdout
+    assert len(expected.splitlines()) == 3
+    assert run(weights, "p?.png", "p0.png", "--no-save", "--json").stdout == expected  # each once
+    assert run(weights, "list.txt", "--no-save", "--json").stdout == expected
+    assert run(weights, "-", "--no-save", "--json", stdin="p0.png\np1.png\np2.png\n").stdout == expected
+    assert run(weights, "p?.png", "--no-save", "--json", "--batch", "2").stdout == expected
+    (piped,) = run(weights, "-", "--no-save", "--json", stdin=Path("p0.png").read_bytes()).stdout.splitlines()
+    assert json.loads(piped)["detections"] == json.loads(expected.splitlines()[0])["detections"]
+
+
+def test_same_named_pictures_of_two_folders_keep_their_own_files(weights: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "a.jpg", picture())
+    assert run(weights, tmp_path / "one", tmp_path / "two", "--output", tmp_path / "out", "--save-txt").exit_code == 0
+    assert sorted(p.name for p in (tmp_path / "out").rglob("a*")) == ["a-2.jpg", "a-2.txt", "a.jpg", "a.txt"]
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_a_video_comes_back_annotated_at_its_own_rate(weights: Path, tmp_path: Path, stride: int) -> None:
+    write_video(tmp_path / "v.mp4", 10)
+    options = ["--save-json", "--save-csv", "--vid-stride", stride, "--json"]
+    result = run(weights, tmp_path / "v.mp4", "--output", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    frames = [json.loads(line)["frame"] for line in result.stdout.splitlines()]
+    assert frames == list(range(0, 10, stride))
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "v.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5 / stride, rel=0.01)
+    assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (64, 48)
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    assert count == len(frames) == len(COCO(str(tmp_path / "out" / "detections.json")).imgs)
+
+
+def test_a_video_that_breaks_off_gives_its_frames_and_fails(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for i in range(20):
+        writer.write(picture(i, (48, 64)))
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = run(weights, path, "--output", tmp_path / "out", "--json")
+    assert result.exit_code == 1 and 3 < len(result.stdout.splitlines()) < 20, result.output
+    (tmp_path / "x.mp4").write_text("no video")
+    result = run(weights, tmp_path / "x.mp4", "--output", tmp_path / "out")
+    assert result.exit_code == 1 and "x.mp4 is not a video" in result.stderr
+
+
+def test_nothing_to_do_is_said_before_any_work(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    write_image(tmp_path / "a.png", picture())
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for arguments, message in (
+        (["nothing*.png"], "no such file, folder or glob match"),
+        ([tmp_path / "empty"], "holds no images or videos"),
+        ([tmp_path / "a.png", "--show"], "--show needs a display"),
+        ([tmp_path / "a.png", "--classes", "dgo"], "did you mean 'dog'"),
+        ([tmp_path / "a.png", "--imgsz", "100"], "multiple of 32"),
+        ([tmp_path / "a.png", "--names", tmp_path / "no.names"], "cannot be read"),
+    ):
+        result = run(weights, *arguments, "--output", tmp_path / "out")
+        assert isinstance(result.exception, YolomishError) and message in str(result.exception), arguments
+    assert not (tmp_path / "out").exists()
+    code = "import sys; from yolomish.commands import main; sys.argv = ['yolomish', 'detect', 'nothing.jpg']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and done.stderr == "yolomish: no such file, folder or glob match: nothing.jpg\n"
+
+
+def test_a_pipe_that_closes_early_is_no_error(weights: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", 40)
+    command = (
+        f"{sys.executable} -m yolomish detect v.mp4 --no-save --json --weights {weights} | head -n 1; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.stderr == "" and done.stdout.splitlines()[-1] == "0"
+
+
+def same(a: Detections, b: Detections) -> bool:
+    return all(torch.equal(getattr(a, k), getattr(b, k)) for k in ("boxes", "scores", "labels"))
+
+
+def test_the_python_api_takes_paths_arrays_and_pil_alike(weights: Path, tmp_path: Path) -> None:
+    detector = yolomish.Detector(weights, conf=0.1, device="cpu")
+    image = picture()
+    write_image(tmp_path / "a.png", image)
+    found = detector.detect(image)
+    assert len(found) and isinstance(found, yolomish.Detections) and detector.names == ("cat", "dog")
+    rgba = np.dstack((image, np.full(image.shape[:2], 9, np.uint8)))
+    for same_image in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(image), rgba, Image.fromarray(rgba)):
+        assert same(detector.detect(same_image), found)
+    grey = image[..., 0]
+    assert same(detector.detect(grey), detector.detect(np.repeat(grey[..., None], 3, 2)))
+    for bad in (image.astype(np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros((3, 4, 5), np.uint8), 7):
+        with pytest.raises(YolomishError, match="image"):
+            detector.detect(bad)  # type: ignore[arg-type]
+
+
+def test_a_batch_of_different_sizes_equals_its_images_one_by_one(weights: Path) -> None:
+    detector = yolomish.Detector(weights, conf=0.1, device="cpu")
+    images = [picture(0), picture(1, (200, 33)), picture(2, (1, 1)), picture(3, (3, 20_000))]
+    assert detector.detect_batch([]) == []
+    for image, together in zip(images, detector.detect_batch(images), strict=True):
+        alone, (h, w) = detector.detect(image), image.shape[:2]
+        assert len(alone) == len(together)
+        torch.testing.assert_close(alone.boxes / max(h, w), together.boxes / max(h, w), atol=1e-4, rtol=1e-4)
+        assert (together.boxes >= 0).all() and (together.boxes <= torch.tensor([w, h, w, h])).all()
+
+
+def test_many_threads_get_what_one_gets(weights: Path) -> None:
+    detector = yolomish.Detector(weights, conf=0.1, device="cpu")
+    images = [picture(i, (40 + 7 * i, 90 - 5 * i)) for i in range(8)]
+    expected = [detector.detect(image) for image in images]
+    wrong: list[int] = []
+
+    def work() -> None:
+        for i in list(range(8)) * 3:
+            if not same(detector.detect(images[i]), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, yolomish; assert 'Detector' in dir(yolomish); sys.exit(any(m in sys.modules for m in ('torch', 'cv2')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+    with pytest.raises(AttributeError, match="Detecter"):
+        yolomish.Detecter  # noqa: B018
 
 
 def test_drawing_changes_a_copy_near_the_boxes() -> None:
@@ -49,3 +278,26 @@ def test_drawing_changes_a_copy_near_the_boxes() -> None:
     found = Detections(boxes=torch.tensor([[10.0, 30, 40, 60]]), scores=torch.ones(1), labels=torch.zeros(1).long())
     drawn = draw_detections(image, found, ["cat"])
     assert not image.any() and drawn.any() and not drawn[:, 75:].any() and not drawn[66:].any()
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (15, 20), (60, 90), (600, 20), (500, 700), (4000, 6000)])
+def test_any_box_on_any_size_is_drawn_inside_it(size_hw: tuple[int, int]) -> None:
+    h, w = size_hw
+    boxes = torch.tensor([[0.0, 0, w, h], [w * 0.9, h * 0.9, w, h], [w / 2, h / 2, w / 2, h / 2], [-5, -5, w + 9, h + 9]])
+    found = Detections(boxes=boxes, scores=torch.full((4,), 0.5), labels=torch.arange(4))
+    drawn = draw_detections(np.full((h, w, 3), 128, np.uint8), found, ["größe", "x" * 99, "图", ""])
+    assert drawn.shape == (h, w, 3) and (drawn != 128).any()
+    assert (drawn[0, 0] != 128).any() and (drawn[-1, -1] != 128).any()
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)])
+def test_every_class_shows_on_every_background(colour: tuple[int, int, int]) -> None:
+    background = np.full((200, 200, 3), colour, np.uint8)
+    for label in range(80):
+        found = Detections(boxes=torch.tensor([[60.0, 90, 140, 150]]), scores=torch.ones(1), labels=torch.tensor([label]))
+        drawn = draw_detections(background, found, ["name"] * 80).astype(float)
+        luminance = drawn @ (0.299, 0.587, 0.114)
+        edge = luminance[120, 55:66]  # across the left line
+        assert np.ptp(edge) > 60, (label, edge)
+        text = luminance[90 - 2 * SMALLEST_TEXT : 89, 60:90]
+        assert np.ptp(text) > 60, label

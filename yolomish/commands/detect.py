@@ -1,63 +1,82 @@
-"""``yolomish detect``: find objects in images."""
+"""``yolomish detect``: find objects in pictures, wherever they come from."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from yolomish.inference.run import Found
+
 
 def detect(
-    sources: Annotated[list[str], typer.Argument(help="Images, folders or globs.")],
-    weights: Annotated[str, typer.Option("--weights", help="Our checkpoint (.pt) or Darknet's .weights.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Images, videos, folders, globs, lists (.txt), URLs (http, rtsp), camera numbers, or - for stdin."),
+    ],
+    weights: Annotated[str, typer.Option("--weights", help="A name (yolov4, demo), our .pt or Darknet's .weights.")] = "yolov4",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
-    conf: Annotated[float, typer.Option("--conf", min=0, max=1, help="Lowest score kept, 0..1.")] = 0.25,
-    iou: Annotated[float, typer.Option("--iou", min=0, max=1, help="NMS threshold, 0..1.")] = 0.45,
+    conf: Annotated[float, typer.Option("--conf", "--conf-thres", min=0, max=1, help="Lowest score kept, 0..1.")] = 0.25,
+    iou: Annotated[float, typer.Option("--iou", "--iou-thres", min=0, max=1, help="NMS threshold, 0..1.")] = 0.45,
     nms: Annotated[str, typer.Option("--nms", help="greedy-diou (Darknet's) or iou.")] = "greedy-diou",
-    imgsz: Annotated[int, typer.Option("--imgsz", help="Network size, px, a multiple of 32; 0 = the weights' own.")] = 0,
+    imgsz: Annotated[
+        int, typer.Option("--imgsz", "--img-size", "--img", help="Network size, px, a multiple of 32; 0 = the weights' own.")
+    ] = 0,
     classes: Annotated[str, typer.Option("--classes", help="Class names or numbers to keep, by commas; empty = all.")] = "",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     engine: Annotated[str, typer.Option("--engine", help="What runs the network: auto or torch.")] = "auto",
     half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
+    batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images through the network at once.")] = 1,
     max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most detections an image.")] = 300,
     agnostic_nms: Annotated[bool, typer.Option("--agnostic-nms", help="Let classes suppress one another.")] = False,
+    vid_stride: Annotated[int, typer.Option("--vid-stride", min=1, help="Look at every N-th frame of a video.")] = 1,
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/detect",
-    save: Annotated[bool, typer.Option("--save/--no-save", help="Write annotated pictures.")] = True,
-    save_json: Annotated[bool, typer.Option("--save-json", help="Write detections.json, boxes in image px.")] = False,
-    save_csv: Annotated[bool, typer.Option("--save-csv", help="Write detections.csv, boxes in image px.")] = False,
-    save_txt: Annotated[bool, typer.Option("--save-txt", help="Write one YOLO txt an image, boxes as fractions.")] = False,
+    save: Annotated[bool, typer.Option("--save/--no-save", help="Write annotated pictures and videos.")] = True,
+    save_json: Annotated[bool, typer.Option("--save-json", help="Write detections.json in COCO's format.")] = False,
+    save_csv: Annotated[bool, typer.Option("--save-csv", help="Write detections.csv, boxes xyxy in image px.")] = False,
+    save_txt: Annotated[bool, typer.Option("--save-txt", help="Write labels/NAME.txt in YOLO's format.")] = False,
+    save_conf: Annotated[bool, typer.Option("--save-conf", help="Add the scores to the YOLO txt.")] = False,
+    save_crop: Annotated[bool, typer.Option("--save-crop", help="Write each object to crops/CLASS/.")] = False,
+    line_width: Annotated[int, typer.Option("--line-width", min=0, help="Width of drawn boxes, px; 0 = by size.")] = 0,
+    show: Annotated[bool, typer.Option("--show", help="Show the pictures in a window; q stops.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture to stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no line a picture.")] = False,
 ) -> None:
-    """Detect objects; one line an image. Exit code 1 if a file could not be read (the rest is done)."""
+    """Detect objects. Exit code 1 if something could not be read (the rest is done), 2 if nothing could be begun."""
+    import json
+    import os
     import sys
-    import time
-    from collections import Counter
-    from pathlib import Path
+    from contextlib import nullcontext
 
-    from tqdm import tqdm
+    from yolomish.inference.sources import expand_sources, read_names
 
-    from yolomish.data.images import read_image, write_image
-    from yolomish.errors import YolomishError
+    wanted = expand_sources(sources)
+    class_names = read_names(names) if names else ()
+    if show:
+        from yolomish.inference.show import check_display
+
+        check_display()
+
+    import cv2
+
     from yolomish.inference.detector import Detector
     from yolomish.inference.draw import draw_detections
-    from yolomish.inference.outputs import ImageResult, free_folder, write_csv, write_json, write_yolo
-    from yolomish.inference.sources import expand_sources
-    from yolomish.training.checkpoint import load_network
+    from yolomish.inference.outputs import OutputChoice, Outputs, free_folder
+    from yolomish.inference.records import as_record
+    from yolomish.inference.run import Found, detect_frames
+    from yolomish.inference.show import show as show_window
+    from yolomish.inference.sources import read_frames
 
-    paths = expand_sources(sources)
-    network = load_network(weights, cfg=cfg, model=model)
-    class_names = network.names
-    if names:
-        try:
-            class_names = tuple(Path(names).read_text(encoding="utf-8").split("\n"))
-        except OSError as error:
-            raise YolomishError(f"{names} cannot be read: {error.strerror}") from None
-        class_names = tuple(n.strip() for n in class_names if n.strip())
-        if len(class_names) != len(network.names):
-            raise YolomishError(f"{names} names {len(class_names)} classes, the weights have {len(network.names)}")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be read is said below, once
     detector = Detector(
-        network,
+        weights,
+        cfg=cfg,
+        model=model,
         names=class_names,
         image_size=imgsz,
         conf=conf,
@@ -70,36 +89,55 @@ def detect(
         engine=engine,
         half=half,
     )
-    folder = free_folder(Path(output)) if save or save_json or save_csv or save_txt else None
-    results, broken, used = [], 0, Counter[str]()
-    for path in tqdm(paths, desc="detect", disable=len(paths) < 2 or None, file=sys.stderr):
-        start = time.perf_counter()
+    choice = OutputChoice(
+        pictures=save, json=save_json, csv=save_csv, txt=save_txt, crops=save_crop, scores=save_conf, line_width=line_width
+    )
+    folder = free_folder(Path(output)) if choice.anything else None
+    live = any(source.kind == "live" for source in wanted)
+    failed: set[str] = set()
+    names_done: set[str] = set()
+    done, stopped = 0, False
+    with Outputs(folder, detector.names, choice) if folder else nullcontext() as outputs:
         try:
-            image = read_image(path)
-        except YolomishError as error:
-            broken += 1
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-            continue
-        found = detector.detect(image)
-        result = ImageResult(path=path, size_hw=image.shape[:2], detections=found)
-        results.append(result)
-        if folder is not None:
-            used[path.name] += 1
-            stem = path.stem if used[path.name] == 1 else f"{path.stem}-{used[path.name]}"
-            if save:
-                write_image(folder / f"{stem}{path.suffix}", draw_detections(image, found, class_names))
-            if save_txt:
-                write_yolo(result, folder / f"{stem}{path.suffix}.txt")
-        counts = Counter(class_names[k] for k in found.labels.tolist())
-        text = ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"
-        milliseconds = 1000 * (time.perf_counter() - start)
-        tqdm.write(f"{path} {image.shape[1]}x{image.shape[0]}: {text} ({milliseconds:.0f} ms)", file=sys.stdout)
-    if folder is not None:
-        if save_json:
-            write_json(results, class_names, folder / "detections.json")
-        if save_csv:
-            write_csv(results, class_names, folder / "detections.csv")
-        typer.echo(f"wrote {folder}")
-    if broken:
-        typer.echo(f"{broken} of {len(paths)} files could not be read", err=True)
+            for item in detect_frames(detector, read_frames(wanted, vid_stride=vid_stride), batch=1 if live or show else batch):
+                if not isinstance(item, Found):
+                    failed.add(item.name)
+                    typer.echo(f"failed: {item.reason}", err=True)
+                    if as_json:
+                        typer.echo(json.dumps({"file": item.name, "error": item.reason}))
+                    continue
+                done += 1
+                names_done.add(item.frame.name)
+                if outputs:
+                    outputs.add(item.frame, item.detections)
+                if as_json:
+                    print(json.dumps(as_record(item.frame, item.detections, detector.names)), flush=True)
+                elif not quiet:
+                    print(describe(item, detector.names), flush=True)
+                if show:
+                    drawn = draw_detections(item.frame.image, item.detections, detector.names, line_width=line_width)
+                    if not show_window(drawn, wait=item.frame.number is None):
+                        break
+        except KeyboardInterrupt:
+            stopped = True
+        except BrokenPipeError:  # `| head` has seen enough
+            sys.stdout = open(os.devnull, "w")
+    if folder:
+        typer.echo(f"wrote {folder}", err=as_json)
+    if stopped:
+        typer.echo(f"stopped after {done} pictures", err=True)
+        raise typer.Exit(130)
+    if failed:
+        typer.echo(f"{len(failed)} of {len(failed | names_done)} sources failed: {', '.join(sorted(failed)[:20])}", err=True)
         raise typer.Exit(1)
+
+
+def describe(item: Found, names: tuple[str, ...]) -> str:
+    """One line on a picture: name, size, what was found, ms."""
+    from collections import Counter
+
+    frame = item.frame
+    counts = Counter(names[k] for k in item.detections.labels.tolist())
+    text = ", ".join(f"{n} {name}" for name, n in counts.most_common()) or "nothing"
+    number = "" if frame.number is None else f" frame {frame.number}"
+    return f"{frame.name}{number} {frame.image.shape[1]}x{frame.image.shape[0]}: {text} ({item.milliseconds:.0f} ms)"

@@ -1,11 +1,13 @@
-"""One way from a file to pixels: RGB, EXIF orientation applied. BGR ends here."""
+"""One way from a file to pixels: RGB, upright by its EXIF orientation. BGR ends here."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from yolomish.errors import YolomishError
 
@@ -16,22 +18,48 @@ def read_image(path: str | Path) -> np.ndarray:
         raw = np.fromfile(str(path), dtype=np.uint8)
     except OSError as error:
         raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+    return decode_image(raw, str(path))
+
+
+def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB from an image file's bytes (N,) uint8, upright; YolomishError with ``name`` where it is none.
+
+    Grey becomes three equal channels, 16 bits become 8 by dropping the lower ones, alpha is dropped, an animation gives
+    its first picture. A file that is cut off is an error, not half a picture.
+    """
+    if not len(raw):
+        raise YolomishError(f"{name} is empty")
+    if raw[4:8].tobytes() == b"ftyp" and raw[8:12].tobytes() in (b"avif", b"avis"):
+        return _decode_avif(raw, name)
     try:
-        image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if len(raw) else None
-    except cv2.error:
+        image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error):
+            raise YolomishError(f"{name} has more pixels than OpenCV reads (2^30): make it smaller") from None
         image = None
     if image is None:
-        raise YolomishError(f"{path} is not an image that OpenCV can read")
+        raise YolomishError(f"{name} is not an image that OpenCV can read, or it is cut off")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode_avif(raw: np.ndarray, name: str) -> np.ndarray:
+    """By Pillow, since OpenCV (4.14, 5.0) leaves out an AVIF's rotation and mirroring; Pillow has AVIF from 11.3."""
+    try:
+        return as_rgb(Image.open(io.BytesIO(raw.tobytes())))
+    except UnidentifiedImageError:
+        raise YolomishError(f"{name} is an AVIF that Pillow cannot read: is it whole, and Pillow 11.3 or later?") from None
+    except OSError as error:
+        raise YolomishError(f"{name} cannot be read: {error}") from None
 
 
 def as_rgb(image: object) -> np.ndarray:
     """A PIL image (EXIF orientation applied) or an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8 as
     (H, W, 3) uint8 RGB; alpha is dropped. YolomishError on anything else."""
-    from PIL import Image, ImageOps
-
     if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16"):  # Pillow would clip, not scale
+            return as_rgb((np.array(upright) >> 8).astype(np.uint8))
+        return np.array(upright.convert("RGB"))
     if not isinstance(image, np.ndarray):
         raise YolomishError(f"an image must be a path, a PIL image or an array, not {type(image).__name__}")
     if image.dtype != np.uint8:
@@ -47,9 +75,13 @@ def as_rgb(image: object) -> np.ndarray:
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write (H, W, 3) uint8 RGB in the format of the file's suffix; YolomishError naming the file on failure."""
-    ok, raw = cv2.imencode(Path(path).suffix or ".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    try:
+        ok, raw = cv2.imencode(Path(path).suffix or ".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        ok = False
     if not ok:
-        raise YolomishError(f"{path} cannot be encoded")
+        h, w = image.shape[:2]
+        raise YolomishError(f"{path} cannot be written: OpenCV has no such format, or it does not hold {w}x{h} px")
     try:
         Path(path).write_bytes(raw.tobytes())
     except OSError as error:

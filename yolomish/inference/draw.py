@@ -1,43 +1,132 @@
-"""Boxes and readable labels on a picture."""
+"""Boxes and labels that can be read on any picture, from 20 px to thousands."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from yolomish.types import Detections
 
+SMALLEST_TEXT = 8  # px a letter is high; below it cannot be read
+Colour = tuple[int, int, int]
 
-def class_colour(label: int) -> tuple[int, int, int]:
+
+class _Label(NamedTuple):
+    """Where a label's text stands in image px, at a font size."""
+
+    text: str
+    size: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def covers(self, other: _Label) -> bool:
+        return (
+            self.left < other.left + other.width
+            and other.left < self.left + self.width
+            and self.top < other.top + other.height
+            and other.top < self.top + self.height
+        )
+
+
+def class_colour(label: int) -> Colour:
     """A stable RGB colour of a class; neighbouring labels lie far apart on the hue circle (golden ratio)."""
-    r, g, b = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.85, 0.95)
+    value = (0.95, 0.75)[label // 13 % 2]  # hues come close again after thirteen
+    r, g, b = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.85, value)
     return int(r * 255), int(g * 255), int(b * 255)
 
 
-def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int], texts: Sequence[str]) -> np.ndarray:
-    """A copy of ``image`` (H, W, 3) uint8 RGB with boxes (N, 4) xyxy in its px, each under its text on a filled box."""
+def draw_boxes(
+    image: np.ndarray, boxes: np.ndarray, labels: Sequence[int], texts: Sequence[str], *, line_width: int = 0
+) -> np.ndarray:
+    """A copy of ``image`` (H, W, 3) uint8 RGB with boxes (N, 4) xyxy in its px, each with its text on a filled label.
+
+    Later ones lie on top. ``line_width`` is in px, 0: by the picture's size. A label stands above its box, inside or
+    below, where the picture has room and no other label stands; where a picture is too small for a text, it is shortened
+    or left out.
+    """
     canvas = np.ascontiguousarray(image.copy())
     h, w = canvas.shape[:2]
-    thickness = max(1, round((h + w) / 700))
-    scale = max(0.35, (h + w) / 2800)
-    for (x0, y0, x1, y1), label, text in zip(np.round(boxes).astype(int).tolist(), labels, texts, strict=True):
-        colour = class_colour(label)
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, thickness, cv2.LINE_AA)
-        (text_w, text_h), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, max(1, thickness // 2))
-        left = max(0, min(x0, w - text_w - 4))
-        top = y0 - text_h - base - 2 if y0 - text_h - base - 2 >= 0 else min(y0, max(0, h - text_h - base - 2))
-        cv2.rectangle(canvas, (left, top), (left + text_w + 4, top + text_h + base + 2), colour, -1)
-        ink = (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 130 else (255, 255, 255)
-        origin = (left + 2, top + text_h + 1)
-        cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, max(1, thickness // 2), cv2.LINE_AA)
+    thickness = line_width or max(1, round((h + w) / 450))
+    text_size = max(SMALLEST_TEXT + 2, round((h + w) / 110))
+    corners = [_inside(box, w, h) for box in boxes]
+    placed: list[_Label | None] = []
+    for (x0, y0, _, y1), text in reversed(list(zip(corners, texts, strict=True))):  # the topmost chooses first
+        placed.append(_place(text, text_size, (x0, y0, y1), (w, h), [p for p in placed if p]))
+    for (x0, y0, x1, y1), label in zip(corners, labels, strict=True):
+        if min(h, w) >= 100:  # an edge in the ink's colour, so that the line shows on its own colour too
+            cv2.rectangle(canvas, (x0, y0), (x1, y1), _ink(class_colour(label)), thickness + 2)
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), class_colour(label), thickness)
+    for place, label in zip(reversed(placed), labels, strict=True):
+        if place:
+            _write(canvas, place, class_colour(label))
     return canvas
 
 
-def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
+def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str], *, line_width: int = 0) -> np.ndarray:
     """A copy of ``image`` (H, W, 3) uint8 RGB with detections in its px; the best is drawn last, on top."""
     labels = detections.labels.tolist()[::-1]
     texts = [f"{names[k]} {s:.2f}" for k, s in zip(labels, detections.scores.tolist()[::-1], strict=True)]
-    return draw_boxes(image, detections.boxes.numpy()[::-1], labels, texts)
+    return draw_boxes(image, detections.boxes.numpy()[::-1], labels, texts, line_width=line_width)
+
+
+def _inside(box: np.ndarray, w: int, h: int) -> tuple[int, int, int, int]:
+    """The box's outermost pixels."""
+    x0, y0, x1, y1 = (round(float(v)) for v in box)
+    return min(max(x0, 0), w - 1), min(max(y0, 0), h - 1), min(max(x1 - 1, 0), w - 1), min(max(y1 - 1, 0), h - 1)
+
+
+def _ink(colour: Colour) -> Colour:
+    return (0, 0, 0) if np.dot(colour, (0.299, 0.587, 0.114)) > 120 else (255, 255, 255)
+
+
+def _place(text: str, size: int, box: tuple[int, int, int], room: tuple[int, int], others: Sequence[_Label]) -> _Label | None:
+    (x0, y0, y1), (w, h) = box, room
+    choices = []
+    for shorter, font_size in ((text, size), (text.rsplit(" ", 1)[0], size), (text.rsplit(" ", 1)[0], SMALLEST_TEXT)):
+        height, width = _text_mask(shorter, font_size).shape
+        if width > w or height > h // 2:
+            continue
+        left = min(x0, w - width)
+        tops = [top for top in (y0 - height, y0, y1 + 1) if 0 <= top <= h - height] or [min(y0, h - height)]
+        choices += [_Label(shorter, font_size, left, top, width, height) for top in tops]
+    return next((c for c in choices if not any(c.covers(o) for o in others)), choices[0] if choices else None)
+
+
+def _write(canvas: np.ndarray, place: _Label, colour: Colour) -> None:
+    mask = _text_mask(place.text, place.size)[..., None]
+    text = (np.array(colour) * (1 - mask) + np.array(_ink(colour)) * mask).astype(np.uint8)
+    canvas[place.top : place.top + place.height, place.left : place.left + place.width] = text
+
+
+@lru_cache(maxsize=512)
+def _text_mask(text: str, size: int) -> np.ndarray:
+    """How much of each pixel of a label (height, width) is ink, float32 0..1, with a margin around the text."""
+    font = _font(size)
+    margin = max(1, size // 6)
+    left, _, right, _ = font.getbbox(text)
+    ascent, descent = font.getmetrics() if isinstance(font, ImageFont.FreeTypeFont) else (size, size // 4)
+    picture = Image.new("L", (max(1, round(right - left)) + 2 * margin, ascent + descent + margin), 0)
+    ImageDraw.Draw(picture).text((margin - left, margin // 2), text, fill=255, font=font)
+    mask: np.ndarray = np.asarray(picture, dtype=np.float32) / 255
+    return mask
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, which comes with matplotlib and has most alphabets."""
+    spec = find_spec("matplotlib")  # its fonts, without the second that importing it takes
+    if spec and spec.origin:
+        path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
+        if path.is_file():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default()

@@ -1,66 +1,163 @@
-"""Detections as JSON, CSV and YOLO txt; all boxes in image px but YOLO's, which are fractions."""
+"""Detections as files, written as they come: annotated pictures and videos, crops, COCO JSON, CSV and YOLO txt."""
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from yolomish.data.images import write_image
+from yolomish.errors import YolomishError
+from yolomish.inference.draw import draw_detections
+from yolomish.inference.records import CocoFile, as_record
+from yolomish.inference.sources import Frame
+from yolomish.inference.video import VideoFile
 from yolomish.types import Detections
+
+LARGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # px that a format holds
+WRITTEN_SUFFIXES = {*LARGEST_SIDE, ".png", ".bmp", ".tif", ".tiff"}
+CSV_FIELDS = ("file", "frame", "class", "label", "score", "x1", "y1", "x2", "y2")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageResult:
-    """One image's file, size (height, width) and detections."""
+class OutputChoice:
+    """What to write. ``line_width`` is in px, 0: by the picture's size; ``scores`` adds a column to the YOLO txt."""
 
-    path: Path
-    size_hw: tuple[int, int]
-    detections: Detections
+    pictures: bool = True
+    json: bool = False
+    csv: bool = False
+    txt: bool = False
+    crops: bool = False
+    scores: bool = False
+    line_width: int = 0
 
-
-def rows(results: Sequence[ImageResult], names: Sequence[str]) -> list[dict]:
-    """One flat dict a detection: file, class, label, score, x1, y1, x2, y2."""
-    return [
-        {
-            "file": str(result.path),
-            "class": names[label],
-            "label": label,
-            "score": round(score, 6),
-            **{k: round(v, 3) for k, v in zip(("x1", "y1", "x2", "y2"), box, strict=True)},
-        }
-        for result in results
-        for box, score, label in zip(
-            result.detections.boxes.tolist(), result.detections.scores.tolist(), result.detections.labels.tolist(), strict=True
-        )
-    ]
+    @property
+    def anything(self) -> bool:
+        """Whether there is something to write."""
+        return self.pictures or self.json or self.csv or self.txt or self.crops
 
 
-def write_json(results: Sequence[ImageResult], names: Sequence[str], path: Path) -> None:
-    """A JSON list of ``rows``."""
-    path.write_text(json.dumps(rows(results, names), indent=1), encoding="utf-8")
+class Outputs:
+    """Writes what ``choice`` asks for into ``folder``, a frame at a time; a ``with`` around it completes the files.
+
+    Pictures keep their file's name and format where OpenCV writes it, else become PNG; videos become MP4 at their own
+    rate; ``labels/`` holds the YOLO txt, ``crops/CLASS/`` the crops. Two sources of one name are a and a-2.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], choice: OutputChoice) -> None:
+        self.folder, self.names, self.choice = folder, tuple(names), choice
+        self._taken: set[str] = set()
+        self._video_of, self._video_stem = "", ""
+        self._video: VideoFile | None = None
+        self._open = ExitStack()
+        self._coco: CocoFile | None = None
+        self._csv: Any = None
+        with _disk(folder):
+            if choice.json:
+                self._coco = CocoFile(folder / "detections.json", self.names)
+                self._open.callback(self._coco.close)
+            if choice.csv:
+                table = open(folder / "detections.csv", "w", newline="", encoding="utf-8")
+                self._csv = csv.writer(self._open.enter_context(table))
+                self._csv.writerow(CSV_FIELDS)
+            if choice.txt:
+                (folder / "labels").mkdir()
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_video()
+        with _disk(self.folder):
+            self._open.close()
+
+    def add(self, frame: Frame, found: Detections) -> None:
+        """Write one frame's part; YolomishError where the disk does not take it."""
+        stem = self._stem(frame)
+        record = as_record(frame, found, self.names)
+        with _disk(self.folder):
+            if self.choice.pictures:
+                self._picture(stem, frame, found)
+            if self._coco:
+                self._coco.add(record)
+            if self._csv:
+                number = "" if frame.number is None else frame.number
+                for d in record["detections"]:
+                    self._csv.writerow([frame.name, number, d["class"], d["label"], d["score"], *d["box"]])
+            numbered = stem if frame.number is None else f"{stem}-{frame.number:06d}"
+            if self.choice.txt:
+                lines = yolo_lines(record, scores=self.choice.scores)
+                (self.folder / "labels" / f"{numbered}.txt").write_text(lines, encoding="utf-8")
+            if self.choice.crops:
+                self._crops(numbered, frame, record)
+
+    def _stem(self, frame: Frame) -> str:
+        if frame.number is not None and frame.name == self._video_of:
+            return self._video_stem
+        self._end_video()
+        base = re.sub(r"[^\w .()+@=,-]", "_", Path(frame.name).stem) or "frame"
+        stem, number = base, 1
+        while stem.casefold() in self._taken:
+            number += 1
+            stem = f"{base}-{number}"
+        self._taken.add(stem.casefold())
+        if frame.number is not None:
+            self._video_of, self._video_stem = frame.name, stem
+        return stem
+
+    def _picture(self, stem: str, frame: Frame, found: Detections) -> None:
+        drawn = draw_detections(frame.image, found, self.names, line_width=self.choice.line_width)
+        if frame.number is None:
+            write_image(self.folder / f"{stem}{_suffix(frame)}", drawn)
+            return
+        if self._video is None:
+            assert frame.fps is not None
+            self._video = VideoFile(self.folder / f"{stem}.mp4", frame.fps, drawn.shape[:2])
+        self._video.write(drawn)
+
+    def _crops(self, stem: str, frame: Frame, record: dict[str, Any]) -> None:
+        h, w = frame.image.shape[:2]
+        for number, found in enumerate(record["detections"], 1):
+            x0, y0, x1, y1 = found["box"]
+            left, top = min(int(x0), w - 1), min(int(y0), h - 1)
+            crop = frame.image[top : max(top + 1, round(y1)), left : max(left + 1, round(x1))]
+            folder = self.folder / "crops" / re.sub(r"[^\w .-]", "_", found["class"])
+            folder.mkdir(parents=True, exist_ok=True)
+            write_image(folder / f"{stem}-{number}.jpg", crop)
+
+    def _end_video(self) -> None:
+        if self._video:
+            self._video.close()
+        self._video, self._video_of = None, ""
 
 
-def write_csv(results: Sequence[ImageResult], names: Sequence[str], path: Path) -> None:
-    """A CSV of ``rows`` with a header."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=["file", "class", "label", "score", "x1", "y1", "x2", "y2"])
-        writer.writeheader()
-        writer.writerows(rows(results, names))
-
-
-def write_yolo(result: ImageResult, path: Path) -> None:
-    """One line a detection: label cx cy w h score, as fractions of the image."""
-    h, w = result.size_hw
+def yolo_lines(record: dict[str, Any], *, scores: bool) -> str:
+    """One line a detection: label cx cy w h as fractions of the image, and the score if asked for."""
+    w, h = record["width"], record["height"]
     lines = []
-    for (x0, y0, x1, y1), score, label in zip(
-        result.detections.boxes.tolist(), result.detections.scores.tolist(), result.detections.labels.tolist(), strict=True
-    ):
-        lines.append(
-            f"{label} {(x0 + x1) / 2 / w:.6f} {(y0 + y1) / 2 / h:.6f} {(x1 - x0) / w:.6f} {(y1 - y0) / h:.6f} {score:.6f}\n"
-        )
-    path.write_text("".join(lines), encoding="utf-8")
+    for d in record["detections"]:
+        x0, y0, x1, y1 = d["box"]
+        values = [(x0 + x1) / 2 / w, (y0 + y1) / 2 / h, (x1 - x0) / w, (y1 - y0) / h, *([d["score"]] if scores else [])]
+        lines.append(" ".join([str(d["label"]), *(f"{v:.6f}" for v in values)]) + "\n")
+    return "".join(lines)
+
+
+def _suffix(frame: Frame) -> str:
+    suffix = Path(frame.name).suffix.lower()
+    fits = max(frame.image.shape[:2]) <= LARGEST_SIDE.get(suffix, 1 << 31)
+    return Path(frame.name).suffix if suffix in WRITTEN_SUFFIXES and fits else ".png"
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise YolomishError(f"{folder} cannot be written: {error.strerror}") from None
 
 
 def free_folder(path: Path) -> Path:
@@ -73,3 +170,5 @@ def free_folder(path: Path) -> Path:
         except FileExistsError:
             number += 1
             candidate = path.with_name(f"{path.name}-{number}")
+        except OSError as error:
+            raise YolomishError(f"{candidate} cannot be made: {error.strerror}") from None

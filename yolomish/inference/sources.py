@@ -1,30 +1,179 @@
-"""Files, folders and globs as a list of images."""
+"""Whatever pictures come from, as one stream of frames: files, folders, globs, lists, videos, cameras, URLs, stdin."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
-from pathlib import Path
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
 
 from yolomish.data.datasets import SUFFIXES
+from yolomish.data.images import decode_image, read_image
 from yolomish.errors import YolomishError
 
+IMAGE_SUFFIXES = SUFFIXES | {".avif", ".gif", ".jp2", ".ppm", ".pgm", ".pbm"}
+VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".flv", ".3gp"}
+LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "udp", "rtp", "tcp", "srt")
+MAX_DOWNLOAD = 1 << 28  # bytes of one picture from the web
+TIMEOUT_S = 15
 
-def expand_sources(sources: Sequence[str]) -> list[Path]:
-    """The files meant, in order, each once: a folder gives its images sorted, a glob its matches, a file itself."""
-    found: list[Path] = []
-    for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+Kind = Literal["image", "web image", "video", "live", "stdin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One thing to read: ``name`` is its path, URL, camera index or ``-``."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A picture (H, W, 3) uint8 RGB. ``number`` counts a video's frames from 0 and is None for an image; ``fps`` likewise."""
+
+    name: str
+    image: np.ndarray
+    number: int | None = None
+    fps: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A source that could not be read, or not to its end, and why, in one line that names it."""
+
+    name: str
+    reason: str
+
+
+def expand_sources(sources: Sequence[str]) -> list[Source]:
+    """What is meant, in order, each once.
+
+    An existing file is itself (a ``.txt`` is a list, one source a line), a folder gives its images and videos sorted, a
+    number is a camera, ``-`` is stdin, anything else with a wildcard is a glob. YolomishError where nothing is meant.
+    """
+    found: list[Source] = []
+    for name in sources:
+        path, scheme = Path(name), urlsplit(name).scheme.lower()
+        if name == "-":
+            found.append(Source(name=name, kind="stdin"))
+        elif path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file())
             if not inside:
-                raise YolomishError(f"folder {source} holds no images ({', '.join(sorted(SUFFIXES))})")
-            found += inside
+                raise YolomishError(f"folder {name} holds no images or videos ({', '.join(sorted(IMAGE_SUFFIXES))}, ...)")
+            found += map(_file, inside)
+        elif path.suffix.lower() == ".txt" and path.is_file():
+            found += _list(path)
         elif path.exists():
-            found.append(path)
+            found.append(_file(path))
+        elif name.isdecimal():
+            found.append(Source(name=name, kind="live"))
+        elif scheme in LIVE_SCHEMES:
+            found.append(Source(name=name, kind="live"))
+        elif scheme in ("http", "https"):
+            picture = PurePosixPath(urlsplit(name).path).suffix.lower() in IMAGE_SUFFIXES
+            found.append(Source(name=name, kind="web image" if picture else "video"))
         else:
-            matches = sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())
+            matches = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())
             if not matches:
-                raise YolomishError(f"no such file, folder or glob match: {source}")
-            found += matches
+                raise YolomishError(f"no such file, folder or glob match: {name}")
+            found += map(_file, matches)
     return list(dict.fromkeys(found))
+
+
+def _file(path: Path) -> Source:
+    return Source(name=str(path), kind="video" if path.suffix.lower() in VIDEO_SUFFIXES else "image")
+
+
+def _list(path: Path) -> list[Source]:
+    """A line is a path from the list's folder, or else from the working folder; lines that begin with # are left out."""
+    lines = [line.strip() for line in read_lines(path) if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise YolomishError(f"the list {path} is empty")
+    return [_listed(line, path.parent) for line in lines]
+
+
+def _listed(line: str, folder: Path) -> Source:
+    if "://" in line:
+        return expand_sources([line])[0]
+    return _file(folder / line if (folder / line).is_file() else Path(line))
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text file; YolomishError where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise YolomishError(f"{path} is not a UTF-8 text file") from None
+    except OSError as error:
+        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """The class names in a file, one a line."""
+    return tuple(line.strip() for line in read_lines(path) if line.strip())
+
+
+def read_frames(sources: Sequence[Source], *, vid_stride: int = 1, stdin: BinaryIO | None = None) -> Iterator[Frame | Failure]:
+    """The frames of all sources, one after another, read as they are asked for; every ``vid_stride``-th of a video.
+
+    What cannot be read is a Failure, and the rest goes on.
+    """
+    from yolomish.inference.video import live_frames, video_frames
+
+    for source in sources:
+        try:
+            if source.kind == "image":
+                yield Frame(name=source.name, image=read_image(source.name))
+            elif source.kind == "web image":
+                yield Frame(name=source.name, image=_download(source.name))
+            elif source.kind == "stdin":
+                yield from _stdin_frames(stdin or sys.stdin.buffer)
+            else:
+                frames = live_frames if source.kind == "live" else video_frames
+                for number, image, fps in frames(source.name, vid_stride):
+                    yield Frame(name=source.name, image=image, number=number, fps=fps)
+        except YolomishError as error:
+            yield Failure(name=source.name, reason=str(error))
+
+
+def _stdin_frames(stdin: BinaryIO) -> Iterator[Frame | Failure]:
+    """One image's bytes, or paths, one a line, taken as they come."""
+    start = stdin.readline(4096)
+    text = b"\0" not in start
+    try:
+        start.decode("utf-8")
+    except UnicodeDecodeError:
+        text = False
+    if not text:
+        yield Frame(name="stdin", image=decode_image(np.frombuffer(start + stdin.read(), np.uint8), "stdin"))
+        return
+    empty, line = True, start
+    while line:
+        name = line.decode("utf-8", errors="surrogateescape").strip()
+        if name:
+            empty = False
+            yield from read_frames([_listed(name, Path())])
+        line = stdin.readline()
+    if empty:
+        raise YolomishError("stdin is empty: pipe an image into it, or paths, one a line")
+
+
+def _download(url: str) -> np.ndarray:
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "yolomish"}), timeout=TIMEOUT_S) as answer:
+            raw = answer.read(MAX_DOWNLOAD)
+    except urllib.error.HTTPError as error:
+        raise YolomishError(f"{url} answers {error.code} {error.reason}") from None
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        raise YolomishError(f"{url} cannot be fetched: {getattr(error, 'reason', error)}") from None
+    return decode_image(np.frombuffer(raw, np.uint8), url)

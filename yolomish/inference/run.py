@@ -1,0 +1,46 @@
+"""A stream of frames through a detector, in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from yolomish.inference.detector import Detector
+from yolomish.inference.sources import Failure, Frame
+from yolomish.types import Detections
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A frame with its detections, and its share of the time that its batch took to detect, in ms."""
+
+    frame: Frame
+    detections: Detections
+    milliseconds: float
+
+
+def detect_frames(detector: Detector, frames: Iterable[Frame | Failure], *, batch: int = 1) -> Iterator[Found | Failure]:
+    """Detections of each frame and each failure, in their order; ``batch`` frames go through the network at once."""
+    waiting: list[Frame] = []
+    for item in frames:
+        if isinstance(item, Failure):
+            yield from _detect(detector, waiting)
+            waiting = []
+            yield item
+            continue
+        waiting.append(item)
+        if len(waiting) == batch:
+            yield from _detect(detector, waiting)
+            waiting = []
+    yield from _detect(detector, waiting)
+
+
+def _detect(detector: Detector, frames: list[Frame]) -> Iterator[Found]:
+    if not frames:
+        return
+    start = time.perf_counter()
+    found = detector.detect_batch([frame.image for frame in frames])
+    milliseconds = 1000 * (time.perf_counter() - start) / len(frames)
+    for frame, detections in zip(frames, found, strict=True):
+        yield Found(frame=frame, detections=detections, milliseconds=milliseconds)
