@@ -29,6 +29,12 @@ from yolomish.ops.decode import decode_above
 from yolomish.training.checkpoint import save_checkpoint
 from yolomish.weights import catalogue
 
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # small operations, and a second thread waits for its turn on a busy machine
+
+
 SMALL = ModelConfig(name="n", width=0.125, depth=0.25, num_classes=4, image_size=64)
 
 

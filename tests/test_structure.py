@@ -13,7 +13,7 @@ FLOORS = [
     {"data"},
     {"evaluation"},
     {"training"},
-    {"inference", "comparison"},
+    {"inference", "comparison", "analysis"},
     {"commands", "__main__", "__init__"},
 ]
 HEIGHT = {name: floor for floor, names in enumerate(FLOORS) for name in names}

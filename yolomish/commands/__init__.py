@@ -14,6 +14,7 @@ from yolomish.commands.demo import demo
 from yolomish.commands.detect import detect
 from yolomish.commands.eval import eval_
 from yolomish.commands.info import info
+from yolomish.commands.landscape import landscape
 from yolomish.commands.train import train
 from yolomish.commands.weights import weights_app
 from yolomish.errors import YolomishError
@@ -48,6 +49,7 @@ app.command("demo")(demo)
 app.add_typer(weights_app, name="weights")
 app.command("info")(info)
 app.command("acts")(acts)
+app.add_typer(landscape, name="landscape")
 
 
 def main() -> None:

@@ -63,6 +63,18 @@ class DetectionData:
         """Whether there is a ground truth: false for COCO's test sets, whose annotations are kept by the server."""
         return self._truth is None or "annotations" in self._truth.dataset
 
+    def first(self, count: int) -> DetectionData:
+        """The first ``count`` images with their annotations."""
+        records = self._records[:count]
+        truth = None
+        if self._truth is not None:
+            kept, content = {r.image_id for r in records}, self._truth.dataset
+            content = {**content, "images": [i for i in content["images"] if i["id"] in kept]}
+            if self.annotated:
+                content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+            truth = _index(content)
+        return DetectionData(records, self.names, self.category_ids, self.source, truth)
+
     def path(self, index: int) -> Path:
         """The image file."""
         return self._records[index].path

@@ -1,0 +1,163 @@
+"""Landscapes, noise and depth: each against something known beforehand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from yolomish.analysis.depth import DepthConfig, Task, depth_sweep, train_plain
+from yolomish.analysis.loss_landscape import (
+    batch_loss,
+    checkpoint_landscape,
+    filter_normalised_direction,
+    loss_surface,
+)
+from yolomish.analysis.noise import Noisy, noise_curve
+from yolomish.analysis.output_landscape import output_landscape
+from yolomish.commands import app
+from yolomish.config import DataConfig, ModelConfig, TrainConfig
+from yolomish.data.datasets import open_data
+from yolomish.data.loader import eval_loader
+from yolomish.errors import YolomishError
+from yolomish.evaluation.coco import evaluate
+from yolomish.evaluation.predict import predict
+from yolomish.models import build_model
+from yolomish.training.checkpoint import load_network, save_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # small operations, and a second thread waits for its turn on a busy machine
+
+
+SMALL = ModelConfig(name="n", width=0.125, depth=0.25, num_classes=4, image_size=64, box_form="squared", scale_xy=(2, 2, 2))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    model = build_model(SMALL)
+    path = tmp_path / "run" / "best.pt"
+    path.parent.mkdir()
+    config = TrainConfig(model=SMALL, image_size=64, data=DataConfig(format="shapes"))
+    save_checkpoint(path, config=config, model=model, names=("circle", "square", "triangle", "star"))
+    return str(path)
+
+
+def test_directions_have_the_norm_of_every_filter_and_leave_biases() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 5))
+    weights = dict(model.named_parameters())
+    first, again, other = (filter_normalised_direction(model, seed) for seed in (0, 0, 1))
+    for name, weight in weights.items():
+        if weight.ndim > 1:
+            torch.testing.assert_close(first[name].flatten(1).norm(dim=1), weight.flatten(1).norm(dim=1))
+            cosine = torch.cosine_similarity(first[name].flatten(), other[name].flatten(), dim=0)
+            assert abs(cosine) < 0.9
+        else:
+            assert not first[name].any()
+        assert torch.equal(first[name], again[name])
+
+
+def test_a_quadratics_landscape_is_the_quadratic() -> None:
+    model = nn.Linear(3, 2, dtype=torch.float64)
+    before = model.weight.detach().clone()
+    first, second = (filter_normalised_direction(model, seed) for seed in (0, 1))
+    steps = [-1.0, -0.5, 0.0, 0.5, 1.0]
+    surface = loss_surface(model, lambda: model.weight.square().sum().item(), first, second, steps)
+    for i, b in enumerate(steps):
+        for j, a in enumerate(steps):
+            expected = (before + a * first["weight"] + b * second["weight"]).square().sum().item()
+            assert surface[i, j] == pytest.approx(expected, rel=1e-12)
+    assert np.diff(surface, 3, axis=0) == pytest.approx(0, abs=1e-9) and torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize("batch_norm", ["running", "batch"])
+def test_the_centre_is_the_measured_loss(checkpoint: str, batch_norm: str) -> None:
+    found = checkpoint_landscape(checkpoint, images=6, points=3, radius=0.5, batch_norm=batch_norm)
+    network = load_network(checkpoint)
+    network.model.train(batch_norm == "batch")
+    data = open_data(DataConfig(), "val").first(6)
+    batches = list(eval_loader(data, size=64, mode="stretch", batch=6))
+    config = TrainConfig(model=SMALL, image_size=64)
+    expected = batch_loss(network.model, batches, config, torch.device("cpu"))
+    assert found.loss[1, 1] == pytest.approx(expected, rel=1e-5) and found.images == 6
+    assert np.isfinite(found.loss).all() and len(np.unique(found.loss)) == 9
+
+
+def test_a_landscape_refuses_what_it_cannot_draw(checkpoint: str) -> None:
+    with pytest.raises(YolomishError, match="odd"):
+        checkpoint_landscape(checkpoint, points=4)
+    with pytest.raises(YolomishError, match=r"needs a \.pt"):
+        checkpoint_landscape("yolov4.weights")
+
+
+def test_a_random_linear_network_gives_a_plane_and_relu_folds() -> None:
+    plane, folded, smooth = (output_landscape(name, points=41) for name in ("linear", "relu", "mish"))
+    assert plane.roughness() < 1e-12 and np.diff(plane.values, 2, axis=0) == pytest.approx(0, abs=1e-9)
+    bends = np.abs(np.diff(output_landscape("relu", points=401, layers=2, width=4).values, 2, axis=1))
+    assert np.median(bends) < 1e-9 < bends.max()  # flat almost everywhere, sharp at its folds
+    assert 0 < smooth.roughness() < folded.roughness()
+    again = output_landscape("mish", points=41)
+    assert np.array_equal(again.values, smooth.values)
+    assert not np.array_equal(output_landscape("mish", points=41, seed=1).values, smooth.values)
+
+
+def test_no_noise_is_the_plain_evaluation_and_noise_has_its_strength(checkpoint: str) -> None:
+    network, data = load_network(checkpoint), open_data(DataConfig(), "val").first(2)
+    grey = torch.full((2, 3, 64, 64), 0.5)
+    seen: list[torch.Tensor] = []
+    hook = network.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for sigma in (0.0, 0.1, 0.1):
+        Noisy(network.model.eval(), sigma)(grey)
+    hook.remove()
+    assert torch.equal(seen[0], grey) and torch.equal(seen[1], seen[2])
+    assert seen[1].std().item() == pytest.approx(0.1, rel=0.05) and seen[1].mean().item() == pytest.approx(0.5, abs=0.01)
+    points = noise_curve(network.model, data, [0.0, 0.3], image_size=64, resize="stretch")
+    options = {"image_size": 64, "resize": "stretch", "conf": 0.001, "iou": 0.6, "nms": "greedy-diou"}
+    plain = evaluate(data.coco(), predict(network.model, data, **options), data.names, data.category_ids)
+    assert (points[0].ap, points[0].ap50) == (plain.ap, plain.ap50) and [p.sigma for p in points] == [0.0, 0.3]
+
+
+def blobs(shuffle: bool = False) -> Task:
+    """Three clusters apart, 120 points to train on and 120 held out; training labels shuffled where asked."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(240) % 3
+    inputs = torch.eye(3)[labels] * 2 + 0.3 * torch.randn(240, 3, generator=generator)
+    shown = labels[:120][torch.randperm(120, generator=generator)] if shuffle else labels[:120]
+    return Task(train=inputs[:120], train_labels=shown, test=inputs[120:], test_labels=labels[120:], classes=3)
+
+
+def test_plain_networks_learn_what_can_be_learnt_and_no_more() -> None:
+    config = DepthConfig(depths=(2,), seeds=2, width=16, epochs=20, batch=30, dropout=0.0)
+    points = depth_sweep(["mish", "relu"], config, blobs(), log=lambda _: None)
+    assert len(points) == 4 and all(p.accuracy > 0.95 for p in points)
+    assert train_plain(blobs(shuffle=True), 2, "mish", 0, config) < 0.6  # labels shuffled: a third by chance
+    assert train_plain(blobs(), 2, "mish", 0, config) == points[0].accuracy
+
+
+def test_the_first_images_keep_their_annotations() -> None:
+    data = open_data(DataConfig(), "val")
+    few = data.first(3)
+    assert few.image_ids == data.image_ids[:3] and set(few.coco().getImgIds()) == set(few.image_ids)
+    assert len(few.coco().dataset["annotations"]) == sum(len(data.load(i).labels) for i in range(3))
+    assert len(data.coco().getImgIds()) == 100
+
+
+def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: Path) -> None:
+    runs = {
+        "loss": [checkpoint, checkpoint, "--images", "2", "--points", "3"],
+        "output": ["--acts", "mish,relu", "--points", "31"],
+        "noise": [checkpoint, "--images", "2", "--sigmas", "0,0.1"],
+        "depth": ["--acts", "mish", "--depths", "1,2", "--seeds", "1", "--epochs", "1", "--width", "8"],
+    }
+    names = {"loss": "loss_landscape", "output": "output_landscape", "noise": "noise", "depth": "depth"}
+    for kind, options in runs.items():
+        command = ["landscape", kind, *options, "--output", str(tmp_path / kind)]
+        result = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / kind / f"{names[kind]}.png").stat().st_size > 10_000
+        assert json.loads((tmp_path / kind / f"{names[kind]}.json").read_text())

@@ -1,0 +1,186 @@
+"""``yolomish landscape``: the Mish paper's analyses. Each writes a PNG and its data as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, robustness to noise, depth: PNG and JSON.")
+
+OUTPUT = typer.Option("--output", help="Folder; a number is added if it exists.")
+WEIGHTS = typer.Argument(help="One or more .pt checkpoints.")
+DATA = typer.Option("--data", help="Data YAML; empty = the one that the checkpoint was trained with.")
+
+
+def _write(output: str, name: str, content: Any) -> Path:
+    import json
+
+    from yolomish.inference.outputs import free_folder
+
+    folder = free_folder(Path(output))
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return folder / f"{name}.png"
+
+
+def _labels(names: list[str], weights: list[str]) -> list[str]:
+    """Distinct labels: an activation's name, with the run's folder where that repeats."""
+    return [name if names.count(name) == 1 else f"{name} ({Path(w).parent.name})" for name, w in zip(names, weights, strict=True)]
+
+
+@landscape.command("loss")
+def loss(
+    weights: Annotated[list[str], WEIGHTS],
+    data: Annotated[str, DATA] = "",
+    images: Annotated[int, typer.Option("--images", min=1, help="Validation images that the loss is measured on.")] = 16,
+    points: Annotated[int, typer.Option("--points", help="Points a direction, odd; the cost grows with its square.")] = 11,
+    radius: Annotated[float, typer.Option("--radius", help="Largest step, in filter norms.")] = 1.0,
+    batch_norm: Annotated[str, typer.Option("--batch-norm", help="Statistics: running (trained) or batch (each point's).")] = (
+        "running"
+    ),
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the two directions.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    output: Annotated[str, OUTPUT] = "runs/landscape/loss",
+) -> None:
+    """The loss around trained weights in two filter-normalised directions (Li et al. 2018)."""
+    import dataclasses
+
+    from yolomish.analysis.loss_landscape import checkpoint_landscape
+    from yolomish.analysis.plots import plot_loss
+    from yolomish.ops.device import choose_device
+
+    options: dict[str, Any] = {"data": data, "images": images, "points": points, "radius": radius, "batch_norm": batch_norm}
+    found = [checkpoint_landscape(w, **options, seed=seed, device=choose_device(device)) for w in weights]
+    labels = _labels([f.label for f in found], weights)
+    found = [dataclasses.replace(f, label=label) for f, label in zip(found, labels, strict=True)]
+    content = [
+        {**dataclasses.asdict(f), "weights": w, "steps": f.steps.tolist(), "loss": f.loss.tolist(), "seed": seed}
+        for f, w in zip(found, weights, strict=True)
+    ]
+    picture = _write(output, "loss_landscape", content)
+    plot_loss(found, picture)
+    for f in found:
+        middle = points // 2
+        ring = [f.loss[middle, 0], f.loss[middle, -1], f.loss[0, middle], f.loss[-1, middle]]
+        typer.echo(
+            f"{f.label}: loss {f.loss[middle, middle]:.4f} at the centre, {min(ring):.4f} to {max(ring):.4f} at {radius:g}"
+        )
+    typer.echo(f"wrote {picture.parent}: loss_landscape.png, loss_landscape.json")
+
+
+@landscape.command("output")
+def output_(
+    acts: Annotated[str, typer.Option("--acts", help="Activations, by commas.")] = "relu,leaky_relu,silu,mish",
+    layers: Annotated[int, typer.Option("--layers", min=1, help="Linear layers.")] = 5,
+    width: Annotated[int, typer.Option("--width", min=1, help="Units of a hidden layer.")] = 64,
+    points: Annotated[int, typer.Option("--points", min=3, help="Grid points a side.")] = 201,
+    span: Annotated[float, typer.Option("--span", help="The inputs run from -span to span.")] = 4.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the weights, the same for all.")] = 0,
+    output: Annotated[str, OUTPUT] = "runs/landscape/output",
+) -> None:
+    """The output of a random network over its two inputs, for each activation."""
+    from yolomish.analysis.output_landscape import output_landscape
+    from yolomish.analysis.plots import plot_outputs
+
+    names = [name.strip() for name in acts.split(",") if name.strip()]
+    found = [output_landscape(name, layers=layers, width=width, points=points, span=span, seed=seed) for name in names]
+    content = [
+        {"activation": f.activation, "roughness": f.roughness(), "axis": f.axis.tolist(), "values": f.values.tolist()}
+        for f in found
+    ]
+    picture = _write(output, "output_landscape", content)
+    plot_outputs(found, picture)
+    for f in found:
+        typer.echo(f"{f.activation}: roughness {f.roughness():.3e}")
+    typer.echo(f"wrote {picture.parent}: output_landscape.png, output_landscape.json")
+
+
+@landscape.command("noise")
+def noise(
+    weights: Annotated[list[str], WEIGHTS],
+    data: Annotated[str, DATA] = "",
+    sigmas: Annotated[str, typer.Option("--sigmas", help="Standard deviations of the noise, images in 0..1, by commas.")] = (
+        "0,0.05,0.1,0.15,0.2"
+    ),
+    images: Annotated[int, typer.Option("--images", min=0, help="Validation images; 0 = all.")] = 0,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the noise, the same for all weights.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    output: Annotated[str, OUTPUT] = "runs/landscape/noise",
+) -> None:
+    """AP over the strength of Gaussian noise on the images."""
+    import dataclasses
+
+    from yolomish.analysis.noise import noise_curve
+    from yolomish.analysis.plots import plot_noise
+    from yolomish.config import TrainConfig, from_dict, load_data_config
+    from yolomish.data.datasets import open_data
+    from yolomish.errors import YolomishError
+    from yolomish.ops.device import choose_device
+    from yolomish.training.checkpoint import load_network, read_checkpoint
+
+    try:
+        strengths = [float(s) for s in sigmas.split(",")]
+    except ValueError:
+        raise YolomishError(f"--sigmas takes numbers separated by commas, not {sigmas!r}") from None
+    if min(strengths) < 0:
+        raise YolomishError(f"--sigmas must not be negative: {sigmas}")
+    curves = []
+    names = []
+    for path in weights:
+        config = from_dict(TrainConfig, read_checkpoint(path)["config"], f"configuration in {path}")
+        network = load_network(path)
+        source = open_data(load_data_config(data) if data else config.data, "val")
+        source = source.first(images) if images else source
+        size, resize = network.image_size, network.resize
+        place = choose_device(device)
+        curves.append(
+            noise_curve(network.model, source, strengths, image_size=size, resize=resize, batch=batch, seed=seed, device=place)
+        )
+        names.append(f"{config.model.activation} / {config.model.neck_activation}")
+    labelled = dict(zip(_labels(names, weights), curves, strict=True))
+    content = {label: [dataclasses.asdict(p) for p in points] for label, points in labelled.items()}
+    picture = _write(output, "noise", content)
+    plot_noise(labelled, picture)
+    for label, points in labelled.items():
+        typer.echo(f"{label}: " + ", ".join(f"AP50 {p.ap50:.3f} at {p.sigma:g}" for p in points))
+    typer.echo(f"wrote {picture.parent}: noise.png, noise.json")
+
+
+@landscape.command("depth")
+def depth(
+    acts: Annotated[str, typer.Option("--acts", help="Activations, by commas.")] = "relu,leaky_relu,silu,mish",
+    depths: Annotated[str, typer.Option("--depths", help="Hidden layers, by commas.")] = "5,10,15,20,25",
+    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each.")] = 3,
+    width: Annotated[int, typer.Option("--width", help="Units of a hidden layer (the paper: 500).")] = 64,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the objects.")] = 15,
+    batch: Annotated[int, typer.Option("--batch", help="Objects a step (the paper: 128).")] = 64,
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of SGD.")] = 0.05,
+    output: Annotated[str, OUTPUT] = "runs/landscape/depth",
+) -> None:
+    """Accuracy of plain networks of growing depth on the built-in shapes' objects."""
+    import dataclasses
+    import sys
+
+    from yolomish.analysis.depth import DepthConfig, depth_sweep
+    from yolomish.analysis.plots import plot_depth
+    from yolomish.errors import YolomishError
+
+    names = [name.strip() for name in acts.split(",") if name.strip()]
+    try:
+        layers = tuple(int(d) for d in depths.split(","))
+    except ValueError:
+        raise YolomishError(f"--depths takes whole numbers separated by commas, not {depths!r}") from None
+    config = DepthConfig(depths=layers, seeds=seeds, width=width, epochs=epochs, batch=batch, lr=lr)
+    points = depth_sweep(names, config, log=lambda text: print(text, file=sys.stderr, flush=True))
+    content = {"config": dataclasses.asdict(config), "points": [dataclasses.asdict(p) for p in points]}
+    picture = _write(output, "depth", content)
+    plot_depth(points, picture)
+    for name in names:
+        means = []
+        for layer in layers:
+            found = [p.accuracy for p in points if p.activation == name and p.depth == layer]
+            means.append(f"{sum(found) / len(found):.3f} at {layer}")
+        typer.echo(f"{name}: accuracy " + ", ".join(means))
+    typer.echo(f"wrote {picture.parent}: depth.png, depth.json")
