@@ -13,7 +13,7 @@ from reference.augment import darknet_mosaic
 from yolomish.config import DataConfig, TrainConfig
 from yolomish.data.augment import affine, crop, cutmix, flip, join_tiles, mixup, mosaic, random_margins
 from yolomish.data.datasets import open_data
-from yolomish.data.images import read_image, write_image
+from yolomish.data.images import write_image
 from yolomish.data.loader import step_size, steps_per_epoch, train_loader
 from yolomish.data.shapes import generate
 from yolomish.data.transforms import apply_resize, resize_image, undo_resize
@@ -175,24 +175,3 @@ def test_bad_label_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "labels" / "2.txt").write_text("0 .5 .5 .1 .1\n4 .5 .5 .1 .1\n")
     with pytest.raises(YolomishError, match=r"2\.txt:2: class 4"):
         open_data(config, "train")
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    image_module = pytest.importorskip("PIL.Image")
-    ops = pytest.importorskip("PIL.ImageOps")
-    pixels = np.zeros((32, 64, 3), np.uint8)
-    pixels[:16, :32] = 255
-    picture = image_module.fromarray(pixels)
-    exif = picture.getexif()
-    exif[0x0112] = orientation
-    picture.save(tmp_path / "x.jpg", exif=exif, quality=95)
-    upright = np.asarray(ops.exif_transpose(image_module.open(tmp_path / "x.jpg")))
-    ours = read_image(tmp_path / "x.jpg")
-    assert ours.shape == upright.shape and np.abs(ours.astype(int) - upright).mean() < 3
-
-
-def test_unreadable_image_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.jpg").write_text("no image")
-    with pytest.raises(YolomishError, match=r"x\.jpg is not an image"):
-        read_image(tmp_path / "x.jpg")

@@ -30,7 +30,7 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
     if not len(raw):
         raise YolomishError(f"{name} is empty")
     if raw[4:8].tobytes() == b"ftyp" and raw[8:12].tobytes() in (b"avif", b"avis"):
-        return _decode_avif(raw, name)
+        return _decode_by_pillow(raw, name)  # OpenCV (4.14, 5.0) leaves out an AVIF's rotation and mirroring
     try:
         image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -39,17 +39,25 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
         image = None
     if image is None:
         raise YolomishError(f"{name} is not an image that OpenCV can read, or it is cut off")
+    if raw[:4].tobytes() in (b"II*\0", b"MM\0*") and _has_alpha(raw):
+        return _decode_by_pillow(raw, name)  # OpenCV multiplies a TIFF's colours with its alpha
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _decode_avif(raw: np.ndarray, name: str) -> np.ndarray:
-    """By Pillow, since OpenCV (4.14, 5.0) leaves out an AVIF's rotation and mirroring; Pillow has AVIF from 11.3."""
+def _has_alpha(raw: np.ndarray) -> bool:
+    try:
+        return Image.open(io.BytesIO(raw.tobytes())).mode in ("RGBA", "LA")
+    except (OSError, SyntaxError, ValueError):  # not for Pillow: OpenCV tries
+        return False
+
+
+def _decode_by_pillow(raw: np.ndarray, name: str) -> np.ndarray:
     try:
         return as_rgb(Image.open(io.BytesIO(raw.tobytes())))
     except UnidentifiedImageError:
-        raise YolomishError(f"{name} is an AVIF that Pillow cannot read: is it whole, and Pillow 11.3 or later?") from None
-    except OSError as error:
-        raise YolomishError(f"{name} cannot be read: {error}") from None
+        raise YolomishError(f"{name} is an image that Pillow cannot read: is it whole? (AVIF needs Pillow 11.3)") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise YolomishError(f"{name} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def as_rgb(image: object) -> np.ndarray:

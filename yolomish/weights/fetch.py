@@ -187,4 +187,4 @@ def _write_failure(error: OSError, wanted: PublishedFile, path: Path) -> str:
 
 def by_hand(wanted: PublishedFile, path: Path) -> str:
     """What to do without a connection."""
-    return f"put {wanted.url} ({wanted.size:,} bytes) at {path}"
+    return f"put {wanted.url} ({wanted.size:,} bytes) at {path}; weights 'demo' need no download"

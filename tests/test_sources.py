@@ -1,0 +1,152 @@
+"""Where frames come from: live streams, the web, odd lists; and that nothing piles up on the way."""
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from yolomish.data.images import write_image
+from yolomish.errors import YolomishError
+from yolomish.inference import sources as sources_module
+from yolomish.inference import video
+from yolomish.inference.outputs import OutputChoice, Outputs
+from yolomish.inference.sources import Failure, Frame, expand_sources, read_frames
+from yolomish.types import Detections
+
+
+def kinds(*names: object) -> list[tuple[str, str]]:
+    return [(Path(s.name).name, s.kind) for s in expand_sources([str(n) for n in names])]
+
+
+def test_each_kind_of_source_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "B.JPG", "c.mp4", "noise.txt.bak", "[x].png", "list"):
+        (tmp_path / name).write_bytes(b"?")
+    (tmp_path / "sub.jpg").mkdir()
+    (tmp_path / "sub.jpg" / "d.webp").write_bytes(b"?")
+    assert kinds(".") == [("B.JPG", "image"), ("[x].png", "image"), ("a.png", "image"), ("c.mp4", "video")]
+    assert kinds("sub.jpg") == [("d.webp", "image")]
+    assert kinds("[x].png", "list") == [("[x].png", "image"), ("list", "image")]  # files win over their patterns
+    assert kinds("**/*.webp", "a.png", "./a.png") == [("d.webp", "image"), ("a.png", "image")]
+    assert [k for _, k in kinds("0", "rtsp://host/x", "-", "http://h/a.JPG?x=1", "https://h/live")] == [
+        "live",
+        "live",
+        "stdin",
+        "web image",
+        "video",
+    ]
+    (tmp_path / "l.txt").write_text("\ufeff# pictures\na.png\n\nsub.jpg/d.webp\nhttp://h/b.png\ngone.png\n", encoding="utf-8")
+    assert kinds("l.txt") == [("a.png", "image"), ("d.webp", "image"), ("b.png", "web image"), ("gone.png", "image")]
+    (tmp_path / "l.txt").write_text("# none\n")
+    with pytest.raises(YolomishError, match=r"list l\.txt is empty"):
+        expand_sources(["l.txt"])
+    (tmp_path / "l.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(YolomishError, match=r"l\.txt is not a UTF-8 text file"):
+        expand_sources(["l.txt"])
+
+
+class Camera:
+    """Stands for a capture that gives a frame every 10 ms, whether or not one takes it; its pixels are its number."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames, self.given = frames, 0
+
+    def isOpened(self) -> bool:
+        return self.frames >= 0
+
+    def get(self, _: int) -> float:
+        return 0.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        time.sleep(0.01)
+        if self.given == self.frames:
+            return False, None
+        self.given += 1
+        return True, np.full((4, 4, 3), self.given - 1, np.uint8)
+
+    def release(self) -> None:
+        self.frames = -1
+
+
+def test_a_slow_reader_of_a_live_stream_sees_the_newest_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = Camera(60)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda name: camera)
+    seen = []
+    for frame in read_frames(expand_sources(["0"])):
+        assert isinstance(frame, Frame) and frame.number == frame.image[0, 0, 0] and frame.fps == video.USUAL_FPS
+        assert camera.given - frame.number <= 3  # not one from long ago
+        seen.append(frame.number)
+        time.sleep(0.1)
+    assert seen == sorted(set(seen)) and 3 <= len(seen) < 20 and seen[-1] == 59
+    assert camera.frames == -1  # released
+
+
+def test_a_live_stream_that_is_not_there_or_falls_silent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", lambda name: Camera(-1))
+    assert list(read_frames(expand_sources(["3"]))) == [Failure(name="3", reason="camera 3 cannot be opened")]
+    silent = threading.Event()
+    camera = Camera(5)
+    camera.read = lambda: (silent.wait(5), None)  # type: ignore[method-assign]
+    monkeypatch.setattr(cv2, "VideoCapture", lambda name: camera)
+    monkeypatch.setattr(video, "NO_FRAME_S", 0.2)
+    (failure,) = read_frames(expand_sources(["rtsp://host/x"]))
+    silent.set()
+    assert isinstance(failure, Failure) and failure.reason == "rtsp://host/x gave no frame for 0 s"
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    write_image(tmp_path / "x.png", np.full((5, 7, 3), 200, np.uint8))
+    answers = {"/x.png": (200, (tmp_path / "x.png").read_bytes()), "/page.png": (200, b"<html>"), "/gone.png": (404, b"")}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers[self.path]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_pictures_come_from_the_web_and_what_is_none_is_named(web: str) -> None:
+    found = list(read_frames(expand_sources([f"{web}/x.png", f"{web}/page.png", f"{web}/gone.png", "http://127.0.0.1:9/x.jpg"])))
+    assert isinstance(found[0], Frame) and found[0].image.shape == (5, 7, 3)
+    reasons = [f.reason for f in found[1:] if isinstance(f, Failure)]
+    for reason, expected in zip(reasons, ("page.png is not an image", "answers 404", "cannot be fetched"), strict=True):
+        assert expected in reason
+
+
+def test_frames_are_freed_as_they_are_done_with(tmp_path: Path) -> None:
+    none = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0).long())
+    alive: list[weakref.ref] = []
+    choice = OutputChoice(pictures=True, json=True, csv=True, txt=True)
+    with Outputs(tmp_path, ["a"], choice) as outputs:
+        for i in range(50):
+            image = np.full((48, 64, 3), i, np.uint8)
+            alive.append(weakref.ref(image))
+            outputs.add(Frame(name="v.mp4", image=image, number=i, fps=10.0), none)
+            del image
+    gc.collect()
+    assert sum(ref() is not None for ref in alive) == 0
+    assert len(list((tmp_path / "labels").iterdir())) == 50 and (tmp_path / "v.mp4").stat().st_size > 500
+
+
+def test_a_huge_download_is_not_taken_whole(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources_module, "MAX_DOWNLOAD", 20)
+    (failure,) = read_frames(expand_sources([f"{web}/x.png"]))
+    assert isinstance(failure, Failure) and "is not an image" in failure.reason
