@@ -9,6 +9,7 @@ import typer
 
 from yolomish import __version__
 from yolomish.commands.acts import acts
+from yolomish.commands.check import anchors, check
 from yolomish.commands.compare import compare
 from yolomish.commands.demo import demo
 from yolomish.commands.detect import detect
@@ -49,6 +50,8 @@ app.command("demo")(demo)
 app.add_typer(weights_app, name="weights")
 app.command("info")(info)
 app.command("acts")(acts)
+app.command("check")(check)
+app.command("anchors")(anchors)
 app.add_typer(landscape, name="landscape")
 
 
