@@ -175,3 +175,26 @@ def test_bad_label_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "labels" / "2.txt").write_text("0 .5 .5 .1 .1\n4 .5 .5 .1 .1\n")
     with pytest.raises(YolomishError, match=r"2\.txt:2: class 4"):
         open_data(config, "train")
+
+
+@pytest.mark.parametrize("where", ["ram", "disk"])
+def test_cached_images_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))
+    config = yolo_folder(tmp_path / "data")
+    plain = [b.images for b in train_loader(open_data(config, "train"), CONFIG, epoch=1)]
+    for _ in range(2):
+        data = open_data(config, "train")
+        size = data.keep_in_memory() if where == "ram" else data.keep_on_disk()
+        assert size == 6 * 100 * 140 * 3
+        monkeypatch.setattr("yolomish.data.datasets.read_image", lambda path: pytest.fail("read again"))
+        kept = [b.images for b in train_loader(data, CONFIG, epoch=1)]
+        assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
+        monkeypatch.undo()
+        monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))
+    files = [p for p in (tmp_path / "cache" / "images").glob("*.u8")] if where == "disk" else []
+    assert len(files) == (where == "disk")
+    if where == "disk":
+        write_image(tmp_path / "data" / "images" / "0.png", np.zeros((100, 140, 3), np.uint8))
+        changed = open_data(config, "train")
+        changed.keep_on_disk()
+        assert not changed.load(0).image.any()

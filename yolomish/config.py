@@ -265,7 +265,7 @@ CHOICES = {
     "loss": ("scaled", "darknet"),
     "assignment": ("ratio", "shape-iou"),
     "geometry": ("jitter", "affine"),
-    "cache": ("off", "ram"),
+    "cache": ("off", "ram", "disk"),
 }
 SHARES = (
     "mosaic mixup cutmix flip momentum burn_in_momentum ema_decay jitter hue final_lr_fraction lr_step_factor translate scale "

@@ -94,7 +94,7 @@ def train(
     resize: Annotated[str | None, typer.Option(help="stretch or letterbox" + RECIPE)] = None,
     amp: Annotated[str | None, typer.Option(help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile" + RECIPE)] = None,
-    cache: Annotated[str | None, typer.Option(help="off, or ram: decoded images stay in memory" + RECIPE)] = None,
+    cache: Annotated[str | None, typer.Option(help="off, ram or disk: decoded images stay there" + RECIPE)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N" + RECIPE)] = None,
     workers: Annotated[int | None, typer.Option(help="Loader processes; does not change the result" + RECIPE)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation" + RECIPE)] = None,

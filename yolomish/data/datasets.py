@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
+import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from yolomish.data.images import read_image
 from yolomish.data.shapes import shapes_root
 from yolomish.errors import YolomishError
 from yolomish.types import Sample
+from yolomish.weights.store import cache_folder
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -113,6 +116,48 @@ class DetectionData:
             )
         self._images = [read_image(r.path) for r in self._records]
         return sum(image.nbytes for image in self._images)
+
+    def keep_on_disk(self) -> int:
+        """Decode every image once into one file in the cache folder and read from there; gives its bytes.
+
+        The file is named by the images' paths, sizes and times, so that a later run finds it and a changed set does not.
+        YolomishError where the disk has too little room.
+        """
+        facts = [(str(r.path.resolve()), (s := r.path.stat()).st_size, s.st_mtime_ns) for r in self._records]
+        name = hashlib.sha1(json.dumps(facts).encode()).hexdigest()
+        folder = cache_folder() / "images"
+        file, index = folder / f"{name}.u8", folder / f"{name}.json"
+        if not (file.is_file() and index.is_file()):
+            self._write_pixels(folder, file, index)
+        shapes = json.loads(index.read_text(encoding="utf-8"))
+        pixels = np.memmap(file, np.uint8, "r")
+        ends = np.cumsum([h * w * 3 for h, w in shapes]).tolist()
+        parts = zip(shapes, [0, *ends[:-1]], ends, strict=True)
+        self._images = [pixels[start:end].reshape(h, w, 3) for (h, w), start, end in parts]
+        return pixels.nbytes
+
+    def _write_pixels(self, folder: Path, file: Path, index: Path) -> None:
+        some = self._records[:: max(len(self) // 16, 1)]
+        expected = sum(read_image(r.path).nbytes for r in some) // len(some) * len(self)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+            if expected > 0.9 * free:
+                raise YolomishError(
+                    f"--cache disk needs about {expected / 2**30:.1f} GiB in {folder}, {free / 2**30:.1f} GiB are free: "
+                    "leave it off, or name another folder in YOLOMISH_CACHE"
+                )
+            partial = file.with_suffix(f".{os.getpid()}.part")
+            shapes = []
+            with partial.open("wb") as out:
+                for record in self._records:
+                    image = read_image(record.path)
+                    out.write(image.tobytes())
+                    shapes.append(image.shape[:2])
+            index.write_text(json.dumps(shapes), encoding="utf-8")
+            os.replace(partial, file)
+        except OSError as error:
+            raise YolomishError(f"{folder} cannot be written: {error.strerror}; name another in YOLOMISH_CACHE") from None
 
     def boxes_at(self, size: int, *, keep_aspect: bool) -> tuple[np.ndarray, np.ndarray]:
         """Labels (N,) and box widths and heights (N, 2) of all images in px at a network size, from annotations alone.

@@ -141,6 +141,8 @@ def prepare(config: TrainConfig, initial_weights: str, log: Log) -> Run:
     config = replace(config, model=replace(config.model, num_classes=len(train.names)))
     if config.cache == "ram":
         log(f"{train.keep_in_memory() / 2**20:.0f} MiB of decoded training images held in memory")
+    elif config.cache == "disk":
+        log(f"{train.keep_on_disk() / 2**20:.0f} MiB of decoded training images held on disk")
     device = torch.device(choose_device(config.device))
     if config.amp != "off" and device.type != "cuda":
         log(f"amp {config.amp} is for CUDA: training on {device.type} in float32")
