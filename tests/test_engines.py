@@ -1,0 +1,146 @@
+"""Every engine gives what the network gives: raw maps, and detections on a photograph."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import randomise
+
+from yolomish.config import ModelConfig
+from yolomish.data.images import read_image
+from yolomish.errors import YolomishError
+from yolomish.inference.detector import Detector
+from yolomish.inference.engines import build_engine
+from yolomish.inference.engines.packed import PackedConv, packing_missing
+from yolomish.inference.engines.torch_engine import TorchEngine, bf16_missing
+from yolomish.models import YOLOv4, build_model
+from yolomish.training.checkpoint import Network
+
+CPU = torch.device("cpu")
+PACKAGES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # several thread pools in one process get into each other's way on a busy machine
+
+
+def calibrated(activation: str = "mish", seed: int = 0) -> YOLOv4:
+    """A small random network whose batch norms hold its own statistics, so that its maps neither vanish nor explode."""
+    torch.manual_seed(seed)
+    model = build_model(ModelConfig(num_classes=3, width=0.25, depth=0.1, image_size=128, activation=activation))
+    randomise(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.9
+    with torch.no_grad():
+        model.train()(torch.rand(4, 3, 64, 64))
+        for head in model.head_layers:
+            head.out.weight *= 3
+            head.out.bias.view(3, -1)[:, 4] = -2
+    return model.eval()
+
+
+def require(name: str) -> None:
+    pytest.importorskip(PACKAGES[name], reason=f"{name} is an optional engine, not installed here")
+    if name != "torch":
+        pytest.importorskip("onnx", reason="the engine reads the network as ONNX")
+
+
+@pytest.mark.parametrize("activation", ["mish", "silu"])
+@pytest.mark.parametrize("name", PACKAGES)
+def test_maps_equal_the_networks_at_any_size_and_batch(name: str, activation: str) -> None:
+    require(name)
+    model = calibrated(activation)
+    engine = build_engine(name, model, device=CPU)
+    assert engine.heads == model.heads and name[:4] in engine.how.lower().replace(" ", "")
+    for shape in ((1, 3, 64, 64), (2, 3, 96, 64), (1, 3, 64, 64)):
+        images = torch.rand(shape)
+        with torch.no_grad():
+            expected = model(images)
+        for ours, theirs in zip(engine(images), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_detections_on_photographs_equal_torchs(name: str, shared_data: Path) -> None:
+    require(name)
+    network = Network(model=calibrated(), names=("a", "b", "c"), resize="letterbox", image_size=160)
+    images = [read_image(path) for path in sorted((shared_data / "photos").glob("*.jpg"))]
+    ours, theirs = (Detector(network, engine=e, conf=0.2).detect_batch(images) for e in (name, "torch"))
+    assert sum(len(d) for d in ours) > 50
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.labels.tolist() == other.labels.tolist()
+        torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-3, atol=0.05)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_threads_that_share_an_engine_do_not_mix_their_maps(name: str) -> None:
+    require(name)
+    engine = build_engine(name, calibrated(), device=CPU)
+    inputs = [torch.rand(1, 3, 64, 64) for _ in range(4)]
+    alone = [engine(x)[0].clone() for x in inputs]
+    wrong = []
+
+    def call(i: int) -> None:
+        wrong.extend(i for _ in range(5) if not torch.allclose(engine(inputs[i])[0], alone[i], atol=1e-5))
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_bf16_stays_near_fp32(name: str) -> None:
+    require(name)
+    if bf16_missing():
+        pytest.skip(bf16_missing())
+    model, images = calibrated(), torch.rand(1, 3, 64, 64)
+    full, half = (build_engine(name, model, device=CPU, half=h)(images) for h in (False, True))
+    for one, other in zip(full, half, strict=True):
+        difference = (one - other.float()).abs().max() / one.abs().max()
+        assert 1e-4 < difference < 3e-2  # another precision ran, and it is bf16
+
+
+def test_the_torch_engine_packs_its_convolutions_and_leaves_the_network_alone() -> None:
+    if packing_missing(torch.float32):
+        pytest.skip(packing_missing(torch.float32))
+    model = calibrated()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    engine = TorchEngine(model, device=CPU)
+    engine(torch.rand(1, 3, 64, 64))
+    convs = [m for m in engine.network.modules() if isinstance(m, PackedConv)]
+    assert len(convs) == sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
+    assert all(c.packed is not None for c in convs)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_impossible_choices_say_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = calibrated()
+    with pytest.raises(YolomishError, match="did you mean 'torch'"):
+        build_engine("torhc", model, device=CPU)
+    with pytest.raises(YolomishError, match="--engine torch"):
+        build_engine("openvino", model, device=CPU, compile=True)
+    with pytest.raises(YolomishError, match="no bf16"):
+        build_engine("onnxruntime", model, device=CPU, half=True)
+    monkeypatch.setattr("yolomish.inference.engines.installed", lambda package: False)
+    engine = build_engine("auto", model, device=CPU)
+    assert isinstance(engine, TorchEngine) and "yolomish[openvino]" in engine.how
+
+
+def test_an_activation_from_a_file_runs_in_every_engine(tmp_path: Path) -> None:
+    require("onnxruntime")
+    pytest.importorskip("onnxscript", reason="torch.onnx writes unknown activations with it")
+    (tmp_path / "own.py").write_text("import torch\ndef bend(x):\n    return x * torch.sigmoid(1.5 * x) + 0.01 * x.abs()\n")
+    model = calibrated(f"{tmp_path}/own.py:bend")
+    images = torch.from_numpy(np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32))
+    with torch.no_grad():
+        expected = model(images)
+    for ours, theirs in zip(build_engine("onnxruntime", model, device=CPU)(images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

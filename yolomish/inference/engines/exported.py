@@ -1,0 +1,93 @@
+"""Engines out of exported files, which say themselves what classes, size and heads they have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolomish.errors import YolomishError
+from yolomish.inference.engines import ENGINES, Engine
+from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
+from yolomish.inference.engines.openvino_engine import OpenVinoEngine
+from yolomish.inference.export.metadata import KEY, Description, from_json
+from yolomish.inference.export.packages import installed, require
+from yolomish.types import HeadSpec
+
+RUNNERS = {
+    ".onnx": ("openvino", "onnxruntime"),
+    ".xml": ("openvino",),
+    ".torchscript": ("torch",),
+    ".pt2": ("torch",),
+}  # the faster one first
+
+
+class ProgramEngine:
+    """A TorchScript or torch.export program on ``device``."""
+
+    def __init__(self, program: Any, heads: tuple[HeadSpec, ...], device: torch.device, how: str) -> None:
+        self.program, self.heads, self.device, self.how = program, heads, device, how
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.program(images.to(self.device).contiguous()))
+
+
+def open_exported(
+    path: str | Path, *, engine: str = "auto", device: torch.device, half: bool = False
+) -> tuple[Engine, Description]:
+    """The engine of a file that ``yolomish export`` wrote, and its description; YolomishError where it is none.
+
+    ``engine`` is one of those that read the format (``auto``: the faster that is installed).
+    """
+    path = Path(path)
+    if path.suffix not in RUNNERS:
+        raise YolomishError(f"{path} is no exported model: their names end in {', '.join(RUNNERS)}")
+    if not path.is_file():
+        raise YolomishError(f"no such model: {path}")
+    runners = RUNNERS[path.suffix]
+    if engine == "auto":
+        here = [r for r in runners if r == "torch" or installed(r)] if device.type == "cpu" else runners[-1:]
+        engine = (here or list(runners))[0]
+    if engine not in runners:
+        known = ENGINES[1:]
+        raise YolomishError(f"{path} runs in {' or '.join(runners)}, not in {engine if engine in known else repr(engine)}")
+    try:
+        made, text = _open(path, engine, device, half)
+    except YolomishError:
+        raise
+    except Exception as error:  # each library raises its own kinds on a damaged file
+        reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+        raise YolomishError(f"{path} cannot be opened by {engine}: {reason}") from None
+    description = from_json(text, path)
+    if description.nms:
+        raise YolomishError(f"{path} was exported with --nms: it gives boxes to your own program; export without it for detect")
+    made.heads = description.heads
+    return made, description
+
+
+def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[Engine, str]:
+    if engine == "onnxruntime":
+        session = OnnxRuntimeEngine(path, (), device=device)
+        return session, session.session.get_modelmeta().custom_metadata_map.get(KEY, "")
+    if engine == "openvino":
+        if device.type != "cpu":
+            raise YolomishError(f"openvino runs on the CPU here, not on {device}: use --device cpu")
+        made = OpenVinoEngine(path, (), half=half)
+        if path.suffix == ".xml":
+            return made, made.model.get_rt_info([KEY]).astype(str) if made.model.has_rt_info([KEY]) else ""
+        properties = require("onnx").load(path, load_external_data=False).metadata_props
+        return made, next((p.value for p in properties if p.key == KEY), "")
+    if half:
+        raise YolomishError(f"{path.suffix} files compute in the precision they were written in: leave --half out")
+    extra = {f"{KEY}.json": ""}
+    if path.suffix == ".torchscript":
+        program = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+        how = "TorchScript"
+    else:
+        program = torch.export.load(str(path), extra_files=extra).module().to(device)
+        how = "torch.export"
+    text = extra[f"{KEY}.json"]
+    return ProgramEngine(program, (), device, how), text.decode() if isinstance(text, bytes) else text

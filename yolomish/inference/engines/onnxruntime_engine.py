@@ -1,0 +1,43 @@
+"""The network as ONNX Runtime runs it. Its CPU provider has no bf16."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yolomish.errors import YolomishError
+from yolomish.inference.export.onnx_graph import INPUT, write_graph
+from yolomish.inference.export.packages import require
+from yolomish.models import YOLOv4
+from yolomish.types import HeadSpec
+
+
+class OnnxRuntimeEngine:
+    """A session over ``model``, an ONNX file's path or its bytes, with as many threads as torch has."""
+
+    def __init__(self, model: str | Path | bytes, heads: tuple[HeadSpec, ...], *, device: torch.device) -> None:
+        ort = require("onnxruntime")
+        provider = "CUDAExecutionProvider" if device.type == "cuda" else "CPUExecutionProvider"
+        if provider not in ort.get_available_providers():
+            raise YolomishError(f"onnxruntime here has no {provider}: pip install onnxruntime-gpu, or use --device cpu")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        source: Any = model if isinstance(model, bytes) else os.fspath(model)
+        where = (provider, {"device_id": device.index or 0}) if device.type == "cuda" else provider
+        self.session = ort.InferenceSession(source, options, providers=[where])
+        self.heads = heads
+        self.how = f"ONNX Runtime {ort.__version__} on {device.type}"
+
+    @classmethod
+    def of(cls, network: YOLOv4, *, device: torch.device) -> OnnxRuntimeEngine:
+        """The engine of a torch network, through ONNX in memory; Mish in the form that is cheapest here."""
+        return cls(write_graph(network, elementary=True).SerializeToString(), network.heads, device=device)
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = self.session.run(None, {INPUT: images.contiguous().numpy()})
+        return tuple(torch.from_numpy(raw) for raw in maps)

@@ -1,0 +1,188 @@
+"""A YOLOv4 as an ONNX graph, batch norms folded: a node for a node, so that it takes a second and needs only ``onnx``.
+
+Activations that ONNX does not know are traced by ``torch.onnx`` alone and put in wherever they stand.
+"""
+
+from __future__ import annotations
+
+import operator
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from yolomish.activations.standard import LEAKY_SLOPE
+from yolomish.errors import YolomishError
+from yolomish.inference.export.packages import require
+from yolomish.models import YOLOv4
+from yolomish.models.blocks import ConvBlock
+from yolomish.models.fold import fold_batch_norm
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT = "images"
+OUTPUTS = ("stride8", "stride16", "stride32")
+MISH_OPSET = 18  # the first opset with the Mish operator
+
+SIMPLE: dict[str, tuple[str, dict[str, float]]] = {
+    "leaky_relu": ("LeakyRelu", {"alpha": LEAKY_SLOPE}),
+    "relu": ("Relu", {}),
+    "mish": ("Mish", {}),
+    "hardswish": ("HardSwish", {}),
+    "elu": ("Elu", {}),
+    "selu": ("Selu", {}),
+    "softplus": ("Softplus", {}),
+    "tanh": ("Tanh", {}),
+    "linear": ("Identity", {}),
+}
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, ConvBlock | nn.Conv2d)
+
+
+class _Graph:
+    """Nodes and initializers under construction; every method gives the name of its result."""
+
+    def __init__(self, opset: int, elementary: bool) -> None:
+        self.onnx = require("onnx")
+        self.opset, self.elementary = opset, elementary
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.traced: dict[str, onnx.GraphProto] = {}
+
+    def node(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
+        output = output or f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [output], name=f"node_{output}", **attributes))
+        return output
+
+    def constant(self, name: str, value: Tensor) -> str:
+        if all(i.name != name for i in self.initializers):
+            self.initializers.append(self.onnx.numpy_helper.from_array(value.detach().cpu().contiguous().numpy(), name))
+        return name
+
+    def convolution(self, name: str, conv: nn.Conv2d, x: str) -> str:
+        assert conv.bias is not None
+        weights = [self.constant(f"{name}.weight", conv.weight), self.constant(f"{name}.bias", conv.bias)]
+        padding = [int(p) for p in conv.padding]
+        return self.node("Conv", [x, *weights], kernel_shape=conv.kernel_size, strides=conv.stride, pads=padding * 2)
+
+    def block(self, name: str, block: ConvBlock, x: str) -> str:
+        x = self.convolution(name, fold_batch_norm(block.conv, block.bn), x)
+        kind = block.activation_name
+        if kind == "mish" and self.elementary:
+            return self.mish(x)
+        if kind in ("silu", "swish"):
+            return self.node("Mul", [x, self.node("Sigmoid", [x])])
+        if kind in SIMPLE:
+            operation, attributes = SIMPLE[kind]
+            return self.node(operation, [x], **attributes)
+        if isinstance(block.act, nn.PReLU):
+            return self.node("PRelu", [x, self.constant(f"{name}.slope", block.act.weight.view(-1, 1, 1))])
+        return self.inline(name if any(True for _ in block.act.parameters()) else kind, block.act, x)
+
+    def mish(self, x: str) -> str:
+        """x - 2x / ((e^x + 1)² + 1): one exponential; where e^x overflows, the quotient is 0 and x is left."""
+        one = self.constant("one", torch.tensor(1.0))
+        e = self.node("Add", [self.node("Exp", [x]), one])
+        below = self.node("Add", [self.node("Mul", [e, e]), one])
+        return self.node("Sub", [x, self.node("Div", [self.node("Add", [x, x]), below])])
+
+    def inline(self, key: str, act: nn.Module, x: str) -> str:
+        """The nodes of any elementwise module; traced once for each ``key``."""
+        if key not in self.traced:
+            self.traced[key] = _trace(act, self.opset)
+        graph, prefix = self.traced[key], f"n{len(self.nodes)}."
+        names = {graph.input[0].name: x, "": ""}
+        for tensor in graph.initializer:
+            names[tensor.name] = f"{key}:{tensor.name}"
+            if all(i.name != names[tensor.name] for i in self.initializers):
+                copy = self.onnx.TensorProto()
+                copy.CopyFrom(tensor)
+                copy.name = names[tensor.name]
+                self.initializers.append(copy)
+        for node in graph.node:
+            names |= {output: prefix + output for output in node.output if output}
+            copied = self.onnx.NodeProto()
+            copied.CopyFrom(node)
+            copied.name = f"{prefix}{node.name}"
+            copied.input[:] = [names[i] for i in node.input]
+            copied.output[:] = [names[o] for o in node.output]
+            self.nodes.append(copied)
+        return names[graph.output[0].name]
+
+
+def _trace(act: nn.Module, opset: int) -> onnx.GraphProto:
+    """The ONNX graph of one activation, by torch's own exporter."""
+    onnx = require("onnx")
+    require("onnxscript")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "activation.onnx"
+        channels = next((p.numel() for p in act.parameters() if p.numel() > 1), 8)
+        try:
+            torch.onnx.export(act, (torch.randn(2, channels, 4, 6),), str(file), opset_version=opset, dynamo=True, verbose=False)
+        except Exception as error:  # torch.onnx raises many kinds
+            reason = str(error).strip().splitlines()[0][:150]
+            raise YolomishError(f"activation {act} cannot be written as ONNX: {reason}") from None
+        return onnx.load(file).graph
+
+
+def write_graph(network: YOLOv4, *, opset: int = MISH_OPSET, elementary: bool = False, dynamic: bool = True) -> onnx.ModelProto:
+    """``network`` as an ONNX model: ``images`` (B, 3, H, W) float32 RGB 0..1 -> raw maps ``stride8``, ``stride16``, ``stride32``.
+
+    ``dynamic`` leaves batch, height and width open (multiples of 32), else they are 1 and the network's own size. Mish
+    is ONNX's operator, or with ``elementary`` operators that any opset and runtime has. YolomishError where the opset
+    is too old for that.
+    """
+    onnx = require("onnx")
+    if opset < MISH_OPSET and not elementary and "mish" in (network.config.activation, network.config.neck_activation):
+        raise YolomishError(f"opset {opset} has no Mish operator: use --opset {MISH_OPSET} or higher, or --elementary")
+    newest = onnx.defs.onnx_opset_version()
+    if not 13 <= opset <= newest:
+        raise YolomishError(f"opset must be 13 to {newest} with onnx {onnx.__version__}, not {opset}")
+    graph = _Graph(opset, elementary)
+    values: dict[str, Any] = {}
+    traced = _Tracer().trace(network)
+    for node in traced.nodes:
+        x = fx.node.map_arg(node.args, lambda n: values[n.name])
+        if node.op == "placeholder":
+            values[node.name] = INPUT
+        elif node.op == "call_module":
+            module = network.get_submodule(str(node.target))
+            make = graph.block if isinstance(module, ConvBlock) else graph.convolution
+            values[node.name] = make(str(node.target), module, x[0])  # type: ignore[arg-type]
+        elif node.op == "output":
+            results = x[0]
+        elif node.target in (operator.add, torch.add):
+            values[node.name] = graph.node("Add", x)
+        elif node.target is torch.cat:
+            values[node.name] = graph.node("Concat", x[0], axis=1)
+        elif node.target is F.interpolate:
+            scales = graph.constant("twice", torch.tensor([1.0, 1.0, 2.0, 2.0]))
+            how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            values[node.name] = graph.node("Resize", [x[0], "", scales], **how)
+        elif node.target is F.max_pool2d:
+            k, pad = x[1], node.kwargs["padding"]
+            values[node.name] = graph.node("MaxPool", [x[0]], kernel_shape=[k, k], strides=[1, 1], pads=[pad] * 4)
+        else:
+            raise NotImplementedError(f"{node.op} {node.target} has no ONNX form here")
+    for result, name in zip(results, OUTPUTS, strict=True):
+        next(n for n in graph.nodes if n.output[0] == result).output[0] = name
+    size = network.config.image_size
+    shape = ["batch", 3, "height", "width"] if dynamic else [1, 3, size, size]
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    outputs = []
+    for name, head in zip(OUTPUTS, network.heads, strict=True):
+        cells = [f"rows{head.stride}", f"columns{head.stride}"] if dynamic else [size // head.stride] * 2
+        channels = len(head.anchors) * (5 + head.num_classes)
+        outputs.append(helper.make_tensor_value_info(name, kind, [shape[0], channels, *cells]))
+    inputs = [helper.make_tensor_value_info(INPUT, kind, shape)]
+    made = helper.make_graph(graph.nodes, network.config.name, inputs, outputs, graph.initializers)
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(made, opset_imports=opsets, ir_version=min(onnx.IR_VERSION, 10), producer_name="yolomish")

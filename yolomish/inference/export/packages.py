@@ -1,0 +1,24 @@
+"""Optional packages, asked for only where they are used."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from yolomish.errors import YolomishError
+
+EXTRAS = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+
+
+def installed(package: str) -> bool:
+    """Whether an optional package is there, without importing it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def require(package: str) -> Any:
+    """The module ``package``; YolomishError that says how to install it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise YolomishError(f"this needs the package {package} ({error}): pip install 'yolomish[{EXTRAS[package]}]'") from None
