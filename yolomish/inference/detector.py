@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 import numpy as np
@@ -15,6 +16,8 @@ from yolomish.data.images import as_rgb, read_image
 from yolomish.data.transforms import resize_image, undo_resize
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.inference.engines import build_engine
+from yolomish.inference.engines.exported import RUNNERS, open_exported
+from yolomish.inference.export.metadata import Description
 from yolomish.ops.device import choose_device
 from yolomish.ops.nms import NMS_KINDS, postprocess
 from yolomish.training.checkpoint import Network, load_network
@@ -30,8 +33,9 @@ class Detector:
     """A network with its class names, size and thresholds: images in, ``Detections`` in image px out. It writes nothing.
 
     ``weights`` is a ``.pt`` checkpoint, a Darknet ``.weights`` file (with its ``cfg``, else the shipped ``model`` that
-    it fits) or a loaded ``Network``. ``image_size`` (0: the weights' own) is the network's side in px; ``classes`` are
-    the names or numbers to keep (empty: all). Detections are fixed by the arguments, so any number of threads may call
+    it fits), a model that ``yolomish export`` wrote, or a loaded ``Network``. ``engine`` runs it (see ``build_engine``).
+    ``image_size`` (0: the weights' own) is the network's side in px; ``classes`` are the names or numbers to keep (empty:
+    all). Detections are fixed by the arguments, so any number of threads may call
     one detector at once. YolomishError on a value that cannot be.
     """
 
@@ -52,6 +56,7 @@ class Detector:
         device: str = "auto",
         engine: str = "auto",
         half: bool = False,
+        compile: bool = False,
     ) -> None:
         for key, value in (("conf", conf), ("iou", iou)):
             if not 0 <= value <= 1:
@@ -61,7 +66,16 @@ class Detector:
         if nms not in NMS_KINDS:
             raise unknown_name("NMS kind", nms, NMS_KINDS)
         chosen = choose_device(device)
-        network = weights if isinstance(weights, Network) else load_network(os.fspath(weights), cfg=cfg, model=model)
+        network: Network | Description
+        if not isinstance(weights, Network) and Path(weights).suffix in RUNNERS:
+            if compile:
+                raise YolomishError(f"{os.fspath(weights)} is compiled already: leave --compile out")
+            self.engine, network = open_exported(os.fspath(weights), engine=engine, device=chosen, half=half)
+            if not network.dynamic and image_size not in (0, network.image_size):
+                raise YolomishError(f"{os.fspath(weights)} was exported for {network.image_size} px alone, not {image_size}")
+        else:
+            network = weights if isinstance(weights, Network) else load_network(os.fspath(weights), cfg=cfg, model=model)
+            self.engine = build_engine(engine, network.model, device=chosen, half=half, compile=compile)
         self.image_size, self.resize = image_size or network.image_size, network.resize
         check_image_size(self.image_size)
         if names and len(names) != len(network.names):
@@ -69,7 +83,6 @@ class Detector:
         self.names = tuple(names) or network.names
         self.classes = choose_classes(classes, self.names)
         self.conf, self.iou, self.nms, self.max_det, self.agnostic = conf, iou, nms, max_det, agnostic
-        self.engine = build_engine(engine, network.model, device=chosen, half=half)
 
     def detect(self, image: ImageLike) -> Detections:
         """Detections of one image, on the CPU: boxes in its px, clipped to it, best first.

@@ -57,8 +57,8 @@ class _Graph:
         self.initializers: list[onnx.TensorProto] = []
         self.traced: dict[str, onnx.GraphProto] = {}
 
-    def node(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        output = output or f"{kind.lower()}_{len(self.nodes)}"
+    def node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
+        output = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), [output], name=f"node_{output}", **attributes))
         return output
 
