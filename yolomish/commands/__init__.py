@@ -14,6 +14,7 @@ from yolomish.commands.compare import compare
 from yolomish.commands.demo import demo
 from yolomish.commands.detect import detect
 from yolomish.commands.eval import eval_
+from yolomish.commands.export import export
 from yolomish.commands.info import info
 from yolomish.commands.landscape import landscape
 from yolomish.commands.train import train
@@ -48,6 +49,7 @@ app.command("detect")(detect)
 app.command("compare")(compare)
 app.command("demo")(demo)
 app.add_typer(weights_app, name="weights")
+app.command("export")(export)
 app.command("info")(info)
 app.command("acts")(acts)
 app.command("check")(check)

@@ -43,9 +43,9 @@ def generate(root: Path) -> None:
         images: list[dict] = []
         annotations: list[dict] = []
         for index in range(count):
-            picture, boxes, labels = _picture(np.random.default_rng((number, index)))
+            drawn, boxes, labels = picture(np.random.default_rng((number, index)))
             name = f"{split}-{index:04d}.jpg"
-            write_image(folder / name, picture)
+            write_image(folder / name, drawn)
             image_id = 1000 * (number + 1) + index
             images.append({"id": image_id, "file_name": name, "width": SIDE, "height": SIDE})
             for (x0, y0, x1, y1), label in zip(boxes, labels, strict=True):
@@ -72,7 +72,8 @@ def _outline(label: int, centre: np.ndarray, radius: float, angle: float) -> np.
     return centre + radius * radii[:, None] * np.stack((np.cos(turns), np.sin(turns)), 1)
 
 
-def _picture(rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
+def picture(rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray], list[int]]:
+    """A picture (192, 192, 3) uint8 RGB, its boxes (4,) xyxy in px and its labels."""
     low = rng.integers(60, 170, (6, 6, 3)).astype(np.uint8)
     picture = cv2.resize(low, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).astype(np.int16)
     picture = (picture + rng.normal(0, 10, picture.shape)).clip(0, 255).astype(np.uint8)

@@ -17,7 +17,7 @@ from yolomish.darknet.write_cfg import write_cfg
 from yolomish.errors import YolomishError
 from yolomish.models import build_model
 from yolomish.models.summary import summarise
-from yolomish.training.checkpoint import load_network, read_checkpoint, save_checkpoint
+from yolomish.training.checkpoint import Network, load_network, read_checkpoint, save_checkpoint
 from yolomish.weights.catalogue import published_as
 from yolomish.weights.digest import digest
 
@@ -66,13 +66,16 @@ def export_darknet(weights: str, folder: Path, *, stem: str = "") -> list[Path]:
     Darknet stretches images to the network's size: a checkpoint trained with letterbox loses a little there. ``stem``
     is the checkpoint's own if empty. Gives the files written.
     """
-    network = load_network(weights)
-    stem = stem or Path(weights).stem
+    return write_darknet(load_network(weights), folder, stem or Path(weights).stem, images_seen=_images_seen(weights))
+
+
+def write_darknet(network: Network, folder: Path, stem: str, *, image_size: int = 0, images_seen: int = 0) -> list[Path]:
+    """Write ``network`` as ``stem``.weights, .cfg and .names into ``folder``; ``image_size`` px (0: its own) is the cfg's."""
     files = [folder / f"{stem}{suffix}" for suffix in (".weights", ".cfg", ".names")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_cfg(files[1], network.model.config, network.image_size)  # first: it refuses what Darknet lacks
-        write_weights(files[0], network.model, _images_seen(weights))
+        write_cfg(files[1], network.model.config, image_size or network.image_size)  # first: it refuses what Darknet lacks
+        write_weights(files[0], network.model, images_seen)
         files[2].write_text("".join(f"{name}\n" for name in network.names), encoding="utf-8")
     except OSError as error:
         raise YolomishError(f"{folder} cannot be written: {error.strerror}") from None

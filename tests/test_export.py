@@ -1,0 +1,185 @@
+"""Exports hold torch's own numbers, say what they are, and are nothing at all where they would not."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from test_engines import calibrated
+from typer.testing import CliRunner
+
+from yolomish.commands import app
+from yolomish.config import TrainConfig
+from yolomish.data.images import read_image
+from yolomish.errors import YolomishError
+from yolomish.inference.detector import Detector
+from yolomish.inference.engines.exported import open_exported
+from yolomish.inference.export.onnx_graph import write_graph
+from yolomish.inference.export.verify import compare
+from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
+from yolomish.training.checkpoint import Network, save_checkpoint
+
+CPU = torch.device("cpu")
+NMS = ExportOptions(nms=True, conf=0.15)
+NEEDS = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def need(*packages: str) -> None:
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is optional, not installed here")
+
+
+def network() -> Network:
+    return Network(model=calibrated(), names=("ä", "b", "c"), resize="letterbox", image_size=128)
+
+
+def photo(shared_data: Path) -> np.ndarray:
+    return read_image(shared_data / "photos" / "dog.jpg")
+
+
+@pytest.mark.parametrize("format", [f for f in SUFFIXES if f != "darknet"])
+def test_a_file_detects_as_its_network_does_and_knows_classes_and_resize(tmp_path: Path, shared_data: Path, format: str) -> None:
+    need(*NEEDS.get(format, ()))
+    dynamic = format != "torch_export"  # symbolic shapes take torch.export half a minute
+    file = tmp_path / f"m{SUFFIXES[format][0]}"
+    options = ExportOptions(dynamic=dynamic)
+    done = export_network(network(), file, format, image=photo(shared_data), image_size=128, options=options)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in done.files)
+    assert done.agreement.logits is not None and 0 < done.agreement.logits < 1e-3
+    ours, theirs = Detector(file, conf=0.2), Detector(network(), engine="torch", conf=0.2)
+    assert (ours.names, ours.resize, ours.image_size) == (("ä", "b", "c"), "letterbox", 128)
+    assert ours.engine.heads == theirs.engine.heads
+    for size in (128, 96) if dynamic else (128,):
+        ours.image_size = theirs.image_size = size
+        a, b = (d.detect(photo(shared_data)) for d in (ours, theirs))
+        assert len(b) > 1 and a.labels.tolist() == b.labels.tolist()
+        torch.testing.assert_close(a.boxes, b.boxes, rtol=1e-3, atol=0.05)
+
+
+def test_mish_is_an_operator_from_opset_18_on_and_elementary_where_asked(tmp_path: Path) -> None:
+    need("onnx", "onnxruntime")
+    kinds = {}
+    for elementary in (False, True):
+        kinds[elementary] = [n.op_type for n in write_graph(calibrated(), elementary=elementary).graph.node]
+    mishes = kinds[False].count("Mish")
+    assert mishes > 20 and kinds[True].count("Mish") == 0 and kinds[True].count("Sigmoid") == mishes
+    with pytest.raises(YolomishError, match="--elementary"):
+        write_graph(calibrated(), opset=13)
+    file = tmp_path / "old.onnx"
+    export_network(
+        network(),
+        file,
+        "onnx",
+        image=np.zeros((40, 60, 3), np.uint8),
+        image_size=64,
+        options=ExportOptions(opset=13, elementary=True, dynamic=False),
+    )
+    with pytest.raises(YolomishError, match="64 px alone, not 96"):
+        Detector(file, image_size=96)
+
+
+def test_the_elementary_mish_is_exact_from_minus_to_plus_a_thousand() -> None:
+    need("onnx")
+    from onnx import TensorProto, helper
+    from onnx.reference import ReferenceEvaluator
+
+    from yolomish.inference.export.onnx_graph import _Graph
+
+    graph = _Graph(18, True)
+    result = graph.mish_of_negative("z")
+    value = helper.make_tensor_value_info
+    ends = [value("z", TensorProto.FLOAT, ["n"])], [value(result, TensorProto.FLOAT, ["n"])]
+    model = helper.make_model(helper.make_graph(graph.nodes, "mish", *ends, graph.initializers))
+    x = torch.cat((torch.linspace(-1000, 1000, 4001), torch.linspace(-20, 20, 4001)))
+    with np.errstate(over="ignore"):
+        (ours,) = ReferenceEvaluator(model).run(None, {"z": -x.numpy()})
+    truth = torch.nn.functional.mish(x.double())
+    torch.testing.assert_close(torch.from_numpy(ours).double(), truth, rtol=1e-6, atol=2e-6)
+
+
+def test_openvino_runs_mish_inside_the_convolutions(tmp_path: Path) -> None:
+    need("onnx", "openvino")
+    image = np.zeros((40, 60, 3), np.uint8)
+    export_network(network(), tmp_path / "m.xml", "openvino", image=image, image_size=64, options=ExportOptions())
+    engine, _ = open_exported(tmp_path / "m.xml", device=CPU)
+    engine(torch.rand(1, 3, 64, 64))
+    (compiled,) = engine.compiled.values()  # type: ignore[attr-defined]
+    kinds = [op.get_rt_info()["layerType"].astype(str) for op in compiled.get_runtime_model().get_ops()]
+    assert "Mish" not in kinds and kinds.count("Eltwise") == 0 and kinds.count("Convolution") > 50
+
+
+def test_nms_inside_gives_the_boxes_of_ours(tmp_path: Path, shared_data: Path) -> None:
+    need("onnx", "onnxruntime")
+    done = export_network(
+        network(),
+        tmp_path / "n.onnx",
+        "onnx",
+        image=photo(shared_data),
+        image_size=128,
+        options=ExportOptions(nms=True, conf=0.15),
+    )
+    assert done.agreement.scores < 1e-3
+    import onnxruntime
+
+    (rows,) = onnxruntime.InferenceSession(str(tmp_path / "n.onnx")).run(None, {"images": np.full((2, 3, 96, 64), 0.4, "f4")})
+    assert rows.shape[1] == 7 and len(rows) > 5 and set(rows[:, 0]) == {0, 1}
+    with pytest.raises(YolomishError, match="export without it"):
+        open_exported(tmp_path / "n.onnx", engine="onnxruntime", device=CPU)
+
+
+def test_opencv_reads_the_darknet_export(tmp_path: Path, shared_data: Path) -> None:
+    done = export_network(
+        network(), tmp_path / "d.cfg", "darknet", image=photo(shared_data), image_size=96, options=ExportOptions()
+    )
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".cfg", ".names", ".weights"]
+    if hasattr(cv2.dnn, "readNetFromDarknet"):
+        assert done.agreement.by.startswith("OpenCV 4")
+        assert 0 < done.agreement.scores < 1e-3
+
+
+@pytest.mark.parametrize("format", ["onnx", "darknet", "torchscript"])
+def test_what_differs_is_refused_and_leaves_nothing(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    need(*NEEDS.get(format, ()))
+    from yolomish.inference.export import write
+
+    right = write.WRITERS[format]
+
+    def wrong(network: Network, *rest: object) -> None:
+        other = calibrated(seed=1)
+        right(Network(model=other, names=network.names, resize=network.resize, image_size=128), *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(write.WRITERS, format, wrong)
+    file = tmp_path / f"m{SUFFIXES[format][0]}"
+    file.write_text("older")
+    with pytest.raises(YolomishError, match=r"differs (from the torch network )?by"):
+        image = np.full((40, 60, 3), 90, np.uint8)
+        export_network(network(), file, format, image=image, image_size=64, options=ExportOptions())
+    assert [p.name for p in tmp_path.iterdir()] == [file.name] and file.read_text() == "older"
+    with pytest.raises(YolomishError, match="not finite"):
+        compare(calibrated(), lambda x: [m * float("nan") for m in calibrated()(x)], [torch.rand(1, 3, 64, 64)], "this")
+
+
+def test_the_command_verifies_says_the_difference_and_detect_takes_the_file(tmp_path: Path) -> None:
+    need("onnx", "onnxruntime")
+    config = TrainConfig(image_size=64, resize="letterbox", model=calibrated().config)
+    save_checkpoint(tmp_path / "w.pt", config=config, model=calibrated(), names=("a", "b", "c"))
+    command = ["export", "--weights", str(tmp_path / "w.pt")]
+    done = CliRunner().invoke(app, [*command, "--elementary"])
+    assert done.exit_code == 0, done.output
+    assert "largest difference to torch" in done.output and (tmp_path / "w.onnx").is_file()
+    cv2.imwrite(str(tmp_path / "p.png"), np.random.default_rng(0).integers(0, 255, (50, 80, 3), dtype=np.uint8))
+    detect = ["detect", str(tmp_path / "p.png"), "--weights", str(tmp_path / "w.onnx"), "--engine", "onnxruntime"]
+    found = CliRunner().invoke(app, [*detect, "--no-save", "--json", "--conf", "0.2"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout.splitlines()[0])
+    with pytest.raises(YolomishError, match="did you mean 'onnx'"):
+        CliRunner().invoke(app, [*command, "--format", "onx"], catch_exceptions=False)
+    with pytest.raises(YolomishError, match="must end in"):
+        CliRunner().invoke(app, [*command, "--output", str(tmp_path / "w.engine")], catch_exceptions=False)
