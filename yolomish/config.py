@@ -315,17 +315,29 @@ def check_train(config: TrainConfig) -> None:
 def load_recipe(name: str, model: ModelConfig) -> TrainConfig:
     """A training recipe for ``model`` by shipped name (``darknet``, ``scaled``) or path to a YAML of ``TrainConfig`` keys.
 
-    Its ``model`` may hold what the recipe needs of the network, such as ``box_form``; the rest stays as it is.
+    Its ``model`` may hold what the recipe needs of the network, such as ``box_form``; the rest stays as it is. Its
+    ``base`` may name a shipped recipe from which it differs in what it states.
     """
+    values = _recipe_values(name)
+    base = values.pop("base", None)
+    if base is not None:
+        if base not in shipped("recipes"):
+            raise unknown_name("recipe", str(base), shipped("recipes"))
+        below = _recipe_values(base)
+        values = below | values | {"model": (below.get("model") or {}) | (values.get("model") or {})}
+    changes = values.pop("model", None) or {}
+    changed = from_dict(ModelConfig, to_dict(model) | changes, f"{name}.model")
+    return dataclasses.replace(from_dict(TrainConfig, values, name), model=changed)
+
+
+def _recipe_values(name: str) -> dict[str, Any]:
     known = shipped("recipes")
     if name not in known and Path(name).suffix not in (".yaml", ".yml"):
         raise unknown_name("recipe", name, known)
     values = load_yaml(known.get(name, Path(name)))
-    changes = values.pop("model", None) or {}
-    if not isinstance(changes, dict):
-        raise YolomishError(f"{name}.model must be a mapping, not {changes!r}")
-    changed = from_dict(ModelConfig, to_dict(model) | changes, f"{name}.model")
-    return dataclasses.replace(from_dict(TrainConfig, values, name), model=changed)
+    if not isinstance(values.get("model") or {}, dict):
+        raise YolomishError(f"{name}.model must be a mapping, not {values['model']!r}")
+    return values
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""The reproduction recipes differ from their bases in what they state, and the page's commands and numbers hold."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+
+from yolomish.commands import app
+from yolomish.config import check_train, config_difference, load_model_config, load_recipe
+from yolomish.data.loader import step_size, steps_per_epoch
+from yolomish.errors import YolomishError
+from yolomish.models.summary import summarise
+
+PAGE = (Path(__file__).parents[1] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+COCO_IMAGES = 118_287
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "changed"), [("paper-yolov4-512", "darknet", {"epochs"}), ("paper-scaled-640", "scaled", set())]
+)
+def test_paper_recipes_differ_from_their_base_in_what_they_state(name: str, base: str, changed: set[str]) -> None:
+    model = load_model_config("yolov4")
+    recipe = load_recipe(name, model)
+    check_train(recipe)
+    assert set(config_difference(recipe, load_recipe(base, model))) == changed
+
+
+def test_a_base_must_be_shipped_and_its_model_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: scaled\nepochs: 7\nmodel:\n  bn_momentum: 0.5\n")
+    recipe = load_recipe(str(file), load_model_config("yolov4"))
+    assert (recipe.epochs, recipe.model.bn_momentum, recipe.model.box_form, recipe.loss) == (7, 0.5, "squared", "scaled")
+    file.write_text("base: scald\n")
+    with pytest.raises(YolomishError, match="did you mean 'scaled'"):
+        load_recipe(str(file), load_model_config("yolov4"))
+
+
+def test_the_pages_commands_exist_with_their_options() -> None:
+    group = typer.main.get_command(app)
+    lines = re.findall(r"^yolomish (\w+) (.*)$", PAGE, re.MULTILINE)
+    assert len(lines) >= 7
+    for command, rest in lines:
+        known = {option for parameter in group.commands[command].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, (command, rest)
+
+
+def test_the_pages_arithmetic_follows_from_the_recipes() -> None:
+    model = load_model_config("yolov4")
+    hours = {}
+    for name, size in (("paper-yolov4-512", 512), ("paper-scaled-640", 640)):
+        recipe = load_recipe(name, model)
+        steps = steps_per_epoch(COCO_IMAGES, recipe) * recipe.epochs
+        assert f"{steps:,}" in PAGE and recipe.image_size == size
+        sizes = [step_size(step, steps, recipe) for step in range(0, steps, 10)]
+        factor = float(np.mean(np.square(sizes)) / size**2)
+        hours[name] = steps * recipe.batch * 3 * summarise(model, size).bflops * 1e9 * factor / 1e12 / 3600
+    for rate in (15, 30, 60, 120):
+        first, second = (round(h / rate) for h in hours.values())
+        assert f"| {rate} | {first} | {second} |" in PAGE
