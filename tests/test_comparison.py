@@ -2,20 +2,34 @@
 
 import dataclasses
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from reference.detections import simulate_results, simulate_truth
 
-from yolomish.comparison import build_arms, build_report, config_difference, require_controlled, write_report
-from yolomish.comparison.report import ArmNames, EpochPoint, Report, RunResult
-from yolomish.config import DataConfig, ModelConfig, TrainConfig
+from yolomish.comparison import build_arms, build_report, require_controlled, write_report
+from yolomish.comparison.arms import difference_table
+from yolomish.comparison.evidence import weigh
+from yolomish.comparison.findings import ArmNames, Report
+from yolomish.comparison.gallery import disagreements
+from yolomish.comparison.runs import EpochPoint, RunResult, read_run
+from yolomish.config import DataConfig, ModelConfig, TrainConfig, config_difference, save_yaml, to_dict
+from yolomish.data.datasets import DetectionData, Record
 from yolomish.errors import YolomishError
+from yolomish.evaluation.resample import METRICS
 from yolomish.evaluation.stats import A_BETTER, B_BETTER, NO_DIFFERENCE, ONE_SEED, paired_difference
 
 BASE = TrainConfig(model=ModelConfig(name="tiny", width=0.125, depth=0.1), image_size=64, epochs=1, batch=4, workers=0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # networks this small lose more in waiting for a second thread than they win
 
 
 @pytest.mark.parametrize(
@@ -54,13 +68,6 @@ def test_bad_requests_are_refused(acts: list[str], scope: str, words: str) -> No
         build_arms(BASE, acts, scope=scope)
 
 
-def test_paired_interval_of_a_hand_case() -> None:
-    d = paired_difference("AP", "a", "b", [0.3, 0.5, 0.7], [0.2, 0.3, 0.4])  # 0.1, 0.2, 0.3: sd 0.1
-    half = 4.302653 * 0.1 / 3**0.5
-    assert d.mean == pytest.approx(0.2)
-    assert (d.low, d.high) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-6)
-
-
 @pytest.mark.parametrize(
     ("a", "b", "verdict"),
     [
@@ -81,9 +88,9 @@ def _run(arm: str, seed: int, ap: float, kernels: str = "") -> RunResult:
     return RunResult(
         arm=arm,
         seed=seed,
-        ap=ap,
-        ap50=ap + 0.2,
-        ap75=ap - 0.05,
+        metrics={"AP": ap, "AP50": ap + 0.2, "AP75": ap - 0.05, "APs": None, "APm": ap, "APl": ap},
+        best_ap=ap + 0.01,
+        best_epoch=3,
         step_ms=123.4 if arm == "mish" else 100.0,
         peak_memory_bytes=512 * 2**20,
         initial_kernels=kernels or f"kernels{seed}",
@@ -93,7 +100,7 @@ def _run(arm: str, seed: int, ap: float, kernels: str = "") -> RunResult:
     )
 
 
-def _report(values: dict[str, list[float]], difference: dict | None = None, kernels: str = "") -> Report:
+def _report(values: dict[str, list[float]], difference: dict | None = None, kernels: str = "", **more) -> Report:
     runs = [_run(arm, s, ap) for arm, aps in values.items() for s, ap in enumerate(aps)]
     if kernels:
         runs[-1] = dataclasses.replace(runs[-1], initial_kernels=kernels)
@@ -105,6 +112,7 @@ def _report(values: dict[str, list[float]], difference: dict | None = None, kern
         config_difference={"model.activation": tuple(values)} if difference is None else difference,
         environment={"torch": "9.9", "CPU": "<Some & CPU>"},
         command="yolomish compare --acts mish,relu",
+        **more,
     )
 
 
@@ -121,7 +129,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list) -> None:
         if tag not in self.VOID:
             self.open.append(tag)
-        self.links += [v for k, v in attrs if k in ("src", "href") and not v.startswith("data:image/png;base64,")]
+        self.links += [v for k, v in attrs if k in ("src", "href") and not re.match("data:image/(png|jpeg);base64,", v)]
         self.images += tag == "img"
 
     def handle_endtag(self, tag: str) -> None:
@@ -138,20 +146,20 @@ def test_the_three_reports_hold_the_same_numbers(tmp_path: Path) -> None:
     source = page.read_text()
     parser.feed(source)
     parser.close()
-    assert not parser.open and not parser.links and parser.images == 3
+    assert not parser.open and not parser.links and parser.images == 4
     assert "http" not in source and "url(" not in source and "<script" not in source
     shown = " ".join(parser.text)
     markdown = (tmp_path / "report.md").read_text()
     low, high = report.differences[0].low, report.differences[0].high
     for text in (shown, markdown):
-        for part in ("0.6100 ± 0.0100", "+0.1000", "+0.0990", "123.4 ms", "1.00x", "0.81x", "512 MiB", "<Some & CPU>"):
+        for part in ("0.6100 ± 0.0100", "+0.1000", "+0.0990", "123.4 ms", "1.00x", "0.81x", "512 MiB", "<Some & CPU>", "0.6200"):
             assert part in text, part
         assert f"[{low:+.4f}, {high:+.4f}]" in text
         assert report.headline in text and "What this does not show" in text and report.command in text
         assert "model.activation" in text and all(limit in text for limit in report.limits)
     assert report.verdict == A_BETTER and "A better (mish)" in report.headline
     data = json.loads((tmp_path / "report.json").read_text())
-    assert data["verdict"] == A_BETTER and data["runs"][0]["ap"] == 0.60 and data["differences"][0]["low"] == low
+    assert data["verdict"] == A_BETTER and data["runs"][0]["metrics"]["AP"] == 0.60 and data["differences"][0]["low"] == low
 
 
 def test_one_seed_is_inconclusive_however_far_apart(tmp_path: Path) -> None:
@@ -175,10 +183,11 @@ def test_an_uncontrolled_report_says_so_first(difference: dict, kernels: str, wo
     assert not report.controlled and report.headline.startswith("NOT CONTROLLED") and word in report.headline
 
 
-def test_more_arms_widen_the_interval() -> None:
+def test_more_arms_are_corrected() -> None:
     one = _report({"mish": [0.5, 0.6, 0.61], "relu": [0.4, 0.3, 0.5]}).differences[0]
     two = _report({"mish": [0.5, 0.6, 0.61], "relu": [0.4, 0.3, 0.5], "silu": [0.4, 0.3, 0.5]}).differences[0]
     assert two.confidence == pytest.approx(0.975) and two.low < one.low and two.high > one.high
+    assert two.p_adjusted == pytest.approx(2 * one.p_adjusted)
 
 
 def test_a_report_refuses_missing_runs() -> None:
@@ -202,7 +211,7 @@ def _yolo_data(root: Path) -> DataConfig:
 
 
 def test_arms_of_one_seed_start_from_the_same_kernels() -> None:
-    from yolomish.comparison.run import initial_kernels
+    from yolomish.comparison.environment import initial_kernels
 
     arms = build_arms(BASE, ["mish", "leaky_relu", "prelu"], scope="all")
     assert len({initial_kernels(arm.seeded(1)) for arm in arms}) == 1
@@ -216,14 +225,74 @@ def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(t
     lines: list[str] = []
     report = run_comparison(base, ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
     a, b = report.runs
-    assert a.epochs == b.epochs and a.epochs[0].loss > 0 and (a.ap, a.ap50, a.ap75) == (b.ap, b.ap50, b.ap75)
+    assert a.epochs == b.epochs and a.epochs[0].loss > 0 and a.metrics == b.metrics
+    assert a.metrics["AP"] == pytest.approx(a.epochs[-1].ap, abs=1e-6)  # detected anew: what fit measured
     assert not report.config_difference and (tmp_path / "out" / a.best).is_file()
     assert sum("training mish" in line for line in lines) == 2
+    saved = json.loads((tmp_path / "out" / "mish-seed0" / "predictions-last.json").read_text())
+    assert not saved or saved[0].keys() == {"image_id", "category_id", "bbox", "score"}
     lines.clear()
     again = run_comparison(base, ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
-    assert again == report and not any("] training" in line for line in lines)
+    assert again.runs == report.runs and again.differences == report.differences and again.layers == report.layers
+    assert not any("] training" in line for line in lines)
     with pytest.raises(YolomishError, match="other settings"):
         run_comparison(dataclasses.replace(base, peak_lr=0.02), ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
+
+
+def test_arms_train_at_once_on_several_devices_and_a_failure_is_told(tmp_path: Path) -> None:
+    from yolomish.comparison.run import run_comparison
+    from yolomish.comparison.worker import IDENTITY, Job, train_all
+    from yolomish.training.fit import fit
+
+    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"))
+    lines: list[str] = []
+    both = run_comparison(base, ["mish", "relu"], 1, tmp_path / "two", devices=("cpu", "cpu"), log=lines.append)
+    assert sum("on cpu ->" in line for line in lines) == 2 and "at once" in both.environment["trained on"]
+    fit(dataclasses.replace(read_run(tmp_path / "two" / "mish-seed0").config, device="cpu"), tmp_path / "alone", log=lines.append)
+    assert read_run(tmp_path / "alone").epochs == both.runs[0].epochs
+    assert json.loads((tmp_path / "two" / "mish-seed0" / IDENTITY).read_text())["config"]["model"]["activation"] == "mish"
+    broken = dataclasses.replace(base, data=DataConfig(format="coco", root=str(tmp_path / "none")))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / IDENTITY).write_text(json.dumps({"config": to_dict(broken)}))
+    with pytest.raises(YolomishError, match=r"broken run on cpu stopped with code 2: yolomish: .*none"):
+        train_all([Job(name="broken run", folder=tmp_path / "broken")], ("cpu", "cpu"), lines.append)
+
+
+def test_a_learning_rate_grid_gives_each_arm_its_best_in_an_equal_budget(tmp_path: Path) -> None:
+    from yolomish.comparison.run import run_comparison
+
+    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"), device="cpu")
+    lines: list[str] = []
+    report = run_comparison(base, ["mish", "relu"], 1, tmp_path / "out", lr_grid=(0.01, 0.02), log=lines.append)
+    tuned = report.tuned
+    assert tuned is not None and list(tuned.trials) == ["mish", "relu"]
+    assert all(list(trials) == ["0.01", "0.02"] for trials in tuned.trials.values())
+    for arm, trials in tuned.trials.items():
+        assert f"{tuned.rates[arm]:g}" == max(trials, key=trials.__getitem__)
+    assert "lr 0.02" in (tmp_path / "out" / "report.md").read_text()
+    assert (tmp_path / "out" / "lr-grid" / "mish-lr0.02-seed1" / "last.pt").is_file()
+
+
+def test_an_aa_comparison_has_seeds_of_its_own() -> None:
+    a, b = build_arms(BASE, ["mish", "mish"], seed_step=3)
+    assert [a.seeded(s).seed for s in (0, 1, 2)] == [0, 1, 2] and [b.seeded(s).seed for s in (0, 1, 2)] == [3, 4, 5]
+
+
+def test_weights_are_one_file_or_one_for_every_activation(tmp_path: Path) -> None:
+    from yolomish.commands.compare import split_weights
+    from yolomish.comparison.environment import initial_kernels
+
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / name).write_text(name)
+    a, b = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
+    assert split_weights(a, ["mish", "relu"]) == {"mish": a, "relu": a}
+    assert split_weights(f"mish={a},relu={b}", ["mish", "relu"]) == {"mish": a, "relu": b}
+    with pytest.raises(YolomishError, match="no file for relu"):
+        split_weights(f"mish={a}", ["mish", "relu"])
+    with pytest.raises(YolomishError, match="no such weights file"):
+        split_weights("none.pt", ["mish", "relu"])
+    arms = build_arms(BASE, ["mish", "relu"], weights={"mish": a, "relu": b})
+    assert initial_kernels(arms[0].seeded(0), a) != initial_kernels(arms[1].seeded(0), b)
 
 
 def test_unknown_activation_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -234,8 +303,199 @@ def test_unknown_activation_is_refused_before_any_work(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_any_training_setting_can_be_given_to_all_arms() -> None:
+    from yolomish.commands.compare import with_values
+
+    config = with_values(BASE, ["mosaic=0", "freeze=[backbone]", "weight_decay=1e-3"])
+    assert (config.mosaic, config.freeze, config.weight_decay) == (0.0, ("backbone",), 1e-3)
+    with pytest.raises(YolomishError, match="did you mean 'mosaic'"):
+        with_values(BASE, ["mosiac=0"])
+    with pytest.raises(YolomishError, match="KEY=VALUE"):
+        with_values(BASE, ["mosaic"])
+
+
 def test_demo_configuration_is_valid() -> None:
     from yolomish.commands.demo import demo_config
     from yolomish.config import check_train
 
     check_train(demo_config())
+
+
+def _data(images: int, root: Path | None = None) -> DetectionData:
+    truth = simulate_truth(images, 4)
+    label_of = {c["id"]: i for i, c in enumerate(truth.dataset["categories"])}
+    records = []
+    for image in truth.dataset["images"]:
+        path = (root or Path()) / image["file_name"]
+        if root:
+            cv2.imwrite(str(path), np.full((480, 640, 3), 120, np.uint8))
+        wanted = [a for a in truth.imgToAnns[image["id"]] if not a["iscrowd"]]
+        boxes = np.array([a["bbox"] for a in wanted], np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([label_of[a["category_id"]] for a in wanted], np.int64)
+        records.append(
+            Record(
+                path=path, image_id=image["id"], boxes=boxes, labels=labels, crowd=np.zeros(len(labels), bool), size_hw=(480, 640)
+            )
+        )
+    names = tuple(c["name"] for c in truth.dataset["categories"])
+    return DetectionData(records, names, tuple(label_of), Path("simulated.json"), truth)
+
+
+def _simulated(found: dict[str, float], seeds: int, images: int = 60) -> Report:
+    data = _data(images)
+    truth = data.coco()
+    results = {
+        (arm, seed): simulate_results(truth, found=share, seed=1000 * i + seed)
+        for i, (arm, share) in enumerate(found.items())
+        for seed in range(seeds)
+    }
+    evidence = weigh(results, data, resamples=200)
+    runs = []
+    for (arm, seed), row in evidence.values.items():
+        metrics = {m: float(v) for m, v in zip(METRICS, row, strict=False)}
+        classes = {c: None if np.isnan(v) else float(v) for c, v in zip(evidence.classes, row[6:], strict=True)}
+        runs.append(RunResult(arm=arm, seed=seed, metrics=metrics, per_class=classes, initial_kernels=str(seed)))
+    return build_report(
+        arms=tuple(ArmNames(label=arm, activation=arm, neck_activation="relu") for arm in found),
+        runs=tuple(runs),
+        scope="backbone",
+        config={},
+        config_difference={},
+        environment={},
+        command="",
+        evidence=evidence,
+    )
+
+
+def test_a_planted_difference_is_reported_and_a_planted_null_is_not(tmp_path: Path) -> None:
+    better = _simulated({"mish": 0.9, "relu": 0.5, "silu": 0.9}, 3)
+    verdicts = {d.b: d.verdict for d in better.differences if d.metric == "AP"}
+    assert verdicts == {"relu": A_BETTER, "silu": NO_DIFFERENCE} and better.verdict == A_BETTER
+    assert re.search(r"With 3 seeds and 60 images differences under ±0\.\d+ are noise", better.headline)
+    worse = _simulated({"mish": 0.5, "relu": 0.9}, 3)
+    assert worse.verdict == B_BETTER and worse.arms[0].levels["AP"].low < worse.arms[0].levels["AP"].mean
+    null = _simulated({"mish": 0.75, "relu": 0.75}, 3)
+    assert null.verdict == NO_DIFFERENCE and null.controlled and null.images == 60
+    common = [d for d in null.class_differences if d.metric == "class0"]
+    assert len(common) == 1 and common[0].low < 0 < common[0].high
+    page = write_report(null, tmp_path).read_text()
+    assert "AP by class" in page and "60 images" in page and "class0" in (tmp_path / "report.md").read_text()
+
+
+def test_one_seed_says_what_the_images_alone_say() -> None:
+    report = _simulated({"mish": 0.9, "relu": 0.5}, 1)
+    d = report.differences[0]
+    assert report.verdict == ONE_SEED and d.low > 0 and d.above_zero == 1.0
+    assert "these two trained models over images" in report.headline
+
+
+def test_the_latex_tables_hold_the_numbers_and_are_escaped(tmp_path: Path) -> None:
+    report = _report({"leaky_relu": [0.60, 0.61, 0.62], "relu": [0.50, 0.51, 0.521]})
+    write_report(report, tmp_path)
+    text = (tmp_path / "report.tex").read_text()
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2 and "0.6100 $\\pm$ 0.0100" in text
+    assert not re.search(r"(?<!\\)[_%&#](?![^\n]*\\\\)", text.split("\n", 1)[1].replace(" & ", " "))
+
+
+def test_images_of_disagreement_are_shown_in_both_directions(tmp_path: Path) -> None:
+    data = _data(6, tmp_path)
+    perfect = [
+        {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "score": 0.9}
+        for a in data.coco().dataset["annotations"]
+        if not a["iscrowd"]
+    ]
+    ids = [i for i in data.image_ids if any(r["image_id"] == i for r in perfect)]
+    a = [r for r in perfect if r["image_id"] != ids[0]]
+    b = [r for r in perfect if r["image_id"] != ids[1]]
+    found = disagreements({"a": a, "b": b}, data)
+    names = [data.path(data.image_ids.index(i)).name for i in (ids[1], ids[0])]
+    assert [f.name for f in found] == names
+    right, wrong, missed = found[0].counts[0]
+    assert right == sum(r["image_id"] == ids[1] for r in perfect) and (wrong, missed) == (0, 0)
+    assert found[0].counts[1] == (0, 0, right) and cv2.imdecode(np.frombuffer(found[0].truth, np.uint8), 1).shape[1] == 360
+    assert disagreements({"a": perfect, "b": perfect}, data) == ()
+
+
+def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None:
+    from yolomish.comparison.layers import layer_statistics
+    from yolomish.models import build_model
+    from yolomish.training.checkpoint import save_checkpoint
+
+    rows = {}
+    for act in ("relu", "leaky_relu"):
+        model_config = dataclasses.replace(BASE.model, activation=act, num_classes=1)
+        config = dataclasses.replace(BASE, model=model_config, data=_yolo_data(tmp_path / act))
+        model = build_model(model_config)
+        stem = model.backbone.stem
+        with torch.no_grad():
+            stem.bn.weight.zero_()
+            stem.bn.bias.fill_(1.0)
+            stem.bn.bias[:2] = -1.0  # two channels of 8 under zero for every input
+        save_checkpoint(tmp_path / f"{act}.pt", config=config, model=model, names=("square",))
+        rows[act] = layer_statistics(act, tmp_path / f"{act}.pt")
+    relu, leaky = rows["relu"][0], rows["leaky_relu"][0]
+    assert relu.layer == "backbone.stem" and relu.dead == relu.saturated == 0.25 and relu.mean == pytest.approx(0.75)
+    assert leaky.dead == leaky.saturated == 0 and leaky.mean == pytest.approx(0.725)
+    assert all(row.gradient >= 0 for row in rows["relu"]) and any(row.gradient > 0 for row in rows["relu"])
+
+
+def _fake_run(folder: Path, config: TrainConfig, epochs: int) -> Path:
+    folder.mkdir(parents=True)
+    save_yaml(config, folder / "config.yaml")
+    (folder / "last.pt").write_bytes(b"")
+    head = "epoch,train/box_loss,train/objectness_loss,train/class_loss,lr,metrics/AP,metrics/AP50,metrics/AP75\n"
+    (folder / "results.csv").write_text(head + "".join(f"{e + 1},1,2,nan,0.1,{e / 10},,\n" for e in range(epochs)))
+    return folder
+
+
+def test_a_run_folder_is_read_and_an_unfinished_one_refused(tmp_path: Path) -> None:
+    config = dataclasses.replace(BASE, epochs=3)
+    run = read_run(_fake_run(tmp_path / "a", config, 3))
+    assert run.config == config and run.epochs[-1].ap == 0.2 and run.epochs[0].loss is None and run.step_ms is None
+    assert run.best_point().epoch == 3
+    with pytest.raises(YolomishError, match="2 of 3 epochs"):
+        read_run(_fake_run(tmp_path / "b", config, 2))
+    text = (tmp_path / "a" / "config.yaml").read_text()
+    (tmp_path / "a" / "config.yaml").write_text(text.replace("cache: 'off'\n", "").replace("mixup: 0.0\n", ""))
+    assert read_run(tmp_path / "a").config == config  # written before these settings existed
+
+
+def test_finished_runs_become_arms_by_what_they_hold(tmp_path: Path) -> None:
+    from yolomish.comparison.finished import group, read_given
+
+    a, b = build_arms(BASE, ["mish", "relu"])
+    for arm in (a, b):
+        for seed in (0, 1):
+            _fake_run(tmp_path / "runs" / f"{arm.slug}{seed}", dataclasses.replace(arm.seeded(seed), workers=seed), 1)
+    arms = group(read_given([str(tmp_path / "runs")]))
+    assert {k: [i.run.config.seed for i in v] for k, v in arms.items()} == {"mish": [0, 1], "relu": [0, 1]}
+    other = dataclasses.replace(b.seeded(0), peak_lr=0.5)
+    _fake_run(tmp_path / "other", other, 1)
+    arms = group(read_given([str(tmp_path / "runs"), str(tmp_path / "other")]))
+    assert len(arms) == 3 and "peak_lr" in difference_table([v[0].run.config for v in arms.values()])
+    for wrong, words in (([str(tmp_path / "no")], "neither a run folder"), ([str(tmp_path / "other")], "nothing to compare")):
+        with pytest.raises(YolomishError, match=words):
+            read_given(wrong)
+
+
+def test_bare_result_files_are_compared(tmp_path: Path) -> None:
+    from yolomish.comparison.finished import compare_finished
+
+    config = _yolo_data(tmp_path / "data")
+    box = [4.0, 4.0, 30.0, 30.0]
+    for name, shift in (("a", 0), ("b", 200)):
+        rows = [{"image_id": i, "category_id": 1, "bbox": [box[0] + shift, *box[1:]], "score": 0.9} for i in (1, 2, 3, 4)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    files = [f"one={tmp_path / 'a.json'}", f"two={tmp_path / 'b.json'}"]
+    report = compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)
+    assert report.verdict == ONE_SEED and report.arms[0].label == "one" and report.arms[1].mean["AP"] == 0
+    assert any("bare detections" in line for line in report.declared) and (tmp_path / "out" / "report.html").is_file()
+    with pytest.raises(YolomishError, match="--data"):
+        compare_finished(files, tmp_path / "out", log=lambda _: None)
+    (tmp_path / "a.json").write_text(json.dumps([{"image_id": 1}]))
+    with pytest.raises(YolomishError, match="entry 0 is no COCO result"):
+        compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)
+    (tmp_path / "a.json").write_text(json.dumps([{"image_id": 1, "category_id": 77, "bbox": box, "score": 1}]))
+    with pytest.raises(YolomishError, match="none of its category ids"):
+        compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)

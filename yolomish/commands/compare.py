@@ -1,21 +1,28 @@
-"""``yolomish compare``: the same training with different activations, and a report of what it made."""
+"""``yolomish compare``: the same training with different activations, or runs that are done, and a report of the difference."""
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
+from yolomish.errors import YolomishError
+
+if TYPE_CHECKING:
+    from yolomish.config import TrainConfig
+
+TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid", *SETTINGS} - {"device"}
 
 
 def split_acts(acts: str) -> list[str]:
     """Names separated by commas; YolomishError for fewer than two or one that cannot be built."""
     from yolomish.activations import build_activation
-    from yolomish.errors import YolomishError
 
     names = [name.strip() for name in acts.split(",") if name.strip()]
     if len(names) < 2:
@@ -25,11 +32,65 @@ def split_acts(acts: str) -> list[str]:
     return names
 
 
+def split_weights(weights: str, acts: list[str]) -> dict[str, str]:
+    """``FILE`` for all activations, or ``NAME=FILE,NAME=FILE``; YolomishError where a file or an activation is missing."""
+    parts = [part.strip() for part in weights.split(",") if part.strip()]
+    if len(parts) == 1 and "=" not in parts[0]:
+        found = dict.fromkeys(acts, parts[0])
+    else:
+        found = {name: path for name, _, path in (part.partition("=") for part in parts)}
+        if missing := [act for act in dict.fromkeys(acts) if not found.get(act)]:
+            raise YolomishError(f"--weights names no file for {', '.join(missing)}: NAME=FILE for each, or one FILE for all")
+    for path in found.values():
+        if not Path(path).is_file():
+            raise YolomishError(f"no such weights file: {path}")
+    return found
+
+
+def split_rates(rates: str) -> list[float]:
+    """Learning rates separated by commas; YolomishError for one that is none."""
+    try:
+        found = [float(rate) for rate in rates.split(",") if rate.strip()]
+    except ValueError:
+        raise YolomishError(f"--lr-grid must be numbers separated by commas, not {rates!r}: 0.005,0.01,0.02") from None
+    if any(not rate > 0 for rate in found):
+        raise YolomishError(f"--lr-grid must hold positive rates, not {rates!r}")
+    return sorted(set(found))
+
+
+def with_values(config: TrainConfig, texts: Iterable[str]) -> TrainConfig:
+    """``config`` with ``KEY=VALUE`` settings, values read as YAML; YolomishError for an unknown key or a wrong type."""
+    import yaml
+
+    from yolomish.config import from_dict, to_dict
+
+    values = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or key in ("model", "data"):
+            raise YolomishError(f"--set needs KEY=VALUE of a training setting, not {text!r}: --set mosaic=0")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise YolomishError(f"--set {text!r}: the value cannot be read") from None
+    return from_dict(type(config), to_dict(config) | values, "--set")
+
+
 def compare(
     ctx: typer.Context,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN...]",
+            help="Finished run folders, or COCO result files with --data; [NAME=]PATH. Left out: train the --acts.",
+        ),
+    ] = None,
     acts: Annotated[
-        str, typer.Option("--acts", help="Two or more activations, separated by commas; a repeated one makes an A/A test.")
+        str, typer.Option("--acts", help="Two or more activations, separated by commas; the first is held against the others.")
     ] = "mish,leaky_relu",
+    aa: Annotated[
+        bool, typer.Option("--aa", help="Train the first activation twice at different seeds: must show no difference.")
+    ] = False,
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each activation, with different seeds.")] = 2,
     scope: Annotated[
         str, typer.Option("--scope", help="Where the activation changes: backbone, neck (with heads) or all.")
@@ -37,37 +98,101 @@ def compare(
     data: Annotated[str, typer.Option("--data", help="Built-in data set (shapes) or a data YAML.")] = "shapes",
     model: Annotated[str, typer.Option("--model", help="Shipped model (yolov4, yolov4-s, yolov4-n) or a YAML.")] = "yolov4-n",
     recipe: Annotated[str, typer.Option("--recipe", help="Training recipe: small, darknet, scaled or a YAML.")] = "small",
+    weights: Annotated[
+        str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE an activation, by commas; empty: none.")
+    ] = "",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Images a step" + RECIPE)] = None,
     imgsz: Annotated[int | None, typer.Option("--imgsz", help="Network size in px, a multiple of 32" + RECIPE)] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate" + RECIPE)] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of all arms" + RECIPE)] = None,
+    lr_grid: Annotated[
+        str, typer.Option("--lr-grid", help="Peak rates, by commas, to try for each arm: a second comparison at its best.")
+    ] = "",
     burn_in: Annotated[int | None, typer.Option("--burn-in", help="Steps of warm-up to the peak rate" + RECIPE)] = None,
     eval_every: Annotated[int | None, typer.Option("--eval-every", help="Epochs between evaluations" + RECIPE)] = None,
     amp: Annotated[str | None, typer.Option("--amp", help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The first seed; the others count up from it" + RECIPE)] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes that load images; 0: none" + RECIPE)] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other training setting of all arms, such as mosaic=0; repeatable."),
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N" + RECIPE)] = None,
+    devices: Annotated[
+        str, typer.Option("--devices", help="Several devices, such as cuda:0,cuda:1: arms train at once, one a device.")
+    ] = "",
     output: Annotated[Path, typer.Option("--output", help="Folder that holds comparisons.")] = Path("runs/compare"),
     name: Annotated[
         str, typer.Option("--name", help="Folder inside --output; a finished run in it is kept. Empty = from the options.")
     ] = "",
 ) -> None:
-    """Train the same model with different activations, everything else equal, and report the difference."""
-    import shlex
+    """Train one model with different activations, all else equal, or take finished runs, and report the difference."""
+    from yolomish.config import load_data_config
 
-    from yolomish.config import check_train, load_data_config, load_model_config, load_recipe
+    given = {k for k in ctx.params if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
 
-    names = split_acts(acts)
-    settings = given_settings(ctx)
-    base = replace(load_recipe(recipe, load_model_config(model)), data=load_data_config(data), **settings)
-    check_train(base)
-    from yolomish.comparison.run import run_comparison
+    def log(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
-    words = "".join(c if c.isalnum() or c in "_-" else " " for c in "-".join([*names, scope, Path(data).stem])).split()
-    folder = output / (name or "-".join(words))
-    options = {"acts": acts, "seeds": seeds, "scope": scope, "data": data, "model": model, "recipe": recipe}
-    options |= {k.replace("_", "-"): ctx.params[k] for k, v in SETTINGS.items() if v in settings}
-    command = "yolomish compare " + " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in options.items())
-    run_comparison(base, names, seeds, folder, scope=scope, command=command, log=lambda text: print(text, file=sys.stderr))
-    typer.echo((folder / "report.md").read_text(encoding="utf-8").split("\n## Paired")[0].strip())
-    typer.echo(f"wrote {folder / 'report.html'}")
+    if runs:
+        if wrong := sorted(given & TRAINING):
+            raise YolomishError(
+                f"finished runs are taken as they are: leave out --{', --'.join(w.rstrip('_') for w in wrong).replace('_', '-')}"
+            )
+        from yolomish.comparison.finished import compare_finished
+
+        folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
+        words = [*runs, *(["--data", data] if "data" in given else [])]
+        done = "yolomish compare " + " ".join(map(shlex.quote, words))
+        truth = load_data_config(data) if "data" in given else None
+        compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
+    else:
+        from yolomish.config import check_train, load_model_config, load_recipe
+
+        names = [acts.split(",")[0].strip()] * 2 if aa else split_acts(acts)
+        settings = given_settings(ctx)
+        base = replace(load_recipe(recipe, load_model_config(model)), data=load_data_config(data), **settings)
+        base = with_values(base, set_ or [])
+        check_train(base)
+        files = split_weights(weights, names) if weights else {}
+        rates = split_rates(lr_grid) if lr_grid else []
+        if rates:
+            rates = sorted({*rates, base.peak_lr})
+        from yolomish.comparison.run import run_comparison
+        from yolomish.training.fit import Terminated
+
+        kind = ["aa"] if aa else []
+        folder = output / (name or _folder_name([*dict.fromkeys(names), *kind, scope, Path(data).stem]))
+        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & TRAINING
+        command = ["yolomish compare"]
+        for key in sorted(shown):
+            value, flag = ctx.params[key], f"--{key.rstrip('_').replace('_', '-')}"
+            for item in value if isinstance(value, list | tuple) else [value]:
+                command += [flag] if item is True else [f"{flag} {shlex.quote(str(item))}"]
+        try:
+            run_comparison(
+                base,
+                names,
+                seeds,
+                folder,
+                scope=scope,
+                weights=files,
+                other_seeds=aa,
+                devices=[part.strip() for part in devices.split(",") if part.strip()],
+                lr_grid=rates,
+                command=" ".join(command),
+                log=log,
+            )
+        except KeyboardInterrupt:
+            log("stopped; the same command goes on from there")
+            raise typer.Exit(130) from None
+        except Terminated:
+            log("stopped; the same command goes on from there")
+            raise typer.Exit(143) from None
+    typer.echo((folder / "report.md").read_text(encoding="utf-8").split("\n## Other looks")[0].strip())
+    typer.echo(f"wrote {folder / 'report.html'}, report.md, report.tex and report.json")
+
+
+def _folder_name(parts: Iterable[str]) -> str:
+    text = "-".join(parts)
+    return "-".join("".join(c if c.isalnum() or c in "_-" else " " for c in text).split())

@@ -1,8 +1,11 @@
 """Controlled comparisons: one configuration, several activations, everything else equal, several seeds."""
 
-from yolomish.comparison.arms import Arm, Scope, build_arms, config_difference, require_controlled
-from yolomish.comparison.report import Report, RunResult, build_report, write_report
+from yolomish.comparison.arms import Arm, Scope, build_arms, require_controlled
+from yolomish.comparison.findings import Report, build_report
+from yolomish.comparison.finished import compare_finished
 from yolomish.comparison.run import run_comparison
+from yolomish.comparison.runs import RunResult
+from yolomish.comparison.writing import write_report
 
 __all__ = [
     "Arm",
@@ -11,7 +14,7 @@ __all__ = [
     "Scope",
     "build_arms",
     "build_report",
-    "config_difference",
+    "compare_finished",
     "require_controlled",
     "run_comparison",
     "write_report",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from yolomish.config import TrainConfig, config_difference
 from yolomish.errors import YolomishError, unknown_name
@@ -18,53 +18,97 @@ SCOPE_KEYS: dict[str, tuple[str, ...]] = {
     "all": ("model.activation", "model.neck_activation"),
 }
 ACTIVATION_KEYS = frozenset(SCOPE_KEYS["all"])
+HARMLESS = frozenset({"seed", "device", "workers", "cache"})  # change no result, or are the seeds' own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One side of a comparison. ``label`` is unique among its arms (``mish``, ``mish (2)``); ``slug`` names its folder."""
+    """One side of a comparison. ``label`` is unique among its arms (``mish``, ``mish (2)``); ``slug`` names its folder.
+
+    ``seed_offset`` is added to each seed (A/A arms); ``weights`` is the file that it starts from, empty for none.
+    """
 
     label: str
     slug: str
     activation: str
     config: TrainConfig
+    seed_offset: int = 0
+    weights: str = ""
 
     def seeded(self, seed: int) -> TrainConfig:
         """This arm's configuration with another seed."""
-        return dataclasses.replace(self.config, seed=seed)
+        return dataclasses.replace(self.config, seed=seed + self.seed_offset)
 
 
-def require_controlled(arms: Sequence[Arm]) -> None:
-    """YolomishError, naming the keys, where two arms differ in anything but an activation."""
+def require_controlled(arms: Sequence[Arm], allowed: frozenset[str] = frozenset()) -> None:
+    """YolomishError, naming the keys, where two arms differ in anything but an activation or a key of ``allowed``."""
     for arm in arms[1:]:
-        other = {k: v for k, v in config_difference(arms[0].config, arm.config).items() if k not in ACTIVATION_KEYS}
+        found = config_difference(arms[0].config, arm.config)
+        other = {k: v for k, v in found.items() if k not in ACTIVATION_KEYS | allowed}
         if other:
             what = ", ".join(f"{k} ({a!r} and {b!r})" for k, (a, b) in other.items())
             raise YolomishError(f"NOT CONTROLLED: arms {arms[0].label!r} and {arm.label!r} also differ in {what}")
 
 
-def build_arms(base: TrainConfig, acts: Sequence[str], *, scope: str = "backbone") -> tuple[Arm, ...]:
+def difference_table(configs: Sequence[TrainConfig]) -> dict[str, tuple[Any, ...]]:
+    """Every setting in which configurations differ, with the value of each; seeds and what changes no result left out."""
+    found = {key for other in configs[1:] for key in config_difference(configs[0], other)} - HARMLESS
+    return {key: tuple(_value(config, key) for config in configs) for key in sorted(found)}
+
+
+def _value(config: TrainConfig, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def slug_of(label: str, taken: set[str]) -> str:
+    """A folder's name for a label, not among ``taken``; it is added to them."""
+    slug = "-".join("".join(c if c.isalnum() or c == "_" else " " for c in label).split()) or "arm"
+    while slug in taken:
+        slug += "-x"
+    taken.add(slug)
+    return slug
+
+
+def build_arms(
+    base: TrainConfig,
+    acts: Sequence[str],
+    *,
+    scope: str = "backbone",
+    weights: Mapping[str, str] | None = None,
+    seed_step: int = 0,
+) -> tuple[Arm, ...]:
     """One arm an activation, in order, ``base`` in all but the activations of ``scope``.
 
     ``backbone`` sets ``model.activation``, ``neck`` (with the heads) ``model.neck_activation``, ``all`` both. A repeated
-    name makes an A/A arm. YolomishError for fewer than two names or an unknown scope; names are not looked up here.
+    name makes an A/A arm, whose seeds are ``seed_step`` further on. ``weights`` gives each name the file it starts from.
+    YolomishError for fewer than two names or an unknown scope; names are not looked up here.
     """
     if scope not in SCOPE_KEYS:
         raise unknown_name("scope", scope, get_args(Scope))
     if len(acts) < 2:
         raise YolomishError(f"a comparison needs at least two activations, not {len(acts)}: --acts mish,leaky_relu")
+    for name in weights or {}:
+        if name not in acts:
+            raise unknown_name("activation in --weights", name, acts)
     arms: list[Arm] = []
     slugs: set[str] = set()
     for i, act in enumerate(acts):
         again = list(acts[: i + 1]).count(act)
         label = act if again == 1 else f"{act} ({again})"
-        words = "".join(c if c.isalnum() or c == "_" else " " for c in label).split()
-        slug = "-".join(words) or "arm"
-        while slug in slugs:
-            slug += "-x"
-        slugs.add(slug)
         keys = {key.removeprefix("model."): act for key in SCOPE_KEYS[scope]}
         config = dataclasses.replace(base, model=dataclasses.replace(base.model, **keys))  # type: ignore[arg-type]
-        arms.append(Arm(label=label, slug=slug, activation=act, config=config))
+        arms.append(
+            Arm(
+                label=label,
+                slug=slug_of(label, slugs),
+                activation=act,
+                config=config,
+                seed_offset=(again - 1) * seed_step,
+                weights=(weights or {}).get(act, ""),
+            )
+        )
     require_controlled(arms)
     return tuple(arms)

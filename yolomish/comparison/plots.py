@@ -1,4 +1,4 @@
-"""The report's pictures as PNG bytes: curves of every seed, and paired differences with their intervals."""
+"""The report's pictures as PNG bytes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from yolomish.comparison.layers import LayerStatistics
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from yolomish.comparison.report import RunResult
+    from yolomish.comparison.findings import Report
     from yolomish.evaluation.stats import PairedDifference
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito: told apart by all
 DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def _png(figure: Figure) -> bytes:
@@ -22,18 +25,18 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def draw_curves(runs: Sequence[RunResult], labels: Sequence[str], what: Literal["loss", "ap50"]) -> bytes:
-    """Loss or AP50 over epochs, a colour and dash an arm: thin lines are seeds, the thick line their mean, the band
+def draw_curves(report: Report, what: Literal["loss", "ap"]) -> bytes:
+    """Loss or AP over epochs, a colour and dash an arm: thin lines are seeds, the thick line their mean, the band
     their range. Epochs without a measurement are left out."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axis = figure.subplots()
-    for i, label in enumerate(labels):
+    for i, label in enumerate(arm.label for arm in report.arms):
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
         values: dict[int, list[float]] = {}
-        of_arm = [run for run in runs if run.arm == label]
+        of_arm = [run for run in report.runs if run.arm == label]
         for run in of_arm:
             points = [(p.epoch, getattr(p, what)) for p in run.epochs if getattr(p, what) is not None]
             for epoch, value in points:
@@ -48,7 +51,7 @@ def draw_curves(runs: Sequence[RunResult], labels: Sequence[str], what: Literal[
             lows, highs = [min(values[e]) for e in epochs], [max(values[e]) for e in epochs]
             axis.fill_between(epochs, lows, highs, color=colour, alpha=0.12, linewidth=0)
     axis.set_xlabel("epoch")
-    axis.set_ylabel("training loss" if what == "loss" else "AP50 (0..1)")
+    axis.set_ylabel("training loss" if what == "loss" else "AP (0..1)")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
@@ -56,24 +59,121 @@ def draw_curves(runs: Sequence[RunResult], labels: Sequence[str], what: Literal[
     return _png(figure)
 
 
-def draw_differences(differences: Sequence[PairedDifference]) -> bytes:
+def draw_differences(differences: Sequence[PairedDifference], *, with_pair: bool = True) -> bytes:
     """A row a pair and metric: dots are the seeds' differences, the bar their mean and interval, the line at 0 equality."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1.2 + 0.55 * len(differences)), layout="constrained")
+    figure = Figure(figsize=(7.5, 1.1 + 0.36 * len(differences)), layout="constrained")
     axis = figure.subplots()
     pairs = list(dict.fromkeys((d.a, d.b) for d in differences))
     for row, d in enumerate(differences):
         colour = COLOURS[pairs.index((d.a, d.b)) % len(COLOURS)]
-        axis.scatter(d.per_seed, [row] * len(d.per_seed), color=colour, alpha=0.5, s=30, zorder=3)
+        axis.scatter(d.per_seed, [row] * len(d.per_seed), color=colour, alpha=0.5, s=24, zorder=3)
         if d.low is not None and d.high is not None:
             error = [[d.mean - d.low], [d.high - d.mean]]
-            axis.errorbar([d.mean], [row], xerr=error, color=colour, capsize=5, linewidth=2, fmt="D", markersize=6)
+            axis.errorbar([d.mean], [row], xerr=error, color=colour, capsize=4, linewidth=2, fmt="D", markersize=5)
     axis.axvline(0, color="#444444", linewidth=1)
-    axis.set_yticks(range(len(differences)), [f"{d.a} - {d.b}: {d.metric}" for d in differences])
+    several = with_pair and len(pairs) > 1
+    axis.set_yticks(range(len(differences)), [f"{d.a} - {d.b}: {d.metric}" if several else d.metric for d in differences])
     axis.set_ylim(len(differences) - 0.5, -0.5)
     widest = max((abs(v) for d in differences for v in (*d.per_seed, d.low or 0, d.high or 0)), default=0)
     axis.set_xlim(-1.1 * (widest or 0.01), 1.1 * (widest or 0.01))
-    axis.set_xlabel("difference, 0..1 scale (right: the first arm is better)")
+    axis.set_xlabel(f"{pairs[0][0]} - {pairs[0][1]}, 0..1 scale" if len(pairs) == 1 else "first arm - other, 0..1 scale")
     axis.grid(alpha=0.3, axis="x")
+    return _png(figure)
+
+
+def draw_sizes(report: Report) -> bytes:
+    """AP overall and by size of object, with 95 % intervals, a marker an arm."""
+    from matplotlib.figure import Figure
+
+    names = [m for m in ("AP", "APs", "APm", "APl") if all(m in arm.levels for arm in report.arms)]
+    words = {"AP": "all", "APs": "small\n(< 32² px)", "APm": "medium", "APl": "large\n(> 96² px)"}
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for i, arm in enumerate(report.arms):
+        places = [x + 0.16 * (i - (len(report.arms) - 1) / 2) for x in range(len(names))]
+        levels = [arm.levels[m] for m in names]
+        errors = [
+            [v.mean - (v.low if v.low is not None else v.mean) for v in levels],
+            [(v.high if v.high is not None else v.mean) - v.mean for v in levels],
+        ]
+        axis.errorbar(
+            places,
+            [v.mean for v in levels],
+            yerr=[[max(e, 0) for e in side] for side in errors],
+            fmt=MARKERS[i % len(MARKERS)],
+            color=COLOURS[i % len(COLOURS)],
+            capsize=4,
+            markersize=7,
+            label=arm.label,
+        )
+    axis.set_xticks(range(len(names)), [words[m] for m in names])
+    axis.set_ylabel("AP (0..1)")
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3, axis="y")
+    axis.legend()
+    return _png(figure)
+
+
+def draw_tradeoff(report: Report) -> bytes:
+    """AP with its interval over the time of one image, an arm a disc whose area is its peak training memory."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    speed = {s.arm: s for s in report.speed}
+    most = max((arm.peak_memory_bytes or 0 for arm in report.arms), default=0)
+    for i, arm in enumerate(report.arms):
+        s, level, colour = speed[arm.label], arm.levels["AP"], COLOURS[i % len(COLOURS)]
+        low = level.low if level.low is not None else level.mean
+        high = level.high if level.high is not None else level.mean
+        axis.errorbar(
+            [s.median_ms],
+            [level.mean],
+            xerr=[[s.median_ms - s.low_ms], [s.high_ms - s.median_ms]],
+            yerr=[[max(level.mean - low, 0)], [max(high - level.mean, 0)]],
+            color=colour,
+            capsize=3,
+            linewidth=1,
+            fmt="none",
+        )
+        size = 60 + 300 * (arm.peak_memory_bytes or 0) / most if most else 80
+        peak = f", {arm.peak_memory_bytes / 2**20:,.0f} MiB" if arm.peak_memory_bytes else ""
+        axis.scatter([s.median_ms], [level.mean], s=size, color=colour, alpha=0.75, zorder=3)
+        axis.plot([], [], "o", color=colour, label=f"{arm.label}{peak}")
+    axis.set_xlabel("one image, ms (median and quartiles)")
+    axis.set_ylabel("AP (0..1), 95 %")
+    axis.set_ylim(bottom=0)
+    axis.set_xlim(left=0)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower left")
+    return _png(figure)
+
+
+def draw_layers(layers: Sequence[LayerStatistics]) -> bytes:
+    """Saturated share, output mean, output variance and gradient by layer, a line an arm; the backbone is shaded."""
+    from matplotlib.figure import Figure
+
+    arms = list(dict.fromkeys(row.arm for row in layers))
+    names = [row.layer for row in layers if row.arm == arms[0]]
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    panels = (
+        ("saturated", "inputs with slope < 0.01", "linear"),
+        ("mean", "output mean", "linear"),
+        ("variance", "output variance", "log"),
+        ("gradient", "gradient norm / kernel norm", "log"),
+    )
+    for axis, (key, title, scale) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        inside = [i for i, name in enumerate(names) if name.startswith("backbone")]
+        if inside:
+            axis.axvspan(inside[0] - 0.5, inside[-1] + 0.5, color="#888888", alpha=0.12, linewidth=0)
+        for i, arm in enumerate(arms):
+            values = [getattr(row, key) for row in layers if row.arm == arm]
+            axis.plot(values, color=COLOURS[i % len(COLOURS)], linestyle=DASHES[i % len(DASHES)], label=arm, linewidth=1.6)
+        axis.set_yscale(scale)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("layer (shaded: backbone)")
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend()
     return _png(figure)

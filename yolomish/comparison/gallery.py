@@ -1,0 +1,123 @@
+"""The validation images on which two arms disagree most, side by side with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from yolomish.data.datasets import DetectionData
+from yolomish.inference.draw import draw_boxes
+
+SHOWN_SCORE, MATCH_IOU = 0.25, 0.5
+EACH = 2  # images in which A does better, and as many in which B does
+WIDTH = 360  # px of a shown picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """One image: a JPEG of the truth and one an arm, and each arm's count of right and wrong boxes and missed objects."""
+
+    name: str
+    truth: bytes
+    arms: tuple[str, ...]
+    pictures: tuple[bytes, ...]
+    counts: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    boxes: np.ndarray
+    labels: list[int]
+    scores: list[float]
+    right: list[bool]
+    missed: int
+
+    @property
+    def net(self) -> int:
+        return 2 * sum(self.right) - len(self.right) - self.missed
+
+
+def _match(rows: list[dict], boxes: np.ndarray, labels: np.ndarray, label_of: Mapping[int, int]) -> _Found:
+    """Detections over the shown score, best first, each right where it takes a free object of its class at IoU 0.5."""
+    rows = sorted((r for r in rows if r["score"] >= SHOWN_SCORE and r["category_id"] in label_of), key=lambda r: -r["score"])
+    found = np.array([r["bbox"] for r in rows], np.float64).reshape(-1, 4)
+    found[:, 2:] += found[:, :2]
+    free = np.ones(len(boxes), bool)
+    right = []
+    for box, row in zip(found, rows, strict=True):
+        overlap = np.clip(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0, None).prod(1)
+        union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - overlap
+        iou = np.where(free & (labels == label_of[row["category_id"]]), overlap / np.maximum(union, 1e-9), 0)
+        best = int(iou.argmax()) if len(iou) else -1
+        right.append(bool(best >= 0 and iou[best] >= MATCH_IOU))
+        if right[-1]:
+            free[best] = False
+    return _Found(
+        boxes=found,
+        labels=[label_of[r["category_id"]] for r in rows],
+        scores=[r["score"] for r in rows],
+        right=right,
+        missed=int(free.sum()),
+    )
+
+
+def disagreements(results: Mapping[str, list[dict]], data: DetectionData, *, each: int = EACH) -> tuple[Disagreement, ...]:
+    """Up to ``each`` images that the first arm does better on and ``each`` that the second does, worst first.
+
+    ``results`` holds COCO results of one run an arm. Better is more right boxes less wrong ones and missed objects, over
+    score 0.25 at IoU 0.5. Both directions are shown, whatever the verdict.
+    """
+    label_of = {c: i for i, c in enumerate(data.category_ids)}
+    by_image: dict[str, dict[int, list[dict]]] = {arm: {} for arm in results}
+    for arm, rows in results.items():
+        for row in rows:
+            by_image[arm].setdefault(row["image_id"], []).append(row)
+    truth = data.coco()
+    first, second = list(results)[:2]
+    scored = []
+    for index, image_id in enumerate(data.image_ids):
+        wanted = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd")]
+        boxes = np.array([a["bbox"] for a in wanted], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        labels = np.array([label_of[a["category_id"]] for a in wanted], np.int64)
+        net = [_match(by_image[arm].get(image_id, []), boxes, labels, label_of).net for arm in (first, second)]
+        scored.append((net[0] - net[1], index))
+    better = [i for gap, i in sorted(scored, key=lambda s: (-s[0], s[1]))[:each] if gap > 0]
+    worse = [i for gap, i in sorted(scored)[:each] if gap < 0]
+    return tuple(_show(index, data, by_image, label_of) for index in (*better, *worse))
+
+
+def _show(
+    index: int, data: DetectionData, by_image: Mapping[str, Mapping[int, list[dict]]], label_of: Mapping[int, int]
+) -> Disagreement:
+    sample = data.load(index)
+    scale = WIDTH / sample.image.shape[1]
+    size = (WIDTH, max(1, round(sample.image.shape[0] * scale)))
+    small = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    names = [data.names[label] for label in sample.labels]
+    pictures, counts = [], []
+    for rows in by_image.values():
+        found = _match(rows.get(sample.image_id, []), sample.boxes.astype(np.float64), sample.labels, label_of)
+        texts = [
+            f"{'' if right else 'x '}{data.names[label]} {score:.2f}"
+            for label, score, right in zip(found.labels, found.scores, found.right, strict=True)
+        ]
+        pictures.append(_jpeg(draw_boxes(small, found.boxes * scale, found.labels, texts)))
+        counts.append((sum(found.right), len(found.right) - sum(found.right), found.missed))
+    return Disagreement(
+        name=data.path(index).name,
+        truth=_jpeg(draw_boxes(small, sample.boxes * scale, sample.labels.tolist(), names)),
+        arms=tuple(by_image),
+        pictures=tuple(pictures),
+        counts=tuple(counts),
+    )
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
+    if not ok:
+        raise ValueError("OpenCV could not write a JPEG")
+    return bytes(data)

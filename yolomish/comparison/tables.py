@@ -1,0 +1,244 @@
+"""The report's tables as text cells: what Markdown, HTML and LaTeX print alike."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from yolomish.comparison.findings import ArmSummary, Level, Report
+from yolomish.comparison.wording import interval, probability, signed
+from yolomish.evaluation.resample import METRICS
+from yolomish.evaluation.stats import PairedDifference
+
+MOST_SEED_COLUMNS = 5
+MOST_CLASSES = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A titled table; ``note`` says what its numbers are."""
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def spread(level: Level | None) -> str:
+    """Mean ± sd, the mean alone with one seed, a dash where there is nothing."""
+    if level is None:
+        return "-"
+    return f"{level.mean:.4f}" + (f" ± {level.sd:.4f}" if level.sd is not None else "")
+
+
+def range_of(level: Level | None) -> str:
+    """A level's 95 % interval."""
+    return "-" if level is None or level.low is None or level.high is None else f"[{level.low:.4f}, {level.high:.4f}]"
+
+
+def memory(size: int | None) -> str:
+    """Bytes in MiB."""
+    return f"{size / 2**20:,.0f} MiB" if size else "not measured"
+
+
+def shown_label(report: Report, index: int) -> str:
+    """``A = mish`` where there are two arms."""
+    label = report.arms[index].label
+    return f"{'AB'[index]} = {label}" if len(report.arms) == 2 else label
+
+
+def results(report: Report) -> Table:
+    """The table of a paper: a row an arm."""
+    seeds = "mean ± standard deviation over seeds" if len(report.seeds) > 1 else "one seed, so no spread"
+    note = f"Validation, last checkpoint, averaged weights, 0 to 1: {seeds}. COCO's metrics."
+    best = any(arm.best_ap is not None for arm in report.arms)
+    if best:
+        note += " Best AP is that of each run's best epoch, chosen on these same images and so too high: secondary."
+    shown = [m for m in METRICS if any(m in arm.levels for arm in report.arms)]
+
+    def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
+        last = (f"{arm.best_ap:.4f}" if arm.best_ap is not None else "-",) if best else ()
+        cells = (spread(arm.levels.get(m)) for m in shown)
+        return (shown_label(report, i), arm.activation, arm.neck_activation, *cells, *last)
+
+    head = ("arm", "backbone", "neck", *shown, *(("best AP",) if best else ()))
+    return Table(title="Results", note=note, head=head, rows=tuple(row(i, arm) for i, arm in enumerate(report.arms)))
+
+
+def differences(report: Report) -> Table:
+    """A row a pair and metric."""
+    chance = "seeds and images" if report.images is not None else "seeds"
+    note = f"The first arm minus the other. A positive number favours the first arm. Intervals and p cover {chance} together"
+    note += f" ({report.resamples:,} resamples of {report.images:,} images)." if report.images is not None else "."
+    if len(report.seeds) == 1:
+        note = "The first arm minus the other, one trained model each: the interval is the images' chance alone."
+    seeds = report.seeds if len(report.seeds) <= MOST_SEED_COLUMNS else ()
+
+    def row(d: PairedDifference) -> tuple[str, ...]:
+        each = [signed(v) for v in d.per_seed] if seeds else []
+        return (f"{d.a} - {d.b}", d.metric, *each, signed(d.mean), interval(d), probability(d.p_adjusted), d.verdict)
+
+    head = ("pair", "metric", *(f"seed {s}" for s in seeds), "mean", "interval", "p (Holm)", "verdict")
+    return Table(title="Paired differences", note=note, head=head, rows=tuple(row(d) for d in report.differences))
+
+
+def tests(report: Report) -> Table:
+    """Other looks at AP's difference: a column a pair."""
+    found = [d for d in report.differences if d.metric == "AP"]
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
+
+    def four(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    lines: list[tuple[str, Sequence[str]]] = [
+        ("standard error from seeds", [four(d.seed_error) for d in found]),
+        ("standard error from images", [four(d.image_error) for d in found]),
+        ("true difference found 4 times in 5", [four(d.detectable) for d in found]),
+        ("resamples of images with A ahead", [percent(d.above_zero) for d in found]),
+        (
+            "bootstrap over seeds then images, 95 %",
+            [f"[{signed(d.bootstrap[0])}, {signed(d.bootstrap[1])}]" if d.bootstrap else "-" for d in found],
+        ),
+        ("p, paired t over seeds", [probability(d.p_t) for d in found]),
+        ("p, exact sign flips over seeds", [probability(d.p_signs) for d in found]),
+        ("p, exact Wilcoxon over seeds", [probability(d.p_ranks) for d in found]),
+        (
+            "Cohen's d [95 %]",
+            [f"{d.effect.d:.2f} [{d.effect.low:.2f}, {d.effect.high:.2f}]" if d.effect else "-" for d in found],
+        ),
+    ]
+    return Table(
+        title="Other looks at AP",
+        note="Tests over seeds take the validation images as given. Percentiles of a bootstrap over few seeds are too narrow.",
+        head=("what", *(f"{d.a} - {d.b}" for d in found)),
+        rows=tuple((name, *cells) for name, cells in lines if any(c != "-" for c in cells)),
+    )
+
+
+def classes(report: Report) -> Table:
+    """A row a class and pair."""
+    arms = {arm.label: arm for arm in report.arms}
+    rows = [
+        (
+            d.metric,
+            f"{d.a} - {d.b}",
+            spread(arms[d.a].class_levels.get(d.metric)),
+            spread(arms[d.b].class_levels.get(d.metric)),
+            signed(d.mean),
+            interval(d),
+            probability(d.p_adjusted),
+        )
+        for d in sorted(report.class_differences, key=lambda d: -abs(d.mean))[:MOST_CLASSES]
+    ]
+    rest = len(report.class_differences) - len(rows)
+    return Table(
+        title="AP by class",
+        note="Largest differences first; p and intervals are corrected over the classes (Holm)."
+        + (f" {rest} more are in report.json." if rest else ""),
+        head=("class", "pair", "A", "B", "A - B", "interval", "p (Holm)"),
+        rows=tuple(rows),
+    )
+
+
+def cost(report: Report) -> Table:
+    """Training step, memory and inference of each arm."""
+    speed = {s.arm: s for s in report.speed}
+    first = report.arms[0].step_ms
+
+    def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
+        step = f"{arm.step_ms:.1f} ms" if arm.step_ms is not None else "-"
+        ratio = f"{arm.step_ms / first:.2f}x" if arm.step_ms is not None and first else "-"
+        s = speed.get(arm.label)
+        inference = f"{s.median_ms:.1f} ms [{s.low_ms:.1f}, {s.high_ms:.1f}]" if s else "-"
+        peak = memory(arm.peak_memory_bytes)
+        return (shown_label(report, i), step, ratio, peak, inference, f"{s.ratio:.2f}x" if s else "-")
+
+    base = report.arms[0].label
+    return Table(
+        title="Cost",
+        note="Training step: median of each run, mean over seeds, waiting for data left out; runs follow one another, so what "
+        "else the machine did is in it. Inference: one image, float32, in turn with the other arms, median [quartiles] and "
+        "median ratio. Peak memory on a GPU is the arm's own; on a CPU it is the whole process's.",
+        head=("arm", "training step", f"vs {base}", "peak memory", "inference", f"vs {base}"),
+        rows=tuple(row(i, arm) for i, arm in enumerate(report.arms)),
+    )
+
+
+def layers(report: Report) -> Table:
+    """Medians over the backbone's and the other layers of each arm."""
+    rows = []
+    for arm in report.arms:
+        for part, inside in (("backbone", True), ("neck and heads", False)):
+            found = [r for r in report.layers if r.arm == arm.label and r.layer.startswith("backbone") == inside]
+            if found:
+                values = [statistics.median(getattr(r, k) for r in found) for k in ("mean", "variance", "saturated", "gradient")]
+                dead = statistics.fmean(r.dead for r in found)
+                numbers = (f"{values[0]:.3f}", f"{values[1]:.3g}", f"{values[2]:.1%}", f"{dead:.2%}", f"{values[3]:.2e}")
+                rows.append((arm.label, part, found[0].activation, *numbers))
+    return Table(
+        title="Inside the networks",
+        note="First seed, one batch of training images that all arms share. Saturated: inputs at which the activation's slope "
+        "is under 0.01; dead: channels where it is so for every input. Gradient: the loss's over the kernel's norm. Medians "
+        "over layers, dead channels on average.",
+        head=("arm", "part", "activation", "output mean", "variance", "saturated", "dead", "gradient"),
+        rows=tuple(rows),
+    )
+
+
+def tuned(report: Report) -> Table:
+    """AP of every trial of a peak rate."""
+    found = report.tuned
+    if found is None:
+        return Table(title="Best of an equal budget", note="", head=(), rows=())
+    rates = list(next(iter(found.trials.values())))
+    rows = ((label, *(f"{aps[rate]:.4f}" for rate in rates), f"{found.rates[label]:g}") for label, aps in found.trials.items())
+    return Table(
+        title="Best of an equal budget",
+        note="AP by peak learning rate, one trial each at a seed that the comparison does not use; then every arm at its own "
+        f"best, at all seeds: {found.headline}",
+        head=("arm", *(f"lr {rate}" for rate in rates), "chosen"),
+        rows=tuple(rows),
+    )
+
+
+def runs(report: Report) -> Table:
+    """A row a run."""
+    return Table(
+        title="Runs",
+        note="Equal kernel hashes at a seed: the arms began from the same convolution weights.",
+        head=("arm", "seed", "AP", "AP50", "AP75", "step", "initial kernels", "folder"),
+        rows=tuple(
+            (
+                run.arm,
+                str(run.seed),
+                *("-" if (v := run.metrics.get(m)) is None else f"{v:.4f}" for m in ("AP", "AP50", "AP75")),
+                f"{run.step_ms:.1f} ms" if run.step_ms is not None else "-",
+                run.initial_kernels[:12] or "-",
+                run.folder,
+            )
+            for run in report.runs
+        ),
+    )
+
+
+def changed(report: Report) -> Table:
+    """What differs between the arms' configurations."""
+    note = "Every setting in which the arms' configurations differ."
+    if not report.config:
+        note = "Not known: only detections were given."
+    elif not report.config_difference:
+        note = "Nothing: the arms' configurations are equal (an A/A comparison)."
+    return Table(
+        title="What differs between the arms",
+        note=" ".join((note, *report.declared)),
+        head=("setting", *(arm.label for arm in report.arms)),
+        rows=tuple((key, *(str(v) for v in values)) for key, values in report.config_difference.items()),
+    )
+
+
+def surroundings(report: Report) -> Table:
+    """What it ran on."""
+    return Table(title="Environment", note="", head=("what", "value"), rows=tuple(report.environment.items()))
