@@ -18,6 +18,7 @@ from yolomish.errors import YolomishError
 from yolomish.inference import sources as sources_module
 from yolomish.inference import video
 from yolomish.inference.outputs import OutputChoice, Outputs
+from yolomish.inference.run import read_ahead
 from yolomish.inference.sources import Failure, Frame, expand_sources, read_frames
 from yolomish.types import Detections
 
@@ -150,3 +151,26 @@ def test_a_huge_download_is_not_taken_whole(web: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sources_module, "MAX_DOWNLOAD", 20)
     (failure,) = read_frames(expand_sources([f"{web}/x.png"]))
     assert isinstance(failure, Failure) and "is not an image" in failure.reason
+
+
+def test_reading_ahead_changes_neither_order_nor_failures_and_stops_with_its_reader() -> None:
+    read = []
+
+    def frames() -> Iterator[Frame | Failure]:
+        for i in range(9):
+            read.append(i)
+            yield Failure(name=str(i), reason="bad") if i == 4 else Frame(name=str(i), image=np.zeros((1, 1, 3), np.uint8))
+
+    assert [item.name for item in read_ahead(frames())] == [str(i) for i in range(9)]
+    read.clear()
+    for item in read_ahead(frames()):
+        if item.name == "2":
+            break
+    assert read in ([0, 1, 2], [0, 1, 2, 3])  # one ahead, and no more
+
+    def broken() -> Iterator[Frame | Failure]:
+        yield Failure(name="0", reason="bad")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(read_ahead(broken()))

@@ -46,6 +46,7 @@ def _root(
 app.command("train")(train)
 app.command("eval")(eval_)
 app.command("detect")(detect)
+app.command("predict", hidden=True)(detect)
 app.command("compare")(compare)
 app.command("demo")(demo)
 app.add_typer(weights_app, name="weights")

@@ -42,7 +42,7 @@ def detect(
     save_json: Annotated[bool, typer.Option("--save-json", help="Write detections.json in COCO's format.")] = False,
     save_csv: Annotated[bool, typer.Option("--save-csv", help="Write detections.csv, boxes xyxy in image px.")] = False,
     save_txt: Annotated[bool, typer.Option("--save-txt", help="Write labels/NAME.txt in YOLO's format.")] = False,
-    save_conf: Annotated[bool, typer.Option("--save-conf", help="Add the scores to the YOLO txt.")] = False,
+    save_conf: Annotated[bool, typer.Option("--save-conf", help="--save-txt with a column of scores.")] = False,
     save_crop: Annotated[bool, typer.Option("--save-crop", help="Write each object to crops/CLASS/.")] = False,
     line_width: Annotated[int, typer.Option("--line-width", min=0, help="Width of drawn boxes, px; 0 = by size.")] = 0,
     show: Annotated[bool, typer.Option("--show", help="Show the pictures in a window; q stops.")] = False,
@@ -70,7 +70,7 @@ def detect(
     from yolomish.inference.draw import draw_detections
     from yolomish.inference.outputs import OutputChoice, Outputs, free_folder
     from yolomish.inference.records import as_record
-    from yolomish.inference.run import Found, detect_frames
+    from yolomish.inference.run import Found, detect_frames, read_ahead
     from yolomish.inference.show import show as show_window
     from yolomish.inference.sources import read_frames
 
@@ -96,16 +96,23 @@ def detect(
     if not (quiet or as_json):
         typer.echo(detector.engine.how, err=True)
     choice = OutputChoice(
-        pictures=save, json=save_json, csv=save_csv, txt=save_txt, crops=save_crop, scores=save_conf, line_width=line_width
+        pictures=save,
+        json=save_json,
+        csv=save_csv,
+        txt=save_txt or save_conf,
+        crops=save_crop,
+        scores=save_conf,
+        line_width=line_width,
     )
     folder = free_folder(Path(output)) if choice.anything else None
-    live = any(source.kind == "live" for source in wanted)
+    waits = any(source.kind in ("live", "stdin") for source in wanted)
+    frames = read_frames(wanted, vid_stride=vid_stride)
     failed: set[str] = set()
     names_done: set[str] = set()
     done, stopped = 0, False
     with Outputs(folder, detector.names, choice) if folder else nullcontext() as outputs:
         try:
-            for item in detect_frames(detector, read_frames(wanted, vid_stride=vid_stride), batch=1 if live or show else batch):
+            for item in detect_frames(detector, frames if waits else read_ahead(frames), batch=1 if waits or show else batch):
                 if not isinstance(item, Found):
                     failed.add(item.name)
                     typer.echo(f"failed: {item.reason}", err=True)

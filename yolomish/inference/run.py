@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from yolomish.inference.detector import Detector
@@ -34,6 +35,19 @@ def detect_frames(detector: Detector, frames: Iterable[Frame | Failure], *, batc
             yield from _detect(detector, waiting)
             waiting = []
     yield from _detect(detector, waiting)
+
+
+def read_ahead(frames: Iterable[Frame | Failure]) -> Iterator[Frame | Failure]:
+    """The same frames, the next one read by another thread while this one is looked at.
+
+    Not for live streams, which have a thread of their own, nor for stdin, whose next line may never come.
+    """
+    iterator, end = iter(frames), None
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, iterator, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, iterator, end)
+            yield item
 
 
 def _detect(detector: Detector, frames: list[Frame]) -> Iterator[Found]:
