@@ -66,7 +66,8 @@ class TrainConfig:
     ``burn_in`` counts steps, or ``burn_in_epochs`` epochs if that is more. ``multi_scale`` r draws a size from
     image_size/r to image_size·r every ten steps; 0 keeps one size. ``geometry``: ``jitter`` moves each side (Darknet),
     ``affine`` rotates, scales, shears and shifts on a canvas of four (Scaled-YOLOv4). ``freeze`` names the start of
-    parameters' names, such as ``backbone``.
+    parameters' names, such as ``backbone``. ``kernels`` says what runs batch norm + activation: auto,
+    eager (torch's layers), fused or compile; ``memory`` lean computes activations again in backward.
     """
 
     model: ModelConfig = ModelConfig()
@@ -121,6 +122,8 @@ class TrainConfig:
     ema_decay: float = 0.9998
     amp: str = "off"
     compile: bool = False
+    kernels: str = "auto"
+    memory: str = "normal"
     channels_last: bool = True
     cache: str = "off"
     workers: int = 2
@@ -266,6 +269,8 @@ CHOICES = {
     "assignment": ("ratio", "shape-iou"),
     "geometry": ("jitter", "affine"),
     "cache": ("off", "ram", "disk"),
+    "kernels": ("auto", "eager", "fused", "compile"),
+    "memory": ("normal", "lean"),
 }
 SHARES = (
     "mosaic mixup cutmix flip momentum burn_in_momentum ema_decay jitter hue final_lr_fraction lr_step_factor translate scale "
@@ -308,6 +313,8 @@ def check_train(config: TrainConfig) -> None:
         raise YolomishError("scale must be under 1: the smallest picture would have no size")
     if config.loss == "darknet" and (config.assignment != "shape-iou" or config.model.box_form != "exp"):
         raise YolomishError("the darknet loss goes with assignment shape-iou and box_form exp")
+    if config.memory == "lean" and config.compile:
+        raise YolomishError("memory lean does not go with compile, which decides itself what to keep: leave one out")
     if any(b <= a for a, b in zip((0.0, *config.lr_steps), (*config.lr_steps, 1.0), strict=True)):
         raise YolomishError(f"lr_steps must rise between 0 and 1, not {config.lr_steps}")
 

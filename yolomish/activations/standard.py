@@ -5,15 +5,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from yolomish import kernels
 from yolomish.activations.registry import register_activation
-
-LEAKY_SLOPE = 0.1  # Darknet src/activations.h leaky_activate; torch's default is 0.01
+from yolomish.kernels.formulas import LEAKY_SLOPE
 
 
 @register_activation("mish")
 def mish(x: Tensor) -> Tensor:
     """x·tanh(softplus(x)), smooth, minimum -0.30884 at -1.1924 (arXiv:1908.08681)."""
-    return F.mish(x)
+    return kernels.mish(x)
 
 
 @register_activation("leaky_relu")

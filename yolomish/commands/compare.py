@@ -111,6 +111,12 @@ def compare(
     burn_in: Annotated[int | None, typer.Option("--burn-in", help="Steps of warm-up to the peak rate" + RECIPE)] = None,
     eval_every: Annotated[int | None, typer.Option("--eval-every", help="Epochs between evaluations" + RECIPE)] = None,
     amp: Annotated[str | None, typer.Option("--amp", help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
+    kernels: Annotated[
+        str | None, typer.Option("--kernels", help="Batch norm + activation: auto, eager, fused or compile" + RECIPE)
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="normal, or lean: activations are computed again in backward" + RECIPE)
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="The first seed; the others count up from it" + RECIPE)] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes that load images; 0: none" + RECIPE)] = None,
     set_: Annotated[

@@ -22,9 +22,13 @@ def info(
     """Print a model's layers, parameters, BFLOPs (2 x MAC) at a size, and activation counts."""
     import dataclasses
 
+    import torch
+
     from yolomish.config import check_image_size, load_model_config
     from yolomish.darknet.cfg import read_cfg
+    from yolomish.kernels import describe
     from yolomish.models.summary import summarise
+    from yolomish.ops.device import choose_device
 
     config = read_cfg(model) if model.endswith(".cfg") else load_model_config(model)
     config = dataclasses.replace(config, activation=act or config.activation, neck_activation=neck_act or config.neck_activation)
@@ -46,3 +50,4 @@ def info(
         f"{config.name}: {summary.parameters:,} parameters, {summary.bflops:.1f} BFLOPs at {summary.image_size} px, "
         f"{len(summary.layers)} convolutions ({counts}), {config.num_classes} classes"
     )
+    typer.echo(describe(choose_device("auto"), torch.float32, list(summary.activations)))

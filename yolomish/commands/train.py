@@ -40,6 +40,8 @@ SETTINGS = {
     "resize": "resize",
     "amp": "amp",
     "compile_": "compile",
+    "kernels": "kernels",
+    "memory": "memory",
     "cache": "cache",
     "device": "device",
     "workers": "workers",
@@ -94,6 +96,10 @@ def train(
     resize: Annotated[str | None, typer.Option(help="stretch or letterbox" + RECIPE)] = None,
     amp: Annotated[str | None, typer.Option(help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile" + RECIPE)] = None,
+    kernels: Annotated[str | None, typer.Option(help="Batch norm + activation: auto, eager, fused or compile" + RECIPE)] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="normal, or lean: activations are computed again in backward" + RECIPE)
+    ] = None,
     cache: Annotated[str | None, typer.Option(help="off, ram or disk: decoded images stay there" + RECIPE)] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N" + RECIPE)] = None,
     workers: Annotated[int | None, typer.Option(help="Loader processes; does not change the result" + RECIPE)] = None,

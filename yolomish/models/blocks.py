@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from yolomish.activations import build_activation
+from yolomish.kernels import derived, norm_act
 
 BN_EPSILON = 1e-5  # Darknet src/batchnorm_layer.c, cuDNN path and network.c fuse_conv_batchnorm
 
@@ -26,7 +27,7 @@ class ConvBlock(nn.Module):
         nn.init.uniform_(self.conv.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.bn(self.conv(x)))
+        return norm_act(self.conv(x), self.bn, self.act, self.activation_name)
 
 
 class Residual(nn.Module):
@@ -38,7 +39,7 @@ class Residual(nn.Module):
         self.expand = ConvBlock(hidden, channels, 3, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.expand(self.reduce(x))
+        return derived(torch.add, x, self.expand(self.reduce(x)))
 
 
 class CSPStage(nn.Module):
@@ -63,7 +64,12 @@ class CSPStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.down(x)
         processed = self.post(self.residuals(self.main(x)))
-        return self.merge(torch.cat((processed, self.bypass(x)), 1))  # Darknet's order: the processed way first
+        return self.merge(concatenate(processed, self.bypass(x)))  # Darknet's order: the processed way first
+
+
+def concatenate(*maps: Tensor) -> Tensor:
+    """Maps of one size beside each other in channels."""
+    return derived(lambda *parts: torch.cat(parts, 1), *maps)
 
 
 def conv_run(c_in: int, channels: int, length: int, *, activation: str) -> nn.Sequential:

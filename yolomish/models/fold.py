@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yolomish.activations.standard import LEAKY_SLOPE
+from yolomish import kernels
+from yolomish.kernels.formulas import LEAKY_SLOPE
 from yolomish.models.blocks import ConvBlock
 
 M = TypeVar("M", bound=nn.Module)
 
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
-    "mish": partial(F.mish, inplace=True),
+    "mish": kernels.mish_,
     "leaky_relu": partial(F.leaky_relu, negative_slope=LEAKY_SLOPE, inplace=True),
     "relu": partial(F.relu, inplace=True),
     "silu": partial(F.silu, inplace=True),

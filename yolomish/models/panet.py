@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yolomish.models.blocks import ConvBlock, conv_run
+from yolomish.kernels import derived
+from yolomish.models.blocks import ConvBlock, concatenate, conv_run
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Twice the size, each value four times."""
+    return derived(lambda small: F.interpolate(small, scale_factor=2.0), x)
 
 
 class SPP(nn.Module):
@@ -14,7 +19,7 @@ class SPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pools = [F.max_pool2d(x, k, stride=1, padding=k // 2) for k in (13, 9, 5)]
-        return torch.cat((*pools, x), 1)
+        return concatenate(*pools, x)
 
 
 class PANet(nn.Module):
@@ -40,8 +45,8 @@ class PANet(nn.Module):
 
     def forward(self, p3: Tensor, p4: Tensor, p5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         t5 = self.after_spp(self.spp(self.before_spp(p5)))
-        t4 = self.top_down4(torch.cat((self.lateral4(p4), F.interpolate(self.up5(t5), scale_factor=2.0)), 1))
-        n3 = self.top_down3(torch.cat((self.lateral3(p3), F.interpolate(self.up4(t4), scale_factor=2.0)), 1))
-        n4 = self.bottom_up4(torch.cat((self.down3(n3), t4), 1))
-        n5 = self.bottom_up5(torch.cat((self.down4(n4), t5), 1))
+        t4 = self.top_down4(concatenate(self.lateral4(p4), upsample(self.up5(t5))))
+        n3 = self.top_down3(concatenate(self.lateral3(p3), upsample(self.up4(t4))))
+        n4 = self.bottom_up4(concatenate(self.down3(n3), t4))
+        n5 = self.bottom_up5(concatenate(self.down4(n4), t5))
         return n3, n4, n5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -11,11 +12,19 @@ from torch import Tensor
 from yolomish.config import TrainConfig
 from yolomish.data.loader import largest_size
 from yolomish.errors import YolomishError
+from yolomish.kernels import lean_memory, using_kernels
 from yolomish.training.loss import detection_loss
 
 RESERVE = 0.1  # of the budget: fragmentation, the data's odd batch with many boxes
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BOXES = 16  # an image in the trial
+
+
+@contextmanager
+def forward_settings(config: TrainConfig) -> Iterator[None]:
+    """Forward passes inside use the run's kernels and keep what its memory setting says."""
+    with using_kernels(config.kernels), lean_memory(config.memory == "lean"):
+        yield
 
 
 def largest_fitting(batch: int, processes: int, budget: int, measure: Callable[[int], int | None]) -> int:
@@ -54,7 +63,8 @@ def cuda_step_peak(model: torch.nn.Module, heads: tuple, config: TrainConfig, de
         x: Tensor = torch.full((images, 3, size, size), 0.5, device=device)
         if config.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cuda", dtype=AMP_TYPES.get(config.amp, torch.bfloat16), enabled=config.amp != "off"):
+        autocast = torch.autocast("cuda", dtype=AMP_TYPES.get(config.amp, torch.bfloat16), enabled=config.amp != "off")
+        with autocast, forward_settings(config):
             maps = model(x)
         detection_loss(maps, heads, torch.tensor(rows, device=device), replace(config, mini_batch=0)).total.backward()
         weights = sum(p.numel() * p.element_size() for p in model.parameters())

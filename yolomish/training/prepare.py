@@ -20,13 +20,14 @@ from yolomish.data.loader import steps_per_epoch
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
 from yolomish.evaluation.predict import predict
+from yolomish.kernels import describe, using_kernels
 from yolomish.models import YOLOv4, build_model
 from yolomish.models.sync_norm import synchronise_norms
 from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import gather, rank, share, sum_over_ranks, world_size
 from yolomish.training.checkpoint import read_checkpoint
 from yolomish.training.loss import detection_loss, gradient_scale
-from yolomish.training.memory import AMP_TYPES, cuda_step_peak, largest_fitting
+from yolomish.training.memory import AMP_TYPES, cuda_step_peak, forward_settings, largest_fitting
 from yolomish.training.optim import EMA, build_optimizer, burn_in_steps, set_step
 from yolomish.training.record import Log
 from yolomish.types import Batch, CocoMetrics, LossParts, ResizeMode
@@ -90,14 +91,16 @@ class Run:
     def losses(self, images: Tensor, targets: Tensor) -> LossParts:
         """The losses of images (B, 3, H, W) in 0..1 with targets (T, 6)."""
         mixed = self.config.amp != "off" and self.device.type == "cuda"
-        with torch.autocast(self.device.type, dtype=AMP_TYPES.get(self.config.amp, torch.bfloat16), enabled=mixed):
+        autocast = torch.autocast(self.device.type, dtype=AMP_TYPES.get(self.config.amp, torch.bfloat16), enabled=mixed)
+        with autocast, forward_settings(self.config):
             maps = self.forward(images)
         return detection_loss(maps, self.model.heads, targets.to(self.device, non_blocking=True), self.config)
 
     def attacked(self, images: Tensor) -> Tensor:
         """Self-adversarial images (arXiv:2004.10934, 3.3): moved by ``adversarial`` to make the network see no object."""
         images = images.requires_grad_()
-        maps = self.model(images)
+        with forward_settings(self.config):
+            maps = self.model(images)
         seen = detection_loss(maps, self.model.heads, images.new_zeros((0, 6)), self.config).objectness
         (gradient,) = torch.autograd.grad(seen, images)
         return (images.detach() - self.config.adversarial * gradient.sign()).clamp(0, 1)
@@ -113,19 +116,20 @@ class Run:
         """COCO metrics on the validation split with the averaged weights, or the weights themselves without EMA."""
         model = cast(YOLOv4, self.ema.model) if self.ema else self.model
         model.eval()
-        results = predict(
-            model,
-            self.val,
-            image_size=self.config.image_size,
-            resize=cast(ResizeMode, self.config.resize),
-            conf=0.001,
-            iou=0.6,
-            nms="greedy-diou",
-            batch=self.config.mini_batch or self.config.batch,
-            device=self.device,
-            max_det=300,
-            progress=False,
-        )
+        with forward_settings(self.config):
+            results = predict(
+                model,
+                self.val,
+                image_size=self.config.image_size,
+                resize=cast(ResizeMode, self.config.resize),
+                conf=0.001,
+                iou=0.6,
+                nms="greedy-diou",
+                batch=self.config.mini_batch or self.config.batch,
+                device=self.device,
+                max_det=300,
+                progress=False,
+            )
         metrics = evaluate(self.val.coco(), results, self.val.names, self.val.category_ids) if rank() == 0 else None
         return cast(CocoMetrics, share(metrics))
 
@@ -176,6 +180,11 @@ def prepare(config: TrainConfig, initial_weights: str, log: Log) -> Run:
         f"{count / 1e6:.2f} M parameters on {device}; {len(train)} training and {len(val)} validation images, "
         f"{len(train.names)} classes; {steps} steps an epoch"
     )
+    mixed = config.amp != "off" and device.type == "cuda"
+    with using_kernels(config.kernels):
+        acts = [config.model.activation, config.model.neck_activation]
+        kept = "; activations made again in backward" if config.memory == "lean" else ""
+        log(describe(device, AMP_TYPES[config.amp] if mixed else torch.float32, acts) + kept)
     return Run(
         config=config,
         device=device,

@@ -1,0 +1,295 @@
+"""Kernels against float64 formulas and torch's own layers: error under twice torch's at the dtype. Triton's run through its
+interpreter where there is no GPU, compiled on one."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from yolomish.activations import build_activation
+from yolomish.errors import YolomishError
+from yolomish.kernels import (
+    FUSED,
+    choose,
+    chosen,
+    describe,
+    formulas,
+    kernel_kind,
+    lean_memory,
+    mish,
+    mish_,
+    norm_act,
+    using_kernels,
+)
+from yolomish.kernels.choice import compiler_missing, triton_missing
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+SHAPES = [(2, 3, 5, 7), (3, 70, 2, 3), (1, 1, 9, 33), (2, 4, 13, 13), (5, 24, 1, 1), (1, 3, 36, 31)]
+GPU_SHAPES = [(1, 2048, 19, 19), (2, 32, 608, 608), (16, 255, 20, 20), (3, 1, 417, 333), (64, 512, 13, 13)]
+needs_triton = pytest.mark.skipif(bool(triton_missing()), reason=triton_missing() or "-")
+needs_compiler = pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing() or "-")
+
+
+@pytest.fixture(autouse=True)
+def _no_compiler() -> None:
+    """Every test here says itself what runs."""
+
+
+def torch_layers(act: str, z: torch.Tensor) -> torch.Tensor:
+    return build_activation(act)(z)
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    bn = nn.BatchNorm2d(channels, momentum=0.1, device=DEVICE)
+    nn.init.uniform_(bn.weight, 0.5, 1.5)
+    nn.init.normal_(bn.bias)
+    bn.running_mean.normal_()
+    bn.running_var.uniform_(0.5, 2)
+    return bn
+
+
+def everything(x: torch.Tensor, dy: torch.Tensor, bn: nn.BatchNorm2d, act: str, kind: str) -> list[torch.Tensor]:
+    """Result, gradients of x, weight and bias, and running statistics."""
+    x = x.detach().requires_grad_()
+    with using_kernels(kind):
+        y = norm_act(x, bn, build_activation(act), act)
+    gradients = torch.autograd.grad(y, (x, bn.weight, bn.bias), dy)
+    return [y.detach(), *gradients, bn.running_mean, bn.running_var]
+
+
+def distance(values: list[torch.Tensor], truth: list[torch.Tensor]) -> list[float]:
+    """The largest error of each, relative to the largest true value."""
+    return [((v.double() - t).abs().max() / t.abs().max().clamp(min=1e-30)).item() for v, t in zip(values, truth, strict=True)]
+
+
+def check_block(shape, act, dtype, layout, training, implementation, kind):
+    """Ours must be nearer to float64 than twice torch's own distance, or than a rounding of the dtype."""
+    x = (torch.randn(shape, device=DEVICE) * 2 + 3).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x
+    if layout == "strided":
+        x = torch.stack((x, x), -1)[..., 0]
+    dy = torch.randn_like(x)
+    bn = norm(shape[1]).train(training)
+    with using_kernels(kind):
+        assert chosen(x, bn, build_activation(act), act) == implementation
+    truth = everything(x.double(), dy.double(), copy.deepcopy(bn).double(), act, "eager")
+    stock = distance(everything(x, dy, copy.deepcopy(bn), act, "eager"), truth)
+    ours = distance(everything(x, dy, bn, act, kind), truth)
+    rounding = torch.finfo(dtype).eps * (2 if dtype == torch.float32 else 1)
+    floor = [rounding, rounding, *[4e-7 if dtype == torch.float32 else 2e-6] * 2, 1e-6, 1e-6]
+    for name, our, theirs, least in zip(("y", "dx", "dweight", "dbias", "mean", "var"), ours, stock, floor, strict=True):
+        assert our <= max(2 * theirs, least), f"{name}: {our:.2e} from the truth, torch {theirs:.2e}"
+    assert bn.num_batches_tracked == int(training)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("act", "dtype"),
+    [
+        *((act, torch.float32) for act in FUSED if act != "swish"),
+        *((act, dtype) for act in ("mish", "leaky_relu") for dtype in (torch.float16, torch.bfloat16)),
+    ],
+)
+def test_triton_blocks_are_as_near_to_float64_as_torch(act, dtype):
+    layouts = ("contiguous", "channels_last", "strided")
+    shapes = [*SHAPES, *GPU_SHAPES] if CUDA else SHAPES if act == "mish" else SHAPES[:3]
+    for i, shape in enumerate(shapes):
+        check_block(shape, act, dtype, layouts[i % 3], i % 4 != 3, "triton", "fused")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not CUDA, reason="no CUDA device")
+def test_the_gpu_runs_triton_by_itself_and_compiles_once():
+    from yolomish.kernels import triton_code
+
+    x = torch.randn(4, 32, 64, 64, device="cuda")
+    bn = norm(32)
+    assert chosen(x, bn, nn.Mish(), "mish") == "triton"
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        norm_act(x.requires_grad_(), bn, nn.Mish(), "mish").sum().backward()
+    ran = {e.key for e in profile.key_averages()}
+    assert {"statistics_kernel", "merge_kernel", "apply_kernel", "reduce_kernel", "input_gradient_kernel"} <= ran
+    kernels = [triton_code.statistics_kernel, triton_code.apply_kernel, triton_code.input_gradient_kernel]
+
+    def variants():
+        return sum(len(cache[0] if isinstance(cache, tuple) else cache) for k in kernels for cache in k.device_caches.values())
+
+    for size in (19, 32, 38, 64, 160, 304):
+        norm_act(torch.randn(2, 32, size, size, device="cuda"), bn, nn.Mish(), "mish")
+    before = variants()
+    for size in (20, 23, 40, 48, 97, 208, 333):
+        norm_act(torch.randn(3, 32, size, size, device="cuda"), bn, nn.Mish(), "mish")
+    assert variants() == before
+
+
+@needs_compiler
+@pytest.mark.skipif(CUDA, reason="the CPU's kernels")
+@pytest.mark.slow
+def test_compiled_blocks_are_as_near_to_float64_as_torch():
+    for shape, training in (((2, 16, 13, 13), True), ((3, 5, 40, 31), False)):
+        check_block(shape, "mish", torch.float32, "channels_last", training, "compiled", "compile")
+
+
+@pytest.mark.parametrize("act", FUSED)
+def test_formulas_are_the_activations_and_their_derivatives(act):
+    z = torch.randn(4000, dtype=torch.float64) * 6
+    z.requires_grad_()
+    (slope,) = torch.autograd.grad(torch_layers(act, z).sum(), z)
+    assert torch.allclose(formulas.value(act, z), torch_layers(act, z), rtol=1e-12, atol=1e-14)
+    assert torch.allclose(formulas.slope(act, z.detach()), slope, rtol=1e-10, atol=1e-12)
+    (by_autograd,) = torch.autograd.grad(formulas.value(act, z).sum(), z)
+    assert torch.allclose(by_autograd, slope, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["fused", "compile"])
+def test_mish_alone_is_torchs_for_ordinary_extreme_and_undefined_values(kind):
+    if (kind == "fused" and triton_missing()) or (kind == "compile" and compiler_missing()):
+        pytest.skip(triton_missing() or compiler_missing())
+    inf = float("inf")
+    edges = [0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, 3e38, -3e38, 19.9, 20.1, 39.9, 40.1, -87.0, -104.0, inf, -inf, float("nan")]
+    x = torch.cat((torch.tensor(edges), torch.randn(3000) * 10)).to(DEVICE)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16) if kind == "fused" else (torch.float32,):
+        ours, stock = (x.to(dtype).requires_grad_() for _ in range(2))
+        with using_kernels(kind):
+            y = mish(ours)
+            written = mish_(ours.detach().clone())
+        assert "yolomish_activation" in type(y.grad_fn).__name__, y.grad_fn
+        truth = F.mish(stock)
+        dy = torch.randn_like(truth)
+        (g,) = torch.autograd.grad(y, ours, dy)
+        (t,) = torch.autograd.grad(truth, stock, dy)
+        tolerance = {"rtol": 4e-6 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps, "equal_nan": True}
+        assert torch.allclose(y, truth, atol=1e-6, **tolerance)
+        assert torch.allclose(g, t, atol=1e-6, **tolerance)
+        assert torch.equal(written.nan_to_num(), y.detach().nan_to_num())
+
+
+@needs_triton
+def test_statistics_survive_a_mean_far_above_the_deviation():
+    x = torch.randn(4, 6, 31, 17, device=DEVICE) * 0.01 + 1000
+    bn = norm(6)
+    bn.momentum = 1.0
+    with using_kernels("fused"):
+        norm_act(x, bn, nn.Identity(), "linear")
+    truth = x.double().var((0, 2, 3))
+    assert torch.allclose(bn.running_var.double(), truth, rtol=1e-3)
+    assert ((x.square().mean((0, 2, 3)) - x.mean((0, 2, 3)).square()) / truth).sub(1).abs().max() > 1  # the short cut fails
+
+
+@needs_triton
+def test_undefined_inputs_spoil_their_channel_alone_as_in_torch():
+    x = torch.randn(2, 4, 6, 5, device=DEVICE)
+    x[0, 1, 2, 3], x[1, 2, 0, 0] = float("nan"), float("inf")
+    for kind in ("eager", "fused"):
+        with using_kernels(kind):
+            y = norm_act(x, norm(4), nn.Mish(), "mish")
+        assert y.isfinite().all((0, 2, 3)).tolist() == [True, False, False, True]
+
+
+@needs_triton
+@pytest.mark.parametrize("training", [True, False])
+def test_second_backward_is_torchs(training):
+    x, dy = torch.randn(2, 3, 4, 5, device=DEVICE), torch.randn(2, 3, 4, 5, device=DEVICE)
+    results = []
+    bn = norm(3).train(training)
+    for kind in ("eager", "fused"):
+        own, x1 = copy.deepcopy(bn), x.clone().requires_grad_()
+        with using_kernels(kind):
+            y = norm_act(x1, own, nn.Mish(), "mish")
+        first = torch.autograd.grad(y, (x1, own.weight, own.bias), dy, create_graph=True)
+        penalty = sum(g.square().sum() for g in first)
+        results.append(torch.autograd.grad(penalty, (x1, own.weight, own.bias)))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@needs_triton
+def test_operators_satisfy_torchs_own_checks():
+    x = torch.randn(2, 3, 4, 5, device=DEVICE, requires_grad=True)
+    channels = [torch.rand(3, device=DEVICE, requires_grad=i < 2) for i in range(4)]
+    arguments = (x, *channels, 1e-5, "mish", False, "triton")
+    names = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.yolomish.norm_act.default, arguments, test_utils=names)
+    torch.library.opcheck(torch.ops.yolomish.activation.default, (x, "mish", "triton"), test_utils=names)
+    statistics = (x.detach(), torch.zeros(3, device=DEVICE), torch.ones(3, device=DEVICE), 0.1, 1e-5, "triton")
+    torch.library.opcheck(torch.ops.yolomish.norm_statistics.default, statistics, test_utils=names)
+
+
+@needs_triton
+def test_a_block_compiles_without_a_break_and_trains_alike():
+    x = torch.randn(2, 8, 6, 6, device=DEVICE)
+    stock, fused = norm(8), None
+    fused = copy.deepcopy(stock)
+    act = nn.Mish()
+    with using_kernels("eager"):
+        truth = norm_act(x, stock, act, "mish")
+    with using_kernels("fused"):
+        step = torch.compile(lambda v: norm_act(v, fused, act, "mish"), fullgraph=True, backend="aot_eager")
+        y = step(x)
+    y.sum().backward()
+    truth.sum().backward()
+    assert torch.allclose(y, truth, atol=1e-5)
+    assert torch.allclose(fused.weight.grad, stock.weight.grad, atol=1e-4)
+    assert torch.allclose(fused.running_var, stock.running_var)
+    assert fused.num_batches_tracked == 1
+
+
+def test_layers_that_are_out_of_the_ordinary_run_as_they_are():
+    x, act = torch.randn(2, 3, 4, 4, device=DEVICE), nn.Mish()
+    hooked = norm(3)
+    hooked.register_forward_hook(lambda *_: None)
+    cumulative, single = norm(3), torch.randn(1, 3, 1, 1, device=DEVICE)
+    cumulative.momentum = None
+    with using_kernels("fused"):
+        assert chosen(x, hooked, act, "mish") == chosen(x, cumulative, act, "mish") == "eager"
+        assert chosen(x, nn.InstanceNorm2d(3), act, "mish") == chosen(x, norm(3), act, "prelu") == "eager"
+        assert chosen(x.double(), norm(3), act, "mish") == "eager"
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            norm_act(single, norm(3), act, "mish")
+        assert norm_act(x[:0], norm(3).eval(), act, "mish").shape == (0, 3, 4, 4)
+
+
+def test_the_choice_speaks_and_is_overridden():
+    with using_kernels("eager"):
+        assert "mish by torch's own layers (asked for)" in describe("cpu", torch.float32, ["mish"])
+        with using_kernels("auto"):
+            assert kernel_kind() == "eager"
+        with using_kernels("compile"):
+            assert kernel_kind() == "compile"
+    assert kernel_kind() == "auto"
+    assert "prelu has no closed form" in choose("auto", "cpu", torch.float32, "prelu").reason
+    assert choose("auto", "mps", torch.float32, "mish").reason == "no kernels for mps"
+    with pytest.raises(YolomishError, match="did you mean 'fused'"), using_kernels("fusd"):
+        pass
+
+
+def test_without_a_compiler_torch_takes_over_and_says_so(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    compiler_missing.cache_clear()
+    choose.cache_clear()
+    try:
+        assert choose("auto", "cpu", torch.float32, "mish").implementation == "eager"
+        assert "no C++ compiler: no-such-compiler is not on PATH" in describe("cpu", torch.float32, ["mish"])
+    finally:
+        compiler_missing.cache_clear()
+        choose.cache_clear()
+
+
+def test_lean_memory_makes_exact_copies_and_refuses_changed_ones():
+    x = torch.randn(2, 4, 6, 6, device=DEVICE)
+    conv = nn.Conv2d(4, 4, 1, bias=False, device=DEVICE)
+    bn, other = norm(4), nn.Conv2d(4, 2, 3, device=DEVICE)
+    with using_kernels("fused"), lean_memory() as keeper:
+        y = norm_act(conv(x), bn, nn.Mish(), "mish")
+        recipe = keeper.find(y.detach())
+        assert recipe is not None and torch.equal(recipe.tensor(), y)
+        assert keeper.find(y[:1]) is None
+        out = other(y)
+    with torch.no_grad():
+        bn.weight.mul_(2)
+    del y
+    with pytest.raises(RuntimeError, match="modified in place"):
+        out.sum().backward()

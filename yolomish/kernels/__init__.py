@@ -1,0 +1,27 @@
+"""Fast ways to do what torch's own layers do, chosen by device and dtype; no ``nn.Module``, no state of a model.
+
+``norm_act`` is batch norm + activation, ``mish`` and ``mish_`` (in place, for inference) the activation alone. Each looks
+up what runs (``choose``), says why (``describe``) and obeys ``using_kernels``; ``lean_memory`` trades time for memory. On a
+CPU the first large map compiles C++ (seconds, cached on disk by torch); without a compiler torch's layers run.
+"""
+
+from yolomish.kernels.choice import KINDS, choose, describe, kernel_kind, using_kernels
+from yolomish.kernels.formulas import FUSED
+from yolomish.kernels.lean import derived, lean_memory
+from yolomish.kernels.norm_act import chosen, norm_act
+from yolomish.kernels.pointwise import mish, mish_
+
+__all__ = [
+    "FUSED",
+    "KINDS",
+    "choose",
+    "chosen",
+    "derived",
+    "describe",
+    "kernel_kind",
+    "lean_memory",
+    "mish",
+    "mish_",
+    "norm_act",
+    "using_kernels",
+]

@@ -1,0 +1,133 @@
+"""Which implementation runs, and why: looked up once a device, dtype and activation; a context manager overrides it.
+
+``auto``: Triton on CUDA; on a CPU torch.compile's C++ from ``CPU_MINIMUM`` values on; torch's own layers elsewhere.
+``eager``: torch's own layers. ``fused``: as ``auto``, whatever the size. ``compile``: torch.compile on every device.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from yolomish.errors import unknown_name
+from yolomish.kernels.formulas import FUSED
+
+KINDS = ("auto", "eager", "fused", "compile")
+CPU_MINIMUM = 2**18  # values; below, what fusing saves does not pay for the compiler's seconds
+
+_kind = "auto"
+_broken: dict[str, str] = {}  # device type -> why its compiler failed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``implementation``: eager (torch's own layers), triton or compiled; ``reason`` in a few words."""
+
+    implementation: str
+    reason: str
+
+
+def kernel_kind() -> str:
+    """The kind in force: one of ``KINDS``."""
+    return _kind
+
+
+@contextmanager
+def using_kernels(kind: str) -> Iterator[None]:
+    """``kind`` of kernels for this process, meanwhile; auto leaves what an outer call chose. YolomishError on another word."""
+    global _kind
+    if kind not in KINDS:
+        raise unknown_name("kernels", kind, KINDS)
+    before, _kind = _kind, _kind if kind == "auto" else kind
+    try:
+        yield
+    finally:
+        _kind = before
+
+
+@lru_cache
+def triton_missing() -> str:
+    """Why Triton cannot be used, empty where it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        from yolomish.kernels import triton_code  # noqa: F401
+    except (ImportError, AttributeError) as error:  # a version without what we use
+        return f"Triton cannot be imported: {error}"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (7, 0):
+        return f"{torch.cuda.get_device_name()} is older than Triton supports"
+    return ""
+
+
+@lru_cache
+def compiler_missing() -> str:
+    """Why torch.compile cannot make C++ kernels, empty where it seems to be able to."""
+    name = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    return "" if shutil.which(name.split()[0]) else f"no C++ compiler: {name} is not on PATH"
+
+
+def compiler_failed(device: str, reason: str) -> None:
+    """From now on ``device`` (a type, such as cpu) runs torch's own layers."""
+    _broken[device] = reason
+    choose.cache_clear()
+
+
+def exporting() -> bool:
+    """Whether the network is being traced for another program, which knows torch's own layers only."""
+    return torch.jit.is_tracing() or getattr(torch.compiler, "is_exporting", bool)()  # the latter from torch 2.7 on
+
+
+def interpreting() -> bool:
+    """Whether Triton's interpreter is asked for: kernels then run on the CPU, slowly, to be tested."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@lru_cache
+def choose(kind: str, device: str, dtype: torch.dtype, act: str) -> Choice:
+    """The implementation for a kind, a device type, the values' dtype and an activation."""
+    if kind == "eager":
+        return Choice("eager", "asked for")
+    if act not in FUSED:
+        return Choice("eager", f"{act} has no closed form here")
+    if dtype == torch.float64:
+        return Choice("eager", "float64")
+    if kind != "compile" and (device == "cuda" or (kind == "fused" and device == "cpu" and interpreting())):
+        missing = triton_missing()
+        return Choice("eager", missing) if missing else Choice("triton", "Triton" if device == "cuda" else "Triton's interpreter")
+    if device not in ("cuda", "cpu"):
+        return Choice("eager", f"no kernels for {device}")
+    missing = _broken.get(device) or (triton_missing() if device == "cuda" else compiler_missing())
+    if missing:
+        return Choice("eager", missing)
+    return Choice("compiled", "torch.compile" if device == "cuda" else "torch.compile's C++")
+
+
+def choose_while_compiling(kind: str, device: str, dtype: torch.dtype, act: str) -> str:
+    """``choose``'s implementation as a constant for torch.compile's tracing."""
+    return choose(kind, device, dtype, act).implementation
+
+
+# What torch.compiler.assume_constant_result does, without its import of torch._dynamo, which takes seconds
+choose_while_compiling._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) -> str:
+    """One line: what runs BN + each activation on ``device`` for values of ``dtype``, and why."""
+    device = torch.device(device)
+    names: dict[Choice, list[str]] = {}
+    for act in dict.fromkeys(acts):
+        names.setdefault(choose(_kind, device.type, dtype, act), []).append(act)
+    parts = []
+    for choice, same in names.items():
+        how = {"eager": "torch's own layers", "triton": "one fused kernel a pass", "compiled": "compiled"}[choice.implementation]
+        small = f"; maps under {CPU_MINIMUM} values by torch" if choice.implementation == "compiled" and _kind == "auto" else ""
+        parts.append(f"{', '.join(same)} by {how} ({choice.reason}{small})")
+    return f"kernels {_kind} on {device}, {str(dtype).removeprefix('torch.')}: {'; '.join(parts)}"
