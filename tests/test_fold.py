@@ -16,7 +16,7 @@ def trained(activation: str, neck_activation: str = "leaky_relu") -> YOLOv4:
     """A small network whose batch norms have seen data and whose affine parameters are not the initial ones."""
     torch.manual_seed(0)
     config = ModelConfig(
-        num_classes=3, width=0.125, depth=0.3, activation=activation, neck_activation=neck_activation, bn_momentum=0.5
+        num_classes=3, width=0.125, depth=0.1, activation=activation, neck_activation=neck_activation, bn_momentum=0.5
     )
     model = build_model(config)
     for module in model.modules():

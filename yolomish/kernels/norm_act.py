@@ -170,7 +170,9 @@ class _Synchronised(torch.autograd.Function):
     """Training over several processes, as ``nn.SyncBatchNorm``: each process's sums are exchanged, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.SyncBatchNorm, act: str, implementation: str) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, bn: nn.SyncBatchNorm, act: str, implementation: str
+    ) -> tuple[Tensor, Tensor, Tensor]:
         steps, flat = _steps(implementation), _flat(x)
         count = x.numel() // x.shape[1]
         if implementation == "triton":
@@ -194,14 +196,12 @@ class _Synchronised(torch.autograd.Function):
         mean, invstd = mean.to(kind), (variance + bn.eps).rsqrt().to(kind)
         ctx.save_for_backward(x, weight, bias, mean, invstd, total)
         ctx.act, ctx.implementation, ctx.group = act, implementation, bn.process_group
-        y = _shaped(steps.apply(flat, weight, bias, mean, invstd, act), x)
-        if keeper := active_keeper():
-            _remember(keeper, y, x, weight, bias, mean, invstd, (bn.eps, act, False, implementation))
-        return y
+        ctx.mark_non_differentiable(mean, invstd)
+        return _shaped(steps.apply(flat, weight, bias, mean, invstd, act), x), mean, invstd
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Any, ...]:
         x, weight, bias, mean, invstd, total = ctx.saved_tensors
         steps, channels = _steps(ctx.implementation), (weight, bias, mean, invstd)
         flat, flat_dy = _flat(x), _flat(_in_layout_of(dy, x))
@@ -262,16 +262,18 @@ def norm_act(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> Tensor:
     assert isinstance(bn, nn.BatchNorm2d | nn.SyncBatchNorm) and bn.momentum is not None
     assert bn.running_mean is not None and bn.running_var is not None and bn.num_batches_tracked is not None
     x = _dense(x)
+    rest = (bn.eps, name, bn.training, implementation)
     if bn.training:
         bn.num_batches_tracked.add_(1)
-        if isinstance(bn, nn.SyncBatchNorm) and dist.is_initialized() and dist.get_world_size(bn.process_group) > 1:
-            return _Synchronised.apply(x, bn.weight, bn.bias, bn, name, implementation)
-        with torch.no_grad():
-            mean, invstd = norm_statistics(x.detach(), bn.running_mean, bn.running_var, bn.momentum, bn.eps, implementation)
+    if bn.training and isinstance(bn, nn.SyncBatchNorm) and dist.is_initialized() and dist.get_world_size(bn.process_group) > 1:
+        y, mean, invstd = _Synchronised.apply(x, bn.weight, bn.bias, bn, name, implementation)
     else:
-        mean, invstd = bn.running_mean, (bn.running_var + bn.eps).rsqrt()
-    rest = (bn.eps, name, bn.training, implementation)
-    y = norm_act_op(x, bn.weight, bn.bias, mean, invstd, *rest)
+        if bn.training:
+            with torch.no_grad():
+                mean, invstd = norm_statistics(x.detach(), bn.running_mean, bn.running_var, bn.momentum, bn.eps, implementation)
+        else:
+            mean, invstd = bn.running_mean, (bn.running_var + bn.eps).rsqrt()
+        y = norm_act_op(x, bn.weight, bn.bias, mean, invstd, *rest)
     if keeper := active_keeper():
         _remember(keeper, y, x, bn.weight, bn.bias, mean, invstd, rest)
     return y
