@@ -373,11 +373,11 @@ def test_non_finite_loss_stops_and_leaves_last(tiny: TrainConfig, tmp_path: Path
 
 
 def test_run_folders_are_never_overwritten(tmp_path: Path) -> None:
-    from yolomish.commands.train import free_folder
+    from yolomish.commands.folders import free_folder
 
     (tmp_path / "run").mkdir()
     (tmp_path / "run-2").mkdir()
-    assert free_folder(tmp_path, "run") == tmp_path / "run-3"
+    assert free_folder(tmp_path / "run") == tmp_path / "run-3"
 
 
 def test_tensorboard_holds_what_the_csv_files_hold(tiny: TrainConfig, tmp_path: Path) -> None:

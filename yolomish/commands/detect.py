@@ -66,9 +66,10 @@ def detect(
 
     import cv2
 
+    from yolomish.commands.folders import free_folder
     from yolomish.inference.detector import Detector
     from yolomish.inference.draw import draw_detections
-    from yolomish.inference.outputs import OutputChoice, Outputs, free_folder
+    from yolomish.inference.outputs import OutputChoice, Outputs
     from yolomish.inference.records import as_record
     from yolomish.inference.run import Found, detect_frames, read_ahead
     from yolomish.inference.show import show as show_window

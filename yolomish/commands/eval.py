@@ -39,6 +39,7 @@ def eval_(
     from pathlib import Path
     from typing import cast
 
+    from yolomish.commands.folders import free_folder
     from yolomish.config import check_image_size, load_data_config
     from yolomish.data.datasets import SPLITS, Split, open_data
     from yolomish.errors import YolomishError, unknown_name
@@ -48,7 +49,6 @@ def eval_(
     from yolomish.evaluation.provenance import warning
     from yolomish.evaluation.report import describe_setting, write_evaluation, write_submission
     from yolomish.evaluation.tta import VIEWS
-    from yolomish.inference.outputs import free_folder
     from yolomish.ops.device import choose_device
     from yolomish.ops.nms import NMS_KINDS
     from yolomish.training.checkpoint import load_network

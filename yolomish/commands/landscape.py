@@ -17,7 +17,7 @@ DATA = typer.Option("--data", help="Data YAML; empty = the one that the checkpoi
 def _write(output: str, name: str, content: Any) -> Path:
     import json
 
-    from yolomish.inference.outputs import free_folder
+    from yolomish.commands.folders import free_folder
 
     folder = free_folder(Path(output))
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from yolomish.commands.folders import free_name
 from yolomish.config import TrainConfig, check_train, from_dict, load_data_config, load_model_config, load_recipe, load_yaml
 from yolomish.errors import YolomishError
 
@@ -123,7 +124,7 @@ def train(
     else:
         config = load_recipe(recipe, replace(load_model_config(model), activation=act, neck_activation=neck_act))
         config = replace(config, data=load_data_config(data))
-        folder = free_folder(output, name or f"{Path(model).stem}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', Path(act).name)}")
+        folder = free_name(output / (name or f"{Path(model).stem}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', Path(act).name)}"))
     config = replace(config, **settings)
     if "batch" in settings and "mini_batch" not in settings and config.batch % (config.mini_batch or 1):
         config = replace(config, mini_batch=0)
@@ -146,12 +147,3 @@ def train(
     metrics = result.metrics
     typer.echo(f"AP {metrics.ap:.4f}  AP50 {metrics.ap50:.4f}  AP75 {metrics.ap75:.4f}  {result.step_ms:.1f} ms/step")
     typer.echo(f"wrote {folder}: best.pt, last.pt, results.csv, timing.csv, curves.png, config.yaml")
-
-
-def free_folder(parent: Path, name: str) -> Path:
-    """``parent/name``, or ``name-2``, ``name-3``... where that exists: a run is never overwritten."""
-    folder, number = parent / name, 1
-    while folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder

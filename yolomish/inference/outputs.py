@@ -158,17 +158,3 @@ def _disk(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise YolomishError(f"{folder} cannot be written: {error.strerror}") from None
-
-
-def free_folder(path: Path) -> Path:
-    """``path``, or path-2, path-3, ... if it exists already: nothing is overwritten. The folder is made."""
-    number, candidate = 1, path
-    while True:
-        try:
-            candidate.mkdir(parents=True)
-            return candidate
-        except FileExistsError:
-            number += 1
-            candidate = path.with_name(f"{path.name}-{number}")
-        except OSError as error:
-            raise YolomishError(f"{candidate} cannot be made: {error.strerror}") from None
