@@ -35,7 +35,7 @@ def plot_loss(landscapes: Sequence[Landscape], path: str | Path) -> None:
         axis.contour(x, y, values, levels=levels[::2], colors="white", linewidths=0.5)
         axis.plot(0, 0, "r+", markersize=10)
         axis.set(xlabel="first direction", ylabel="second direction", aspect="equal")
-    figure.colorbar(filled, ax=axis, label="log10 loss", shrink=0.8)
+    figure.colorbar(filled, ax=axis, label="log10 loss", shrink=0.8, format="%.1f")
     for row, title in enumerate(("cut along the first direction", "cut along the second direction")):
         axis = figure.add_subplot(2, columns, (row + 1) * columns)
         for i, landscape in enumerate(landscapes):
@@ -80,6 +80,7 @@ def plot_noise(curves: Mapping[str, Sequence[NoisePoint]], path: str | Path) -> 
     for axis, title in zip(axes, ("AP", "AP50", "AP50 as a share of the first point's"), strict=True):
         axis.set(title=title, xlabel="noise, standard deviation (images in 0..1)")
         axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_locator(MaxNLocator(6))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=110)
@@ -97,7 +98,7 @@ def plot_depth(points: Sequence[DepthPoint], path: str | Path) -> None:
         axis.plot(depths, means, color=colour, marker="D", label=name)
         axis.scatter([p.depth for p in mine], [p.accuracy for p in mine], color=colour, alpha=0.4, s=18)
     axis.set(xlabel="hidden layers", ylabel="accuracy on held-out objects (0..1)", title="Plain networks of growing depth")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xticks(sorted({p.depth for p in points}))
     axis.grid(alpha=0.3)
     axis.legend()
     figure.savefig(path, dpi=110)
