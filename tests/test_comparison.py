@@ -278,6 +278,21 @@ def test_an_aa_comparison_has_seeds_of_its_own() -> None:
     assert [a.seeded(s).seed for s in (0, 1, 2)] == [0, 1, 2] and [b.seeded(s).seed for s in (0, 1, 2)] == [3, 4, 5]
 
 
+def test_an_aa_comparison_trains_other_seeds_and_stays_controlled(tmp_path: Path) -> None:
+    from yolomish.comparison.run import run_comparison
+
+    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"), device="cpu")
+    report = run_comparison(base, ["mish", "mish"], 2, tmp_path / "out", other_seeds=True, log=lambda _: None)
+    assert sorted(p.name for p in (tmp_path / "out").glob("*seed*")) == [
+        "mish-2-seed2",
+        "mish-2-seed3",
+        "mish-seed0",
+        "mish-seed1",
+    ]
+    assert report.controlled and report.declared[0].startswith("A/A") and report.verdict == NO_DIFFERENCE
+    assert len({run.initial_kernels for run in report.runs}) == 4
+
+
 def test_weights_are_one_file_or_one_for_every_activation(tmp_path: Path) -> None:
     from yolomish.commands.compare import split_weights
     from yolomish.comparison.environment import initial_kernels

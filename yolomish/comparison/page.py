@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from yolomish.comparison import tables
 from yolomish.comparison.findings import Report
 from yolomish.comparison.gallery import Disagreement
-from yolomish.comparison.plots import draw_curves, draw_differences, draw_layers, draw_sizes, draw_tradeoff
+from yolomish.comparison.plots import PANELS, draw_curves, draw_differences, draw_layers, draw_sizes, draw_tradeoff
 from yolomish.comparison.style import CSS
 from yolomish.comparison.tables import MOST_CLASSES, Table
 from yolomish.comparison.text import to_latex
@@ -91,7 +91,8 @@ def _gallery(found: Sequence[Disagreement]) -> str:
 def _layers(report: Report) -> str:
     if not report.layers:
         return ""
-    return _plots("Activations by layer", [_figure(draw_layers(report.layers), "In the order of the network.", "wide")])
+    captions = {key: f"{title.capitalize()}, layer by layer in the order of the network." for key, (title, _) in PANELS.items()}
+    return _plots("Activations by layer", [_figure(draw_layers(report.layers, key), text) for key, text in captions.items()])
 
 
 def _tradeoff(report: Report) -> str:

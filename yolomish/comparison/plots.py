@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito: told apart by all
 DASHES = ("-", "--", "-.", ":")
+PANELS = {
+    "saturated": ("inputs with slope < 0.01", "linear"),
+    "mean": ("output mean", "linear"),
+    "variance": ("output variance", "log"),
+    "gradient": ("gradient norm / kernel norm", "log"),
+}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -151,29 +157,23 @@ def draw_tradeoff(report: Report) -> bytes:
     return _png(figure)
 
 
-def draw_layers(layers: Sequence[LayerStatistics]) -> bytes:
-    """Saturated share, output mean, output variance and gradient by layer, a line an arm; the backbone is shaded."""
+def draw_layers(layers: Sequence[LayerStatistics], key: str) -> bytes:
+    """``saturated``, ``mean``, ``variance`` or ``gradient`` by layer, a line an arm; the backbone is shaded."""
     from matplotlib.figure import Figure
 
+    title, scale = PANELS[key]
     arms = list(dict.fromkeys(row.arm for row in layers))
-    names = [row.layer for row in layers if row.arm == arms[0]]
-    figure = Figure(figsize=(10, 5.6), layout="constrained")
-    panels = (
-        ("saturated", "inputs with slope < 0.01", "linear"),
-        ("mean", "output mean", "linear"),
-        ("variance", "output variance", "log"),
-        ("gradient", "gradient norm / kernel norm", "log"),
-    )
-    for axis, (key, title, scale) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        inside = [i for i, name in enumerate(names) if name.startswith("backbone")]
-        if inside:
-            axis.axvspan(inside[0] - 0.5, inside[-1] + 0.5, color="#888888", alpha=0.12, linewidth=0)
-        for i, arm in enumerate(arms):
-            values = [getattr(row, key) for row in layers if row.arm == arm]
-            axis.plot(values, color=COLOURS[i % len(COLOURS)], linestyle=DASHES[i % len(DASHES)], label=arm, linewidth=1.6)
-        axis.set_yscale(scale)
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("layer (shaded: backbone)")
-        axis.grid(alpha=0.3)
-    figure.axes[0].legend()
+    inside = [i for i, row in enumerate(r for r in layers if r.arm == arms[0]) if row.layer.startswith("backbone")]
+    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    axis = figure.subplots()
+    if inside:
+        axis.axvspan(inside[0] - 0.5, inside[-1] + 0.5, color="#888888", alpha=0.12, linewidth=0)
+    for i, arm in enumerate(arms):
+        values = [getattr(row, key) for row in layers if row.arm == arm]
+        axis.plot(values, color=COLOURS[i % len(COLOURS)], linestyle=DASHES[i % len(DASHES)], label=arm, linewidth=1.6)
+    axis.set_yscale(scale)
+    axis.set_ylabel(title)
+    axis.set_xlabel("layer (shaded: backbone)")
+    axis.grid(alpha=0.3)
+    axis.legend()
     return _png(figure)

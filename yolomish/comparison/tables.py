@@ -60,9 +60,9 @@ def results(report: Report) -> Table:
     def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
         last = (f"{arm.best_ap:.4f}" if arm.best_ap is not None else "-",) if best else ()
         cells = (spread(arm.levels.get(m)) for m in shown)
-        return (shown_label(report, i), arm.activation, arm.neck_activation, *cells, *last)
+        return (shown_label(report, i), f"{arm.activation} / {arm.neck_activation}", *cells, *last)
 
-    head = ("arm", "backbone", "neck", *shown, *(("best AP",) if best else ()))
+    head = ("arm", "backbone / neck", *shown, *(("best AP",) if best else ()))
     return Table(title="Results", note=note, head=head, rows=tuple(row(i, arm) for i, arm in enumerate(report.arms)))
 
 
