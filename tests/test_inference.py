@@ -247,8 +247,9 @@ def test_a_batch_of_different_sizes_equals_its_images_one_by_one(weights: Path) 
         assert (together.boxes >= 0).all() and (together.boxes <= torch.tensor([w, h, w, h])).all()
 
 
-def test_many_threads_get_what_one_gets(weights: Path) -> None:
-    detector = yolomish.Detector(weights, conf=0.1, device="cpu")
+@pytest.mark.parametrize("engine", ["torch", "auto"])
+def test_many_threads_get_what_one_gets(weights: Path, engine: str) -> None:
+    detector = yolomish.Detector(weights, conf=0.1, device="cpu", engine=engine)
     images = [picture(i, (40 + 7 * i, 90 - 5 * i)) for i in range(8)]
     expected = [detector.detect(image) for image in images]
     wrong: list[int] = []

@@ -8,7 +8,7 @@ import typer
 
 
 def eval_(
-    weights: Annotated[str, typer.Option("--weights", help="Our checkpoint (.pt) or Darknet's .weights.")],
+    weights: Annotated[str, typer.Option("--weights", help="Our .pt, Darknet's .weights, or a name (yolov4, demo).")],
     data: Annotated[str, typer.Option("--data", help="Shipped data set (shapes) or a YAML.")] = "shapes",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",

@@ -69,7 +69,7 @@ def train(
     model: Annotated[str, typer.Option(help="Model: yolov4, yolov4-s, yolov4-n or a YAML.")] = "yolov4",
     data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
     recipe: Annotated[str, typer.Option(help="Training recipe: darknet, scaled or a YAML.")] = "scaled",
-    weights: Annotated[str, typer.Option(help="Initial weights, .pt or Darknet .weights; empty: from scratch.")] = "",
+    weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137); empty: none.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step, over all mini-batches and processes" + RECIPE)] = None,
     mini_batch: Annotated[
