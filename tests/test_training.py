@@ -405,3 +405,25 @@ def test_mini_batch_by_memory_is_the_largest_divisor_that_fits() -> None:
     assert largest_fitting(48, 2, 1000, measure) == 24  # 12 in each of two processes
     with pytest.raises(YolomishError, match="not even 1 image"):
         largest_fitting(64, 1, 100, measure)
+
+
+def test_initial_weights_are_what_the_file_holds_and_no_more(tmp_path: Path) -> None:
+    from yolomish.darknet.weights import write_weights
+    from yolomish.models import build_model
+    from yolomish.training.prepare import load_initial_weights
+
+    small = ModelConfig(width=0.125, depth=0.1, num_classes=80)
+    source = build_model(small)
+    config = replace(CONFIG, model=replace(small, num_classes=3))
+    backbone = sum(name.startswith("backbone") for name, _, _ in source.darknet_order())
+    for convolutions, left in ((backbone, {"neck", "head_layers"}), (None, {"head_layers"})):
+        file = tmp_path / f"{convolutions}.weights"
+        write_weights(file, source, convolutions=convolutions)
+        model, said = build_model(config.model), []
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        load_initial_weights(model, config, str(file), said.append)
+        after = model.state_dict()
+        kept = {k for k in before if torch.equal(before[k], after[k]) and not torch.equal(after[k], source.state_dict()[k])}
+        assert {k.split(".")[0] for k in kept} == left
+        assert all(torch.equal(after[k], source.state_dict()[k]) for k in after if k.startswith("backbone"))
+        assert f"of {len(before)} tensors loaded; left as initialised: {'neck' if convolutions else 'head'}" in said[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -262,16 +263,17 @@ def load_initial_weights(model: YOLOv4, config: TrainConfig, weights: str, log: 
 
 
 def _read_darknet(model: YOLOv4, config: TrainConfig, weights: str) -> dict[str, Any]:
-    """The state of a ``.weights`` file with this model's number of classes, or COCO's."""
+    """The state that a ``.weights`` file holds, whole or cut off, with this model's number of classes or COCO's."""
     try:
-        read_weights(weights, model)
-        return model.state_dict()
+        header = read_weights(weights, model)
     except YolomishError:
         if config.model.num_classes == 80:
             raise
-        other = build_model(replace(config.model, num_classes=80))
-        read_weights(weights, other)
-        return other.state_dict()
+        model = build_model(replace(config.model, num_classes=80))
+        header = read_weights(weights, model)
+    read = [part for _, *parts in islice(model.darknet_order(), header.convolutions) for part in parts if part is not None]
+    tensors = {tensor.data_ptr() for part in read for tensor in part.state_dict().values()}
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.data_ptr() in tensors}
 
 
 def check_same(config: TrainConfig, saved: dict[str, Any], path: Path) -> None:
