@@ -9,6 +9,7 @@ import typer
 
 from yolomish import __version__
 from yolomish.commands.acts import acts
+from yolomish.commands.bench import bench
 from yolomish.commands.check import anchors, check
 from yolomish.commands.compare import compare
 from yolomish.commands.demo import demo
@@ -51,6 +52,7 @@ app.command("compare")(compare)
 app.command("demo")(demo)
 app.add_typer(weights_app, name="weights")
 app.command("export")(export)
+app.command("bench")(bench)
 app.command("info")(info)
 app.command("acts")(acts)
 app.command("check")(check)

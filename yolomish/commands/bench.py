@@ -1,0 +1,77 @@
+"""``yolomish bench``: how fast the engines are on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    weights: Annotated[str, typer.Option("--weights", help="Weights to time; empty = random ones of --model.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML.")] = "yolov4",
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
+    engines: Annotated[
+        str, typer.Option("--engines", help="By commas: torch, onnxruntime, openvino, opencv; each also as NAME:half.")
+    ] = "torch,torch:half,onnxruntime,openvino,openvino:half,opencv",
+    acts: Annotated[str, typer.Option("--acts", help="Backbone activations, by commas; empty = the weights' own.")] = "",
+    imgsz: Annotated[int, typer.Option("--imgsz", "--img-size", "--img", help="Network size, px; 0 = the weights' own.")] = 0,
+    batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images at once.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times that each engine runs.")] = 7,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of every engine; 0 = torch's default.")] = 0,
+    processor_time: Annotated[
+        bool, typer.Option("--processor-time", help="Count this process's time, not the wall's: for busy machines, --threads 1.")
+    ] = False,
+    image: Annotated[str, typer.Option("--image", help="Picture to read, detect in and draw on; empty = a generated one.")] = "",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all rounds as JSON.")] = False,
+) -> None:
+    """Time engines and precisions side by side, and the stages around the network."""
+    import dataclasses
+    import json
+    import sys
+    import tempfile
+    from pathlib import Path
+
+    import torch
+
+    from yolomish.config import check_image_size, load_model_config
+    from yolomish.data.images import read_image, write_image
+    from yolomish.inference.bench import as_table, calibrate, measure
+    from yolomish.inference.export.verify import generated_image
+    from yolomish.models import build_model
+    from yolomish.ops.device import choose_device
+    from yolomish.training.checkpoint import Network, load_network
+
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = choose_device(device)
+    picture = read_image(image) if image else generated_image()
+    if weights:
+        network = load_network(weights, cfg=cfg, model=model)
+    else:
+        config = load_model_config(model)
+        torch.manual_seed(0)
+        random = calibrate(build_model(config), picture)
+        names = tuple(str(i) for i in range(config.num_classes))
+        network = Network(model=random, names=names, resize="stretch", image_size=config.image_size)
+    size = imgsz or network.image_size
+    check_image_size(size)
+    with tempfile.TemporaryDirectory() as folder:
+        file = image or str(Path(folder) / "generated.jpg")
+        if not image:
+            write_image(file, picture)
+        report = measure(
+            network,
+            engines=[e.strip() for e in engines.split(",") if e.strip()],
+            activations=[a.strip() for a in acts.split(",") if a.strip()] or [network.model.config.activation],
+            picture=file,
+            image=picture,
+            image_size=size,
+            batch=batch,
+            rounds=rounds,
+            device=chosen,
+            processor_time=processor_time,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    typer.echo(json.dumps(dataclasses.asdict(report)) if as_json else "\n".join(as_table(report)))
