@@ -19,7 +19,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest tests/test_darknet.py tests/test_convert.py -k opencv  # OpenCV 5 has no Darknet reader
+	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest tests/test_darknet.py tests/test_convert.py tests/test_export.py -k opencv  # OpenCV 5 has no Darknet reader
 	$(BIN)/python -m pytest
 
 format: $(VENV)/.installed
