@@ -144,3 +144,22 @@ def test_an_activation_from_a_file_runs_in_every_engine(tmp_path: Path) -> None:
         expected = model(images)
     for ours, theirs in zip(build_engine("onnxruntime", model, device=CPU)(images), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_eval_by_an_engine_finds_what_the_network_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require("openvino")
+    from yolomish.config import load_data_config
+    from yolomish.data.datasets import open_data
+    from yolomish.evaluation.predict import predict
+
+    data = open_data(load_data_config("shapes"), "val")
+    monkeypatch.setattr(type(data), "__len__", lambda self: 6)
+    torch.manual_seed(0)
+    model = calibrated()
+    settings = {"image_size": 96, "resize": "stretch", "conf": 0.1, "iou": 0.6, "nms": "greedy-diou"}
+    theirs = predict(model, data, **settings)  # type: ignore[arg-type]
+    ours = predict(build_engine("openvino", model, device=CPU), data, **settings)  # type: ignore[arg-type]
+    assert len(ours) > 20 and [(r["image_id"], r["category_id"]) for r in ours] == [
+        (r["image_id"], r["category_id"]) for r in theirs
+    ]
+    np.testing.assert_allclose([r["bbox"] for r in ours], [r["bbox"] for r in theirs], atol=0.05)

@@ -30,6 +30,11 @@ def eval_(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 8,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that decode; 0 = none but this.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    engine: Annotated[
+        str, typer.Option("--engine", help="auto, torch, onnxruntime or openvino; empty = the network as it was trained.")
+    ] = "",
+    half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/eval",
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
@@ -48,7 +53,8 @@ def eval_(
     from yolomish.evaluation.protocol import PROTOCOLS
     from yolomish.evaluation.provenance import warning
     from yolomish.evaluation.report import describe_setting, write_evaluation, write_submission
-    from yolomish.evaluation.tta import VIEWS
+    from yolomish.evaluation.tta import VIEWS, Runner
+    from yolomish.inference.engines import build_engine
     from yolomish.ops.device import choose_device
     from yolomish.ops.nms import NMS_KINDS
     from yolomish.training.checkpoint import load_network
@@ -78,8 +84,13 @@ def eval_(
     if network.resize != chosen.resize:
         typer.echo(f"note: these weights were trained with {network.resize}, the protocol resizes by {chosen.resize}", err=True)
     settings = {k: v for k, v in dataclasses.asdict(chosen).items() if k != "name"}
+    runner: Runner = network.model
+    if engine or half or compile:
+        made = build_engine(engine or "auto", network.model, device=choose_device(device), half=half, compile=compile)
+        typer.echo(made.how, err=True)
+        runner = made
     results = predict(
-        network.model,
+        runner,
         source,
         image_size=size,
         **settings,

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from yolomish.data.datasets import DetectionData
 from yolomish.data.loader import eval_loader
 from yolomish.data.transforms import LETTERBOX_GREY, undo_resize
-from yolomish.evaluation.tta import decode_views
+from yolomish.evaluation.tta import Runner, decode_views
 from yolomish.models import YOLOv4
 from yolomish.ops.distributed import gather, rank, world_size
 from yolomish.ops.nms import select
@@ -17,7 +17,7 @@ from yolomish.types import Interpolation, ResizeMode
 
 @torch.no_grad()
 def predict(
-    model: YOLOv4,
+    model: YOLOv4 | Runner,
     data: DetectionData,
     *,
     image_size: int,
@@ -38,11 +38,12 @@ def predict(
 ) -> list[dict]:
     """COCO results of every image: image_id and category_id of the annotation file, bbox xywh in image px, score.
 
-    The settings are a ``Protocol``'s, ``tta`` a name of ``tta.VIEWS``. The model is left on ``device`` in the mode it came
-    in. Several processes share the images, and each gives all results.
+    The settings are a ``Protocol``'s, ``tta`` a name of ``tta.VIEWS``. A YOLOv4 is left on ``device`` in the mode it
+    came in; an engine takes images from the CPU. Several processes share the images, and each gives all results.
     """
-    was_training = model.training
-    model.eval().to(device)
+    was_training = isinstance(model, YOLOv4) and model.training
+    if isinstance(model, YOLOv4):
+        model.eval().to(device)
     results = []
     loader = eval_loader(
         data,
@@ -58,7 +59,8 @@ def predict(
         world_size=world_size(),
     )
     for group in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False):
-        candidates = decode_views(model, group.images.to(device).float() / 255, tta, conf)
+        images = group.images.to(device) if isinstance(model, YOLOv4) else group.images
+        candidates = decode_views(model, images.float() / 255, tta, conf)
         found = select(candidates, len(group.images), conf=conf, iou=iou, kind=nms, max_det=max_det)
         for network_detections, undo, image_id in zip(found, group.resizes, group.image_ids, strict=True):
             detections = undo_resize(network_detections, undo).to("cpu")
@@ -73,5 +75,6 @@ def predict(
                         "score": score,
                     }
                 )
-    model.train(was_training)
+    if isinstance(model, YOLOv4):
+        model.train(was_training)
     return [result for part in gather(results) for result in part]

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from yolomish.errors import unknown_name
-from yolomish.models import YOLOv4
 from yolomish.ops.decode import Candidates, decode_above
+from yolomish.types import HeadSpec
+
+
+class Runner(Protocol):
+    """A network or an engine: images (B, 3, H, W) float32 in 0..1 -> raw maps, described by ``heads``."""
+
+    heads: tuple[HeadSpec, ...]
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +39,7 @@ VIEWS: dict[str, tuple[View, ...]] = {
 }
 
 
-def decode_views(model: YOLOv4, images: Tensor, views: str, conf: float) -> Candidates:
+def decode_views(model: Runner, images: Tensor, views: str, conf: float) -> Candidates:
     """Every view's candidates above ``conf`` of ``images`` (B, 3, H, W) in 0..1, in the batch's own network px.
 
     ``views`` is a name of ``VIEWS``. A scaled view has sides of whole multiples of 32 px, at least 32.
@@ -47,7 +56,7 @@ def decode_views(model: YOLOv4, images: Tensor, views: str, conf: float) -> Cand
     )
 
 
-def _decode_view(model: YOLOv4, images: Tensor, view: View, conf: float) -> Candidates:
+def _decode_view(model: Runner, images: Tensor, view: View, conf: float) -> Candidates:
     height, width = images.shape[2:]
     new_h, new_w = (max(32, round(side * view.scale / 32) * 32) for side in (height, width))
     seen = images
