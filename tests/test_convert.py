@@ -1,5 +1,6 @@
 """Weights between our format and Darknet's, against Darknet's own cfg and OpenCV's reader."""
 
+import dataclasses
 import json
 import re
 import struct
@@ -13,7 +14,7 @@ from conftest import randomise
 from typer.testing import CliRunner
 
 from yolomish.commands import app
-from yolomish.config import ModelConfig, TrainConfig
+from yolomish.config import ModelConfig, TrainConfig, load_model_config
 from yolomish.darknet.cfg import read_cfg
 from yolomish.darknet.weights import write_weights
 from yolomish.darknet.write_cfg import cfg_text, write_cfg
@@ -79,6 +80,16 @@ def test_import_and_export_keep_every_bit_and_the_origin(tmp_path: Path) -> None
         assert sum(report["activations"].values()) == report["convolutions"]
     imported = json.loads(CliRunner().invoke(app, ["weights", "info", str(tmp_path / "a.pt"), "--json"]).stdout)
     assert imported["provenance"].startswith("imported from a.weights (SHA-256 ")
+
+
+def test_the_number_of_classes_follows_from_the_files_length(tmp_path: Path) -> None:
+    config = load_model_config("yolov4-n")
+    for classes in (1, 7, 80):
+        write_weights(tmp_path / "x.weights", build_model(dataclasses.replace(config, num_classes=classes)))
+        network = load_network(str(tmp_path / "x.weights"), model="yolov4-n")
+        assert network.model.config == dataclasses.replace(config, num_classes=classes) and len(network.names) == classes
+    with pytest.raises(YolomishError, match="wrong cfg or class count"):
+        load_network(str(tmp_path / "x.weights"), model="yolov4-s")
 
 
 def test_weights_that_are_partial_or_of_no_model_are_named(tmp_path: Path) -> None:

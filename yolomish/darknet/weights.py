@@ -10,15 +10,16 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from yolomish.config import ModelConfig
 from yolomish.errors import YolomishError
-from yolomish.models import YOLOv4
+from yolomish.models import YOLOv4, build_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +71,19 @@ def parse_header(start: bytes, path: str | Path) -> FileHeader:
     return FileHeader(version=(major, minor, revision), images_seen=seen, size=20 if wide else 16)
 
 
-def count_floats(model: YOLOv4) -> int:
-    """The floats of a whole ``.weights`` file of ``model``."""
-    return sum(t.numel() for _, _, tensors in _tensors(model) for t in tensors)
+def fitting_classes(path: str | Path, config: ModelConfig) -> int | None:
+    """The number of classes with which ``config``'s whole file is as long as ``path``; None if it is of another structure.
+
+    YolomishError where ``path`` is no Darknet file.
+    """
+    with open(path, "rb") as file:
+        header = parse_header(file.read(20), path)
+    with torch.device("meta"):  # shapes alone
+        model = build_model(replace(config, num_classes=1))
+    per_class = sum(3 * (out.in_channels + 1) for _, out, bn in model.darknet_order() if bn is None)
+    missing = os.path.getsize(path) - header.size - 4 * sum(t.numel() for _, _, ts in _tensors(model) for t in ts)
+    more, rest = divmod(missing, 4 * per_class)
+    return more + 1 if more >= 0 and not rest else None
 
 
 def read_weights(path: str | Path, model: YOLOv4) -> WeightsHeader:

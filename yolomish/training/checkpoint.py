@@ -6,7 +6,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from yolomish.config import TrainConfig, from_dict, load_model_config, to_dict
 from yolomish.darknet.cfg import read_cfg
-from yolomish.darknet.weights import is_darknet_file, read_weights
+from yolomish.darknet.weights import fitting_classes, is_darknet_file, read_weights
 from yolomish.data.coco_names import COCO_NAMES
 from yolomish.errors import YolomishError
 from yolomish.models import YOLOv4, build_model
@@ -122,12 +122,15 @@ def load_network(weights: str, *, cfg: str = "", model: str = "yolov4") -> Netwo
     """The network in a ``.pt`` checkpoint (averaged weights where it has them) or a Darknet ``.weights`` file.
 
     ``weights`` is a path, or what ``locate_weights`` knows by name: ``demo``, ``yolov4``, a file of the weights folder.
-    A ``.weights`` file holds no structure: ``cfg`` gives it, else the shipped model or YAML named ``model``. With 80
-    classes they get COCO's names, otherwise their numbers; its images are stretched, as Darknet does.
+    A ``.weights`` file holds no structure: ``cfg`` gives it, else the shipped model or YAML named ``model``, with as many
+    classes as make the file's length. 80 classes get COCO's names, others their numbers; images are stretched, as Darknet
+    does.
     """
     path = locate_weights(weights)
     if is_darknet_file(path):
         structure = read_cfg(cfg) if cfg else load_model_config(model)
+        if not cfg and (classes := fitting_classes(path, structure)):
+            structure = replace(structure, num_classes=classes)
         network = build_model(structure)
         header = read_weights(path, network)
         if header.convolutions < header.total:

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from yolomish.config import ModelConfig, TrainConfig, from_dict, load_model_config, shipped
 from yolomish.darknet.cfg import read_cfg
-from yolomish.darknet.weights import count_floats, is_darknet_file, parse_header, write_weights
+from yolomish.darknet.weights import fitting_classes, is_darknet_file, parse_header, write_weights
 from yolomish.darknet.write_cfg import write_cfg
 from yolomish.errors import YolomishError
-from yolomish.models import build_model
 from yolomish.models.summary import summarise
 from yolomish.training.checkpoint import Network, load_network, read_checkpoint, save_checkpoint
 from yolomish.weights.catalogue import published_as
@@ -118,7 +115,7 @@ def _describe_darknet(path: Path, cfg: str, model: str) -> WeightsReport:
     if cfg or model:
         config: ModelConfig | None = read_cfg(cfg) if cfg else load_model_config(model)
     else:
-        config = fitting_model(floats)
+        config = fitting_model(path)
     if config is None:
         raise YolomishError(f"{path}: {floats} floats are no shipped model with any number of classes: name its --cfg or --model")
     source = f"not in the file: {cfg or config.name} says so"
@@ -127,15 +124,12 @@ def _describe_darknet(path: Path, cfg: str, model: str) -> WeightsReport:
     return _report(path, f"Darknet {'.'.join(map(str, header.version))}", config, source, header.images_seen, origin)
 
 
-def fitting_model(floats: int) -> ModelConfig | None:
-    """The shipped model, with a number of classes, whose ``.weights`` file has so many floats."""
+def fitting_model(path: Path) -> ModelConfig | None:
+    """The shipped model, with a number of classes, whose ``.weights`` file is as long as ``path``."""
     for name in ("yolov4", *shipped("models")):
         config = load_model_config(name)
-        with torch.device("meta"):
-            one, two = (count_floats(build_model(dataclasses.replace(config, num_classes=k))) for k in (1, 2))
-        classes, rest = divmod(floats - one, two - one)
-        if classes >= 0 and not rest:
-            return dataclasses.replace(config, num_classes=classes + 1)
+        if classes := fitting_classes(path, config):
+            return dataclasses.replace(config, num_classes=classes)
     return None
 
 
