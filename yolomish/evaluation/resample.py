@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from yolomish.evaluation.coco import run_cocoeval
 
-MAX_DETECTIONS = 100  # an image and category, COCO's largest
+MAX_DETECTIONS = 100  # an image and category: what pycocotools keeps
 RECALLS = np.linspace(0.0, 1.0, 101)  # pycocotools' own thresholds, to the bit
 # i/100 >= RECALLS[i] fails for the few i where linspace rounds upwards
 REACHED = np.arange(101) / 100 >= RECALLS
@@ -66,11 +66,11 @@ def match(truth: COCO, results: list[dict]) -> Matches:
                 if cell is None:
                     continue
                 truths[k, a, i] = np.count_nonzero(np.asarray(cell["gtIgnore"]) == 0)
-                found = np.asarray(cell["dtScores"])[:MAX_DETECTIONS]
+                found = np.asarray(cell["dtScores"])
                 scores.append(found)
                 owners.append(np.full(len(found), i, np.int32))
-                hits.append(cell["dtMatches"][:, :MAX_DETECTIONS] > 0)
-                ignored.append(cell["dtIgnore"][:, :MAX_DETECTIONS].astype(bool))
+                hits.append(cell["dtMatches"] > 0)
+                ignored.append(cell["dtIgnore"].astype(bool))
             order = np.argsort(-np.concatenate(scores), kind="mergesort")
             counted = ~np.concatenate(ignored, 1)[:, order]
             keep = counted.any(0)  # the rest never counts, and without it the sums are the same
