@@ -239,6 +239,7 @@ def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(t
         run_comparison(dataclasses.replace(base, peak_lr=0.02), ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
 
 
+@pytest.mark.slow
 def test_arms_train_at_once_on_several_devices_and_a_failure_is_told(tmp_path: Path) -> None:
     from yolomish.comparison.run import run_comparison
     from yolomish.comparison.worker import IDENTITY, Job, train_all
@@ -258,6 +259,7 @@ def test_arms_train_at_once_on_several_devices_and_a_failure_is_told(tmp_path: P
         train_all([Job(name="broken run", folder=tmp_path / "broken")], ("cpu", "cpu"), lines.append)
 
 
+@pytest.mark.slow
 def test_a_learning_rate_grid_gives_each_arm_its_best_in_an_equal_budget(tmp_path: Path) -> None:
     from yolomish.comparison.run import run_comparison
 
@@ -278,6 +280,7 @@ def test_an_aa_comparison_has_seeds_of_its_own() -> None:
     assert [a.seeded(s).seed for s in (0, 1, 2)] == [0, 1, 2] and [b.seeded(s).seed for s in (0, 1, 2)] == [3, 4, 5]
 
 
+@pytest.mark.slow
 def test_an_aa_comparison_trains_other_seeds_and_stays_controlled(tmp_path: Path) -> None:
     from yolomish.comparison.run import run_comparison
 
