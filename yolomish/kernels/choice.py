@@ -22,6 +22,7 @@ from yolomish.kernels.formulas import FUSED
 
 KINDS = ("auto", "eager", "fused", "compile")
 CPU_MINIMUM = 2**18  # values; below, what fusing saves does not pay for the compiler's seconds
+CPU_MINIMUM_ALONE = 2**16  # of an activation by itself: one small function to compile
 
 _kind = "auto"
 _broken: dict[str, str] = {}  # device type -> why its compiler failed
