@@ -1,6 +1,7 @@
 """Which implementation runs, and why: looked up once a device, dtype and activation; a context manager overrides it.
 
-``auto``: Triton on CUDA; on a CPU torch.compile's C++ from ``CPU_MINIMUM`` values on; torch's own layers elsewhere.
+``auto``: Triton on CUDA; on a CPU torch's layers, which are fast there but for Mish: that goes through torch.compile's C++
+from ``CPU_MINIMUM`` values on, behind torch's batch norm (fused with it, it took a tenth longer); torch's layers elsewhere.
 ``eager``: torch's own layers. ``fused``: as ``auto``, whatever the size. ``compile``: torch.compile on every device.
 """
 
@@ -21,8 +22,8 @@ from yolomish.errors import unknown_name
 from yolomish.kernels.formulas import FUSED
 
 KINDS = ("auto", "eager", "fused", "compile")
-CPU_MINIMUM = 2**18  # values; below, what fusing saves does not pay for the compiler's seconds
-CPU_MINIMUM_ALONE = 2**16  # of an activation by itself: one small function to compile
+CPU_MINIMUM = 2**18  # values; below, what it saves does not pay for the compiler's seconds
+CPU_MINIMUM_ALONE = 2**16  # without gradients: half to compile
 
 _kind = "auto"
 _broken: dict[str, str] = {}  # device type -> why its compiler failed
@@ -100,6 +101,8 @@ def choose(kind: str, device: str, dtype: torch.dtype, act: str) -> Choice:
         return Choice("eager", f"{act} has no closed form here")
     if dtype == torch.float64:
         return Choice("eager", "float64")
+    if kind == "auto" and device == "cpu" and act != "mish":
+        return Choice("eager", "fast on a CPU")
     if kind != "compile" and (device == "cuda" or (kind == "fused" and device == "cpu" and interpreting())):
         missing = triton_missing()
         return Choice("eager", missing) if missing else Choice("triton", "Triton" if device == "cuda" else "Triton's interpreter")
@@ -128,7 +131,8 @@ def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) ->
         names.setdefault(choose(_kind, device.type, dtype, act), []).append(act)
     parts = []
     for choice, same in names.items():
-        how = {"eager": "torch's own layers", "triton": "one fused kernel a pass", "compiled": "compiled"}[choice.implementation]
-        small = f"; maps under {CPU_MINIMUM} values by torch" if choice.implementation == "compiled" and _kind == "auto" else ""
-        parts.append(f"{', '.join(same)} by {how} ({choice.reason}{small})")
+        how = {"eager": "torch's own layers", "triton": "one fused kernel a pass", "compiled": "compiled kernels"}
+        small = f", behind torch's batch norm; maps under {CPU_MINIMUM} values by torch"
+        small = small if choice.implementation == "compiled" and _kind == "auto" else ""
+        parts.append(f"{', '.join(same)} by {how[choice.implementation]} ({choice.reason}{small})")
     return f"kernels {_kind} on {device}, {str(dtype).removeprefix('torch.')}: {'; '.join(parts)}"

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolomish.kernels import compiled, formulas
-from yolomish.kernels.choice import CPU_MINIMUM, choose, choose_while_compiling, exporting, kernel_kind
+from yolomish.kernels.choice import choose, choose_while_compiling, exporting, kernel_kind
 from yolomish.kernels.formulas import FUSED
 from yolomish.kernels.lean import Recipe, active_keeper
 
@@ -240,8 +240,8 @@ def chosen(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> str:
         implementation = choose_while_compiling(kind, x.device.type, x.dtype, name)
     else:
         implementation = choose(kind, x.device.type, x.dtype, name).implementation
-    if kind == "auto" and implementation == "compiled" and x.numel() < CPU_MINIMUM:
-        implementation = "eager"
+    if kind == "auto" and implementation == "compiled":
+        implementation = "eager"  # torch's batch norm, and the activation by ``pointwise``
     if implementation == "eager" and name in FUSED and active_keeper():
         implementation = "torch"
     return "eager" if implementation == "eager" or _unusual(x, bn, act) else implementation

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yolomish.kernels import formulas
-from yolomish.kernels.choice import CPU_MINIMUM_ALONE, choose, choose_while_compiling, exporting, kernel_kind
+from yolomish.kernels.choice import CPU_MINIMUM, CPU_MINIMUM_ALONE, choose, choose_while_compiling, exporting, kernel_kind
 from yolomish.kernels.norm_act import _steps
 
 
@@ -69,7 +69,8 @@ def _implementation(x: Tensor, act: str) -> str:
         implementation = choose_while_compiling(kind, x.device.type, x.dtype, act)
     else:
         implementation = choose(kind, x.device.type, x.dtype, act).implementation
-    if implementation == "compiled" and (torch.compiler.is_compiling() or (kind == "auto" and x.numel() < CPU_MINIMUM_ALONE)):
+    minimum = CPU_MINIMUM if x.requires_grad else CPU_MINIMUM_ALONE
+    if implementation == "compiled" and (torch.compiler.is_compiling() or (kind == "auto" and x.numel() < minimum)):
         return "eager"
     return implementation if x.numel() and _dense(x) else "eager"
 
