@@ -13,7 +13,7 @@ from reference.augment import darknet_mosaic
 from yolomish.config import DataConfig, TrainConfig
 from yolomish.data.augment import affine, crop, cutmix, flip, join_tiles, mixup, mosaic, random_margins
 from yolomish.data.datasets import open_data
-from yolomish.data.images import write_image
+from yolomish.data.images import read_image, write_image
 from yolomish.data.loader import step_size, steps_per_epoch, train_loader
 from yolomish.data.shapes import generate
 from yolomish.data.transforms import apply_resize, resize_image, undo_resize
@@ -134,6 +134,15 @@ def test_mini_batches_and_processes_split_a_step_without_loss(tmp_path: Path) ->
 def test_a_batch_larger_than_the_data_is_one_smaller_step(tmp_path: Path) -> None:
     data = open_data(yolo_folder(tmp_path, 3), "train")
     assert [len(b.images) for b in train_loader(data, CONFIG, epoch=0)] == [3]
+
+
+def test_a_batchs_picture_leaves_the_batch_as_it_was(tmp_path: Path) -> None:
+    from yolomish.training.plots import save_batch
+
+    batch = next(iter(train_loader(open_data(yolo_folder(tmp_path), "train"), CONFIG, epoch=0)))
+    before = batch.images.clone()
+    save_batch(batch, ("a", "b"), tmp_path / "batch.jpg")
+    assert torch.equal(batch.images, before) and read_image(tmp_path / "batch.jpg").shape == (192, 192, 3)
 
 
 def test_workers_do_not_change_batches_but_epoch_and_seed_do(tmp_path: Path) -> None:

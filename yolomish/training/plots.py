@@ -48,13 +48,13 @@ def save_batch(batch: Batch, names: Sequence[str], path: Path, *, most: int = 16
     height, width = images.shape[1:3]
     sheet = np.full((rows * height, side * width, 3), 114, np.uint8)
     for i, image in enumerate(images):
-        tile = np.ascontiguousarray(image)
+        top, left = i // side * height, i % side * width
+        tile = sheet[top : top + height, left : left + width]
+        tile[:] = image  # never draw on the batch itself: it is trained on next
         for row in batch.targets[batch.targets[:, 0] == i].tolist():
             label = int(row[1])
             colour = COLOURS_RGB[label % len(COLOURS_RGB)]
             x1, y1, x2, y2 = (round(v) for v in row[2:])
             cv2.rectangle(tile, (x1, y1), (x2, y2), colour, 1)
             cv2.putText(tile, names[label], (x1 + 1, max(y1 - 3, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1)
-        top, left = i // side * height, i % side * width
-        sheet[top : top + height, left : left + width] = tile
     cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
