@@ -29,7 +29,8 @@ figure{margin:0}.row{display:grid;grid-template-columns:repeat(auto-fit,minmax(1
 figcaption{color:var(--soft);font-size:.9rem;margin-top:6px}
 pre{overflow-x:auto;background:var(--page);border:1px solid var(--line);border-radius:6px;padding:12px;margin:0;font-size:.85rem}
 summary{cursor:pointer;font-weight:600}details[open] summary{margin-bottom:.7em}
-@media(max-width:720px){main{padding:12px 10px 40px}section{padding:14px}.plots{grid-template-columns:minmax(0,1fr)}
+@media(max-width:720px){td:last-child{white-space:nowrap}.wrap td:last-child{white-space:normal}
+main{padding:12px 10px 40px}section{padding:14px}.plots{grid-template-columns:minmax(0,1fr)}
 body{font-size:15px}h1{font-size:1.35rem}.row{grid-template-columns:minmax(0,1fr)}}
 @media print{body{background:#fff}section{break-inside:avoid;border-color:#ccc}}
 """
