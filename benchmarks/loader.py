@@ -98,12 +98,12 @@ class PlainDataset(torch.utils.data.Dataset):
         return self.after({"image": tv_tensors.Image(canvas), "boxes": boxes, "labels": torch.cat(all_labels)})
 
 
-def ours(data: DataConfig, size: int, cache: bool) -> Callable[[], object]:
+def ours(data: DataConfig, size: int, cache: str) -> Callable[[], object]:
     """Batches of uint8 images, as the trainer gets them."""
     config = replace(load_recipe("scaled", ModelConfig(num_classes=2)), data=data, image_size=size, scale=0.5)
     source = open_data(data, "train")
     if cache:
-        source.keep_in_memory()
+        {"ram": source.keep_in_memory, "disk": source.keep_on_disk}[cache]()
     dataset = AugmentedData(source, config, 0)
     return lambda: [collate([dataset[i, size] for i in range(start, start + BATCH)]) for start in range(0, len(source), BATCH)]
 
@@ -142,8 +142,9 @@ def main() -> None:
         data = write_images(folder, options.images)
         plain = PlainDataset(folder, options.imgsz)
         variants: dict[str, Callable[[], object]] = {
-            "yolomish": ours(data, options.imgsz, False),
-            "yolomish, --cache ram": ours(data, options.imgsz, True),
+            "yolomish": ours(data, options.imgsz, ""),
+            "yolomish, --cache disk": ours(data, options.imgsz, "disk"),
+            "yolomish, --cache ram": ours(data, options.imgsz, "ram"),
             "plain PyTorch Dataset": lambda: [plain[i]["image"] for i in range(len(plain))],
         }
         versions = ""
