@@ -11,12 +11,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
+from conftest import noise_data
 
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, save_yaml
+from yolomish.config import ModelConfig, TrainConfig, save_yaml
 from yolomish.errors import YolomishError
 from yolomish.training.checkpoint import read_checkpoint
 from yolomish.training.fit import fit
@@ -38,15 +37,7 @@ except Terminated:
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
-    rng = np.random.default_rng(0)
-    root = tmp_path / "data"
-    for split, count in (("train", 12), ("val", 4)):
-        for kind in ("images", "labels"):
-            (root / kind / split).mkdir(parents=True)
-        for i in range(count):
-            cv2.imwrite(str(root / "images" / split / f"{i}.png"), rng.integers(0, 255, (64, 64, 3), np.uint8))
-            (root / "labels" / split / f"{i}.txt").write_text(f"{i % 2} 0.5 0.5 0.4 0.3\n")
-    data = DataConfig(format="yolo", root=str(root), train="images/train", val="images/val", names=("a", "b"))
+    data = noise_data(tmp_path / "data", train=12, val=4)
     model = ModelConfig(name="tiny", width=0.125, depth=0.1)
     return TrainConfig(
         model=model, data=data, image_size=64, epochs=3, batch=4, mini_batch=2, burn_in=2, workers=0, device="cpu", dropblock=0.1

@@ -6,15 +6,14 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import noise_data
 from reference import training as reference
 from torch import nn
 
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
+from yolomish.config import ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
 from yolomish.errors import YolomishError
 from yolomish.training.assign import assign_ratio, assign_shape_iou
 from yolomish.training.darknet_loss import ciou_deltas, darknet_loss
@@ -292,15 +291,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> TrainConfig:
-    rng = np.random.default_rng(0)
-    root = tmp_path / "data"
-    for split, count in (("train", 4), ("val", 2)):
-        for kind in ("images", "labels"):
-            (root / kind / split).mkdir(parents=True)
-        for i in range(count):
-            cv2.imwrite(str(root / "images" / split / f"{i}.png"), rng.integers(0, 255, (64, 64, 3), np.uint8))
-            (root / "labels" / split / f"{i}.txt").write_text(f"{i % 2} 0.5 0.5 0.4 0.3\n")
-    data = DataConfig(format="yolo", root=str(root), train="images/train", val="images/val", names=("a", "b"))
+    data = noise_data(tmp_path / "data", train=4, val=2)
     model = ModelConfig(name="yolov4-n", width=0.125, depth=0.25)
     return TrainConfig(model=model, data=data, image_size=64, burn_in=2, epochs=2, batch=2, workers=0, device="cpu")
 
