@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -65,6 +65,7 @@ def detect(
         check_display()
 
     import cv2
+    from tqdm import tqdm
 
     from yolomish.commands.folders import free_folder
     from yolomish.inference.detector import Detector
@@ -111,23 +112,26 @@ def detect(
     failed: set[str] = set()
     names_done: set[str] = set()
     done, stopped = 0, False
-    with Outputs(folder, detector.names, choice) if folder else nullcontext() as outputs:
+    pictures = len(wanted) if all("image" in source.kind for source in wanted) else None  # None: nobody knows
+    bar = tqdm(total=pictures, desc="detect", unit="picture", disable=True if pictures == 1 else None, leave=False)
+    with bar, Outputs(folder, detector.names, choice) if folder else nullcontext() as outputs:
         try:
             for item in detect_frames(detector, frames if waits else read_ahead(frames), batch=1 if waits or show else batch):
+                bar.update()
                 if not isinstance(item, Found):
                     failed.add(item.name)
-                    typer.echo(f"failed: {item.reason}", err=True)
+                    say(f"failed: {item.reason}", sys.stderr)
                     if as_json:
-                        typer.echo(json.dumps({"file": item.name, "error": item.reason}))
+                        say(json.dumps({"file": item.name, "error": item.reason}))
                     continue
                 done += 1
                 names_done.add(item.frame.name)
                 if outputs:
                     outputs.add(item.frame, item.detections)
                 if as_json:
-                    print(json.dumps(as_record(item.frame, item.detections, detector.names)), flush=True)
+                    say(json.dumps(as_record(item.frame, item.detections, detector.names)))
                 elif not quiet:
-                    print(describe(item, detector.names), flush=True)
+                    say(describe(item, detector.names))
                 if show:
                     drawn = draw_detections(item.frame.image, item.detections, detector.names, line_width=line_width)
                     if not show_window(drawn, wait=item.frame.number is None):
@@ -144,6 +148,14 @@ def detect(
     if failed:
         typer.echo(f"{len(failed)} of {len(failed | names_done)} sources failed: {', '.join(sorted(failed)[:20])}", err=True)
         raise typer.Exit(1)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line at once, to stdout unless told, beside a progress bar."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode():
+        print(text, file=file, flush=True)
 
 
 def describe(item: Found, names: tuple[str, ...]) -> str:
