@@ -1,5 +1,7 @@
 """Every engine gives what the network gives: raw maps, and detections on a photograph."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -119,6 +121,29 @@ def test_the_torch_engine_packs_its_convolutions_and_leaves_the_network_alone() 
     assert len(convs) == sum(isinstance(m, torch.nn.Conv2d) for m in model.modules())
     assert all(c.packed is not None for c in convs)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_signals_are_survived_when_openvino_engines_go_in_the_order_in_which_they_came() -> None:
+    require("openvino")
+    code = """
+import faulthandler, signal, torch
+from yolomish.config import ModelConfig
+from yolomish.inference.engines.openvino_engine import OpenVinoEngine
+from yolomish.models import build_model
+faulthandler.enable()  # gives the thread a stack for signals, as pytest does; Python's own handlers use it
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+network = build_model(ModelConfig(num_classes=2, width=0.125, depth=0.1)).eval()
+engines = [OpenVinoEngine.of(network) for _ in range(2)]
+for engine in engines:
+    engine(torch.zeros(1, 3, 64, 64))
+del engine
+while engines:
+    del engines[0]
+signal.raise_signal(signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == "handled\n", (done.returncode, done.stderr[-300:])
+
 
 
 def test_impossible_choices_say_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,16 @@ from yolomish.types import HeadSpec
 MOST_SHAPES = 2  # compiled at once; each holds its own copy of the weights
 
 
+@lru_cache(maxsize=1)
+def openvino_core() -> Any:
+    """The one ``openvino.Core`` of this process; YolomishError where OpenVINO is not installed.
+
+    Its CPU plugin gives the thread a stack for signals, and takes it back when the Core goes. Of two Cores, the first made
+    and first gone, the second gives back the first one's, which is freed: the next signal was a segmentation fault.
+    """
+    return require("openvino").Core()
+
+
 class OpenVinoEngine:
     """``model`` (IR or ONNX: a path, or ONNX as bytes), compiled for each input shape as it comes.
 
@@ -28,7 +39,7 @@ class OpenVinoEngine:
 
     def __init__(self, model: str | Path | bytes, heads: tuple[HeadSpec, ...], *, half: bool = False) -> None:
         self.ov = require("openvino")
-        self.core = self.ov.Core()
+        self.core = openvino_core()
         if half and "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise YolomishError("this CPU has no bf16 instructions that OpenVINO uses: leave --half out")
         self.model = self.core.read_model(BytesIO(model) if isinstance(model, bytes) else os.fspath(model))

@@ -17,6 +17,7 @@ from torch import nn
 
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.inference.engines.exported import open_exported
+from yolomish.inference.engines.openvino_engine import openvino_core
 from yolomish.inference.export.darknet_check import check_darknet
 from yolomish.inference.export.metadata import KEY, Description, describe, to_json
 from yolomish.inference.export.onnx_graph import MISH_OPSET, write_graph
@@ -134,7 +135,7 @@ def _write_openvino(network: Network, path: Path, description: Description, opti
     from io import BytesIO
 
     ov = require("openvino")
-    model = ov.Core().read_model(BytesIO(_onnx_model(network, description, options).SerializeToString()))
+    model = openvino_core().read_model(BytesIO(_onnx_model(network, description, options).SerializeToString()))
     model.set_rt_info(to_json(description), [KEY])
     ov.save_model(model, str(path), compress_to_fp16=False)
 
