@@ -8,10 +8,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torchvision
+
+from yolomish.comparison.environment import processor
+from yolomish.ops.device import wait
 
 
 def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -28,12 +30,6 @@ def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: 
     return times
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done what was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def spread(values: list[float]) -> str:
     """Median and, in brackets, the quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -43,13 +39,6 @@ def spread(values: list[float]) -> str:
 def ratio(values: list[float], base: list[float]) -> str:
     """Median of the rounds' ratios to ``base``, with quartiles."""
     return spread([v / b for v, b in zip(values, base, strict=True)])
-
-
-def processor() -> str:
-    """The CPU's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def report(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], device: torch.device, notes: str = "") -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import interleaved, ratio, report, spread, wait
+from common import interleaved, ratio, report, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +27,7 @@ from yolomish.kernels import chosen, lean_memory, mish, norm_act, using_kernels
 from yolomish.models import build_model
 from yolomish.models.blocks import ConvBlock
 from yolomish.models.fold import folded
+from yolomish.ops.device import wait
 from yolomish.training.loss import detection_loss
 from yolomish.training.optim import build_optimizer
 

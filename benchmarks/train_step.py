@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from common import interleaved, ratio, report, spread, wait
+from common import interleaved, ratio, report, spread
 
 from yolomish.config import load_model_config, load_recipe
 from yolomish.models import build_model
+from yolomish.ops.device import wait
 from yolomish.training.loss import detection_loss
 from yolomish.training.optim import build_optimizer
 

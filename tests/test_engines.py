@@ -145,7 +145,6 @@ signal.raise_signal(signal.SIGUSR1)
     assert done.returncode == 0 and done.stdout == "handled\n", (done.returncode, done.stderr[-300:])
 
 
-
 def test_impossible_choices_say_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model = calibrated()
     with pytest.raises(YolomishError, match="did you mean 'torch'"):

@@ -48,16 +48,19 @@ def file_hash(path: str) -> str:
         raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def environment(device: str = "auto") -> dict[str, str]:
-    """What the runs ran on: versions, processor, device, the source's commit; all as text."""
-    name = platform.processor() or platform.machine()
+def processor() -> str:
+    """The CPU's name."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
+                return line.partition(":")[2].strip()
     except (OSError, UnicodeDecodeError):
         pass  # not Linux: platform's word stays
+    return platform.processor() or platform.machine()
+
+
+def environment(device: str = "auto") -> dict[str, str]:
+    """What the runs ran on: versions, processor, device, the source's commit; all as text."""
     chosen = torch.device(choose_device(device))
     where = str(chosen)
     if chosen.type == "cuda":
@@ -67,7 +70,7 @@ def environment(device: str = "auto") -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "CPU": f"{name} ({os.cpu_count()} cores, {torch.get_num_threads()} threads)",
+        "CPU": f"{processor()} ({os.cpu_count()} cores, {torch.get_num_threads()} threads)",
         "device": where,
     }
 

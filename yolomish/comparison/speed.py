@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from yolomish.ops.device import choose_device
+from yolomish.ops.device import choose_device, wait
 from yolomish.training.checkpoint import load_network
 
 ROUNDS, MOST_SECONDS = 30, 20.0
@@ -51,10 +51,10 @@ def measure_speed(
                 models[name](images[name])
         for i in range(rounds):
             for name in names[i % len(names) :] + names[: i % len(names)]:
-                _wait(chosen)
+                wait(chosen)
                 start = time.perf_counter()
                 models[name](images[name])
-                _wait(chosen)
+                wait(chosen)
                 times[name].append(1000 * (time.perf_counter() - start))
             if time.perf_counter() - began > most_seconds and i:
                 break
@@ -64,8 +64,3 @@ def measure_speed(
         ratio = statistics.median(a / b for a, b in zip(times[name], times[names[0]], strict=True))
         results.append(SpeedResult(arm=name, low_ms=low, median_ms=middle, high_ms=high, ratio=ratio, rounds=len(times[name])))
     return tuple(results)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

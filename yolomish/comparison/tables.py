@@ -32,11 +32,6 @@ def spread(level: Level | None) -> str:
     return f"{level.mean:.4f}" + (f" ± {level.sd:.4f}" if level.sd is not None else "")
 
 
-def range_of(level: Level | None) -> str:
-    """A level's 95 % interval."""
-    return "-" if level is None or level.low is None or level.high is None else f"[{level.low:.4f}, {level.high:.4f}]"
-
-
 def memory(size: int | None) -> str:
     """Bytes in MiB."""
     return f"{size / 2**20:,.0f} MiB" if size else "not measured"

@@ -24,6 +24,7 @@ from yolomish.inference.export.packages import installed
 from yolomish.inference.export.verify import probe_images
 from yolomish.models import YOLOv4, build_model
 from yolomish.models.summary import summarise
+from yolomish.ops.device import wait
 from yolomish.ops.nms import postprocess
 from yolomish.training.checkpoint import Network
 from yolomish.types import HeadSpec
@@ -177,7 +178,7 @@ def measure(
         for j in [*range(len(ready))][i % len(ready) :] + [*range(len(ready))][: i % len(ready)]:
             began = clock()
             ready[j][2](images)
-            _wait(device)
+            wait(device)
             seconds[j].append(clock() - began)
     base = dataclasses.replace(network, image_size=image_size)
     stages = _stages(Detector(base, conf=0.001, max_det=100, device=str(device)), picture, rounds, clock)
@@ -206,11 +207,6 @@ def measure(
         stages_engine=stages[0],
         skipped=skipped,
     )
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _stages(

@@ -123,6 +123,13 @@ def choose_while_compiling(kind: str, device: str, dtype: torch.dtype, act: str)
 choose_while_compiling._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def choose_for(x: torch.Tensor, act: str) -> str:
+    """``choose``'s implementation for ``x`` by the kind in force, in and out of torch.compile's tracing."""
+    if torch.compiler.is_compiling():
+        return choose_while_compiling(_kind, x.device.type, x.dtype, act)
+    return choose(_kind, x.device.type, x.dtype, act).implementation
+
+
 def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) -> str:
     """One line: what runs BN + each activation on ``device`` for values of ``dtype``, and why."""
     device = torch.device(device)

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolomish.kernels import compiled, formulas
-from yolomish.kernels.choice import choose, choose_while_compiling, exporting, kernel_kind
+from yolomish.kernels.choice import choose_for, exporting, kernel_kind
 from yolomish.kernels.formulas import FUSED
 from yolomish.kernels.lean import Recipe, active_keeper
 
@@ -236,10 +236,7 @@ def chosen(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> str:
     if exporting():
         return "eager"
     kind = kernel_kind()
-    if torch.compiler.is_compiling():
-        implementation = choose_while_compiling(kind, x.device.type, x.dtype, name)
-    else:
-        implementation = choose(kind, x.device.type, x.dtype, name).implementation
+    implementation = choose_for(x, name)
     if kind == "auto" and implementation == "compiled":
         implementation = "eager"  # torch's batch norm, and the activation by ``pointwise``
     if implementation == "eager" and name in FUSED and active_keeper():

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yolomish.kernels import formulas
-from yolomish.kernels.choice import CPU_MINIMUM, CPU_MINIMUM_ALONE, choose, choose_while_compiling, exporting, kernel_kind
+from yolomish.kernels.choice import CPU_MINIMUM, CPU_MINIMUM_ALONE, choose_for, exporting, kernel_kind
 from yolomish.kernels.norm_act import _steps
 
 
@@ -65,10 +65,7 @@ def _implementation(x: Tensor, act: str) -> str:
     if exporting():
         return "eager"
     kind = kernel_kind()
-    if torch.compiler.is_compiling():
-        implementation = choose_while_compiling(kind, x.device.type, x.dtype, act)
-    else:
-        implementation = choose(kind, x.device.type, x.dtype, act).implementation
+    implementation = choose_for(x, act)
     minimum = CPU_MINIMUM if x.requires_grad else CPU_MINIMUM_ALONE
     if implementation == "compiled" and (torch.compiler.is_compiling() or (kind == "auto" and x.numel() < minimum)):
         return "eager"

@@ -21,7 +21,6 @@ SLOPE = tl.constexpr(LEAKY_SLOPE)
 CAP = tl.constexpr(MISH_CAP)
 TILE = 2048  # values of a program's tile
 PROGRAMS = 1024  # of a reduction: some waves over any GPU
-VERSION = triton.__version__
 
 
 @triton.jit

@@ -12,11 +12,6 @@ EPSILON = 1e-7
 Planes = tuple[Tensor, ...]  # x0, y0, x1, y1
 
 
-def areas(boxes: Tensor) -> Tensor:
-    """Areas of boxes (..., 4) xyxy, gives (...)."""
-    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
-
-
 def _overlap(a: Planes, b: Planes) -> tuple[Tensor, Tensor]:
     """IoU and squared enclosing diagonal of broadcast boxes."""
     (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a, b

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Where to compute, and when it is done."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise YolomishError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices seen; use --device cpu")
     return device
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
