@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from yolomish.activations import build_activation
 from yolomish.config import load_model_config, load_recipe
-from yolomish.kernels import chosen, lean_memory, mish, norm_act, using_kernels
+from yolomish.kernels import choose, lean_memory, mish, norm_act, using_kernels
 from yolomish.models import build_model
 from yolomish.models.blocks import ConvBlock
 from yolomish.models.fold import folded
@@ -44,16 +44,6 @@ def naive_mish(x: Tensor) -> Tensor:
 def block(bn: nn.Module, act: str, x: Tensor) -> Tensor:
     """Batch norm and activation by our kernels."""
     return norm_act(x, bn, build_activation(act), act)
-
-
-def within(kind: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """``function`` under a kind of kernels."""
-
-    def call(x: Tensor) -> Tensor:
-        with using_kernels(kind):
-            return function(x)
-
-    return call
 
 
 def checked(name: str, function: Callable[[Tensor], Tensor], truth: Callable[[Tensor], Tensor], x: Tensor) -> None:
@@ -102,8 +92,7 @@ def blocks(options: argparse.Namespace, device: torch.device, size: int) -> list
         x = x.contiguous(memory_format=torch.channels_last)
         bandwidth = copy_bandwidth(x, device)
         bn = nn.BatchNorm2d(channels, device=device)
-        with using_kernels("fused"):
-            runs = chosen(x, bn, nn.Mish(), "mish")
+        runs = choose("auto", device.type, dtype, "mish").implementation
         compiled_mish = torch.compile(F.mish, dynamic=True)
         compiled_block = torch.compile(lambda v, bn=bn: F.mish(bn(v)), dynamic=True)
         groups: dict[str, tuple[Callable[[Tensor], Tensor], dict[str, Callable[[Tensor], Tensor]], tuple[int, int]]] = {
@@ -114,7 +103,7 @@ def blocks(options: argparse.Namespace, device: torch.device, size: int) -> list
                     "x·tanh(softplus(x))": naive_mish,
                     "F.mish": F.mish,
                     "F.mish, torch.compile": compiled_mish,
-                    f"mish, ours ({runs})": within("fused", mish),
+                    f"mish, ours ({runs})": mish,
                 },
                 (2, 3),
             ),
@@ -125,8 +114,8 @@ def blocks(options: argparse.Namespace, device: torch.device, size: int) -> list
                     "torch BN + x·tanh(softplus(x))": lambda v, bn=bn: naive_mish(bn(v)),
                     "torch BN + F.mish": lambda v, bn=bn: F.mish(bn(v)),
                     "torch.compile(BN + F.mish)": compiled_block,
-                    f"leaky, ours ({runs})": within("fused", partial(block, bn, "leaky_relu")),
-                    f"mish, ours ({runs})": within("fused", partial(block, bn, "mish")),
+                    "leaky, ours": partial(block, bn, "leaky_relu"),
+                    f"mish, ours ({runs})": partial(block, bn, "mish"),
                 },
                 (3, 5),
             ),

@@ -1,7 +1,6 @@
 """Shared fixtures: small models, and real data where it lies beside the checkout."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -21,14 +20,6 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def _seeded() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(2)
-
-
-@pytest.fixture(autouse=True)
-def _no_compiler(request: pytest.FixtureRequest) -> Iterator[None]:
-    from yolomish.kernels import using_kernels  # late, for it may import Triton
-
-    with using_kernels("eager"):  # a compiler's seconds in every file; test_kernels asks for what it tests
-        yield
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Blocks on fused kernels: what they save, exactly; lean memory, checkpointing, several processes, checkpoints of weights."""
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,12 +17,6 @@ from yolomish.models.blocks import ConvBlock
 
 needs_triton = pytest.mark.skipif(bool(triton_missing()), reason=triton_missing() or "-")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@pytest.fixture(autouse=True)
-def _no_compiler() -> Iterator[None]:
-    with using_kernels("auto"):
-        yield
 
 
 def maps_of(saved: torch.Tensor | Recipe) -> list[torch.Tensor]:

@@ -20,22 +20,20 @@ from yolomish.kernels import (
     lean_memory,
     mish,
     mish_,
+    native,
     norm_act,
     using_kernels,
 )
-from yolomish.kernels.choice import compiler_missing, triton_missing
+from yolomish.kernels.choice import triton_missing
+from yolomish.kernels.native import compiler_missing, native_missing
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 SHAPES = [(2, 3, 5, 7), (3, 70, 2, 3), (1, 1, 9, 33), (2, 4, 13, 13), (5, 24, 1, 1), (1, 3, 36, 31)]
 GPU_SHAPES = [(1, 2048, 19, 19), (2, 32, 608, 608), (16, 255, 20, 20), (3, 1, 417, 333), (64, 512, 13, 13)]
 needs_triton = pytest.mark.skipif(bool(triton_missing()), reason=triton_missing() or "-")
+needs_native = pytest.mark.skipif(bool(native_missing()), reason=native_missing() or "-")
 needs_compiler = pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing() or "-")
-
-
-@pytest.fixture(autouse=True)
-def _no_compiler() -> None:
-    """Every test here says itself what runs."""
 
 
 def torch_layers(act: str, z: torch.Tensor) -> torch.Tensor:
@@ -144,19 +142,22 @@ def test_formulas_are_the_activations_and_their_derivatives(act):
     assert torch.allclose(by_autograd, slope, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["fused", "compile"])
+@pytest.mark.parametrize("kind", ["auto", "fused", "compile"])
 def test_mish_alone_is_torchs_for_ordinary_extreme_and_undefined_values(kind):
-    if (kind == "fused" and triton_missing()) or (kind == "compile" and compiler_missing()):
-        pytest.skip(triton_missing() or compiler_missing())
+    device = "cpu" if kind == "auto" else DEVICE
+    if missing := {"auto": native_missing, "fused": triton_missing, "compile": compiler_missing}[kind]():
+        pytest.skip(missing)
     inf = float("inf")
     edges = [0.0, -0.0, 1e-30, -1e-30, 1e4, -1e4, 3e38, -3e38, 19.9, 20.1, 39.9, 40.1, -87.0, -104.0, inf, -inf, float("nan")]
-    x = torch.cat((torch.tensor(edges), torch.randn(3000) * 10)).to(DEVICE)
-    for dtype in (torch.float32, torch.float16, torch.bfloat16) if kind == "fused" else (torch.float32,):
+    x = torch.cat((torch.tensor(edges), torch.randn(3000) * 10)).to(device)
+    dtypes = {"auto": native.DTYPES, "fused": (torch.float32, torch.float16, torch.bfloat16), "compile": (torch.float32,)}
+    for dtype in dtypes[kind]:
         ours, stock = (x.to(dtype).requires_grad_() for _ in range(2))
         with using_kernels(kind):
             y = mish(ours)
             written = mish_(ours.detach().clone())
-        assert "yolomish_activation" in type(y.grad_fn).__name__, y.grad_fn
+        ran = "MishBackward" if kind == "auto" else "yolomish_activation"
+        assert ran in type(y.grad_fn).__name__ and "MishBackward0" not in type(y.grad_fn).__name__, y.grad_fn
         truth = F.mish(stock)
         dy = torch.randn_like(truth)
         (g,) = torch.autograd.grad(y, ours, dy)
@@ -165,6 +166,61 @@ def test_mish_alone_is_torchs_for_ordinary_extreme_and_undefined_values(kind):
         assert torch.allclose(y, truth, atol=1e-6, **tolerance)
         assert torch.allclose(g, t, atol=1e-6, **tolerance)
         assert torch.equal(written.nan_to_num(), y.detach().nan_to_num())
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", native.DTYPES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+def test_native_mish_is_nearer_to_float64_than_twice_torch(dtype, layout):
+    x = (torch.randn(2, 5, 41, 37) * 4).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else x
+    x = torch.stack((x, x), -1)[..., 0] if layout == "strided" else x
+    dy = torch.randn_like(x)
+    results = []
+    for kind, wide in (("eager", True), ("eager", False), ("auto", False)):
+        v = (x.double() if wide else x).detach().requires_grad_()
+        with using_kernels(kind):
+            y = mish(v)
+            results.append([y.detach(), *torch.autograd.grad(y, v, dy.to(v.dtype))])
+    truth, stock, ours = results
+    assert ours[0].stride() == stock[0].stride() and ours[0].dtype == dtype
+    for error, theirs in zip(distance(ours, truth), distance(stock, truth), strict=True):
+        assert error <= 2 * theirs
+
+
+@needs_native
+def test_native_mish_differentiates_twice_and_marks_what_it_overwrites():
+    x, dy = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
+    results = []
+    for kind in ("eager", "auto"):
+        v = x.clone().requires_grad_()
+        with using_kernels(kind):
+            (g,) = torch.autograd.grad(mish(v), v, dy, create_graph=True)
+        results.append(torch.autograd.grad(g.square().sum(), v)[0])
+    assert torch.allclose(*results, rtol=1e-4, atol=1e-5)
+    with using_kernels("auto"):
+        w, v = torch.ones(60, requires_grad=True), x.flatten()
+        product = w * v  # saves v for w's gradient
+        mish_(v)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.sum().backward()
+
+
+@needs_native
+def test_native_loops_are_built_once_and_only_used_where_they_are_right(tmp_path, monkeypatch):
+    monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path))
+    fresh = native._library.__wrapped__
+    fresh()
+    (library,) = (tmp_path / "kernels").iterdir()
+    built = library.stat().st_mtime_ns
+    fresh()
+    assert [p.stat().st_mtime_ns for p in (tmp_path / "kernels").iterdir()] == [built]
+    wrong = tmp_path / "mish.cpp"
+    wrong.write_text(native.SOURCE.read_text().replace("x * (n / (n + 2.f))", "x * (n / (n + 2.1f))"))
+    monkeypatch.setattr(native, "SOURCE", wrong)
+    with pytest.raises(RuntimeError, match="gives wrong values in float32"):
+        fresh()
+    assert len(list((tmp_path / "kernels").iterdir())) == 1
 
 
 @needs_triton
@@ -266,16 +322,21 @@ def test_the_choice_speaks_and_is_overridden():
         pass
 
 
-def test_without_a_compiler_torch_takes_over_and_says_so(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    compiler_missing.cache_clear()
-    choose.cache_clear()
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [("no-such-compiler", "no C++ compiler: no-such-compiler is not on PATH"), ("false", "false cannot build mish.cpp: ")],
+)
+def test_without_a_compiler_torch_takes_over_and_says_so(compiler, reason, monkeypatch):
+    caches = (compiler_missing, native_missing, native._library, choose)
+    for cached in caches:
+        cached.cache_clear()
+    monkeypatch.setenv("CXX", compiler)
     try:
         assert choose("auto", "cpu", torch.float32, "mish").implementation == "eager"
-        assert "no C++ compiler: no-such-compiler is not on PATH" in describe("cpu", torch.float32, ["mish"])
+        assert reason in describe("cpu", torch.float32, ["mish"])
     finally:
-        compiler_missing.cache_clear()
-        choose.cache_clear()
+        for cached in caches:
+            cached.cache_clear()
 
 
 def test_lean_memory_makes_exact_copies_and_refuses_changed_ones():

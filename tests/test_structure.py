@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"errors", "types", "config"},
+    {"errors", "types", "config", "cache"},
     {"kernels"},
     {"activations"},
     {"ops", "models", "darknet", "weights"},

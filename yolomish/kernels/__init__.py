@@ -2,7 +2,7 @@
 
 ``norm_act`` is batch norm + activation, ``mish`` and ``mish_`` (in place, for inference) the activation alone. Each looks
 up what runs (``choose``), says why (``describe``) and obeys ``using_kernels``; ``lean_memory`` trades time for memory. On a
-CPU the first large map compiles C++ (seconds, cached on disk by torch); without a compiler torch's layers run.
+CPU Mish is a C++ loop, built at its first use and kept on disk; without a compiler torch's layers run.
 """
 
 from yolomish.kernels.choice import KINDS, choose, describe, kernel_kind, using_kernels

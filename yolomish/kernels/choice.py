@@ -1,16 +1,14 @@
 """Which implementation runs, and why: looked up once a device, dtype and activation; a context manager overrides it.
 
-``auto``: Triton on CUDA; on a CPU torch's layers, which are fast there but for Mish: that goes through torch.compile's C++
-from ``CPU_MINIMUM`` values on, behind torch's batch norm (fused with it, it took a tenth longer); torch's layers elsewhere.
-``eager``: torch's own layers. ``fused``: as ``auto``, whatever the size. ``compile``: torch.compile on every device.
+``auto``: Triton on CUDA; on a CPU torch's layers, which are fast there but for Mish: that is a C++ loop (``native``) behind
+torch's batch norm (fused with it, it took a tenth longer); torch's layers elsewhere. ``eager``: torch's own layers.
+``fused``: as ``auto``, but on a CPU batch norm + activation through torch.compile. ``compile``: torch.compile everywhere.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +17,10 @@ from functools import lru_cache
 import torch
 
 from yolomish.errors import unknown_name
+from yolomish.kernels import native
 from yolomish.kernels.formulas import FUSED
 
 KINDS = ("auto", "eager", "fused", "compile")
-CPU_MINIMUM = 2**18  # values; below, what it saves does not pay for the compiler's seconds
-CPU_MINIMUM_ALONE = 2**16  # without gradients: half to compile
 
 _kind = "auto"
 _broken: dict[str, str] = {}  # device type -> why its compiler failed
@@ -31,7 +28,7 @@ _broken: dict[str, str] = {}  # device type -> why its compiler failed
 
 @dataclass(frozen=True)
 class Choice:
-    """``implementation``: eager (torch's own layers), triton or compiled; ``reason`` in a few words."""
+    """``implementation``: eager (torch's own layers), native, triton or compiled; ``reason`` in a few words."""
 
     implementation: str
     reason: str
@@ -69,13 +66,6 @@ def triton_missing() -> str:
     return ""
 
 
-@lru_cache
-def compiler_missing() -> str:
-    """Why torch.compile cannot make C++ kernels, empty where it seems to be able to."""
-    name = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    return "" if shutil.which(name.split()[0]) else f"no C++ compiler: {name} is not on PATH"
-
-
 def compiler_failed(device: str, reason: str) -> None:
     """From now on ``device`` (a type, such as cpu) runs torch's own layers."""
     _broken[device] = reason
@@ -101,14 +91,18 @@ def choose(kind: str, device: str, dtype: torch.dtype, act: str) -> Choice:
         return Choice("eager", f"{act} has no closed form here")
     if dtype == torch.float64:
         return Choice("eager", "float64")
-    if kind == "auto" and device == "cpu" and act != "mish":
-        return Choice("eager", "fast on a CPU")
+    if kind == "auto" and device == "cpu":
+        if act != "mish":
+            return Choice("eager", "fast on a CPU")
+        missing = "" if dtype in native.DTYPES else f"no C++ for {dtype}"
+        missing = missing or native.native_missing()
+        return Choice("eager", missing) if missing else Choice("native", f"built by {native.compiler_command()}")
     if kind != "compile" and (device == "cuda" or (kind == "fused" and device == "cpu" and interpreting())):
         missing = triton_missing()
         return Choice("eager", missing) if missing else Choice("triton", "Triton" if device == "cuda" else "Triton's interpreter")
     if device not in ("cuda", "cpu"):
         return Choice("eager", f"no kernels for {device}")
-    missing = _broken.get(device) or (triton_missing() if device == "cuda" else compiler_missing())
+    missing = _broken.get(device) or (triton_missing() if device == "cuda" else native.compiler_missing())
     if missing:
         return Choice("eager", missing)
     return Choice("compiled", "torch.compile" if device == "cuda" else "torch.compile's C++")
@@ -138,8 +132,11 @@ def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) ->
         names.setdefault(choose(_kind, device.type, dtype, act), []).append(act)
     parts = []
     for choice, same in names.items():
-        how = {"eager": "torch's own layers", "triton": "one fused kernel a pass", "compiled": "compiled kernels"}
-        small = f", behind torch's batch norm; maps under {CPU_MINIMUM} values by torch"
-        small = small if choice.implementation == "compiled" and _kind == "auto" else ""
-        parts.append(f"{', '.join(same)} by {how[choice.implementation]} ({choice.reason}{small})")
+        how = {
+            "eager": "torch's own layers",
+            "native": "a C++ loop behind torch's batch norm",
+            "triton": "one fused kernel a pass",
+            "compiled": "compiled kernels",
+        }[choice.implementation]
+        parts.append(f"{', '.join(same)} by {how} ({choice.reason})")
     return f"kernels {_kind} on {device}, {str(dtype).removeprefix('torch.')}: {'; '.join(parts)}"

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolomish.kernels import compiled, formulas
-from yolomish.kernels.choice import choose_for, exporting, kernel_kind
+from yolomish.kernels.choice import choose_for, exporting
 from yolomish.kernels.formulas import FUSED
 from yolomish.kernels.lean import Recipe, active_keeper
 
@@ -235,9 +235,8 @@ def chosen(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> str:
     """What ``norm_act`` runs for these arguments: eager, triton, compiled or torch (the formulas, for lean memory)."""
     if exporting():
         return "eager"
-    kind = kernel_kind()
     implementation = choose_for(x, name)
-    if kind == "auto" and implementation == "compiled":
+    if implementation == "native":
         implementation = "eager"  # torch's batch norm, and the activation by ``pointwise``
     if implementation == "eager" and name in FUSED and active_keeper():
         implementation = "torch"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from yolomish.kernels import formulas
-from yolomish.kernels.choice import CPU_MINIMUM, CPU_MINIMUM_ALONE, choose_for, exporting, kernel_kind
+from yolomish.kernels import formulas, native
+from yolomish.kernels.choice import choose_for, exporting
 from yolomish.kernels.norm_act import _steps
 
 
@@ -64,17 +64,17 @@ activation_backward.register_autograd(_second, setup_context=_save)
 def _implementation(x: Tensor, act: str) -> str:
     if exporting():
         return "eager"
-    kind = kernel_kind()
     implementation = choose_for(x, act)
-    minimum = CPU_MINIMUM if x.requires_grad else CPU_MINIMUM_ALONE
-    if implementation == "compiled" and (torch.compiler.is_compiling() or (kind == "auto" and x.numel() < minimum)):
-        return "eager"
+    if implementation in ("native", "compiled") and torch.compiler.is_compiling():
+        return "eager"  # the compiler makes its own loop
     return implementation if x.numel() and _dense(x) else "eager"
 
 
 def mish(x: Tensor) -> Tensor:
     """x·tanh(softplus(x)) of any shape, differentiable twice, by whichever implementation is chosen; else ``F.mish``."""
     implementation = _implementation(x, "mish")
+    if implementation == "native":
+        return native.Mish.apply(x)
     return F.mish(x) if implementation == "eager" else activation(x, "mish", implementation)
 
 
@@ -83,4 +83,4 @@ def mish_(x: Tensor) -> Tensor:
     implementation = _implementation(x, "mish")
     if implementation == "eager" or (torch.is_grad_enabled() and x.requires_grad):
         return F.mish(x, inplace=True)
-    return _steps(implementation).value(x, "mish", x)
+    return native.value(x, x) if implementation == "native" else _steps(implementation).value(x, "mish", x)

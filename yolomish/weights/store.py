@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolomish.cache import cache_folder
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.weights import catalogue
 from yolomish.weights.catalogue import published, published_names
@@ -16,11 +17,6 @@ DEMO = "demo"
 # yolov4 with width 0.1 and depth 0.1; AP 0.612, AP50 0.890 on their val split
 DEMO_FILE = Path(__file__).with_name("demo.pt")
 DEMO_ABOUT = "a small YOLOv4 that finds the built-in data's circles, squares, triangles and stars; in the package"
-
-
-def cache_folder() -> Path:
-    """$YOLOMISH_CACHE, else yolomish in the user's cache folder."""
-    return Path(os.environ.get("YOLOMISH_CACHE") or Path.home() / ".cache" / "yolomish")
 
 
 def weights_folder() -> Path:

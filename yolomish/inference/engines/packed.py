@@ -11,11 +11,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from yolomish.activations.standard import LEAKY_SLOPE
-from yolomish.kernels import compiled
-from yolomish.kernels.choice import CPU_MINIMUM, choose
+from yolomish.kernels.formulas import LEAKY_SLOPE
 from yolomish.models import YOLOv4
 from yolomish.models.blocks import ConvBlock
 from yolomish.models.fold import FoldedBlock, folded
@@ -28,21 +25,7 @@ FUSED_ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
     "hardswish": ("hardswish", []),
     "tanh": ("tanh", []),
     "linear": ("none", []),
-}  # oneDNN has Mish too, but torch does not let it through
-
-
-class Mish:
-    """Mish in place for all maps of one network: from the first map on that is large enough to pay for a compiler's
-    seconds, compiled with one exponential for the small ones too; torch's own takes six times as long."""
-
-    def __init__(self) -> None:
-        self.pays = False
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.pays = self.pays or x.numel() >= CPU_MINIMUM
-        if self.pays and choose("fused", "cpu", x.dtype, "mish").implementation == "compiled":
-            return compiled.value(x, "mish", x)
-        return F.mish(x, inplace=True)
+}  # oneDNN has Mish too, but torch does not let it through: a C++ loop follows
 
 
 class PackedConv(nn.Module):
@@ -84,10 +67,9 @@ def packed(network: YOLOv4, dtype: torch.dtype) -> YOLOv4:
     """A folded, packed copy of ``network`` on the CPU in ``dtype``; it wants channels_last images."""
     names = {path: block.activation_name for path, block in network.named_modules() if isinstance(block, ConvBlock)}
     copy = folded(network).to(dtype)
-    mish = Mish()
     for path, module in list(copy.named_modules()):
         if isinstance(module, FoldedBlock):
-            copy.set_submodule(path, PackedConv(module.conv, names[path], mish if names[path] == "mish" else module.act))
+            copy.set_submodule(path, PackedConv(module.conv, names[path], module.act))
     for path, module in list(copy.named_modules()):
         if isinstance(module, nn.Conv2d):
             copy.set_submodule(path, PackedConv(module))
