@@ -45,7 +45,7 @@ class PackedConv(nn.Module):
         weight = self.packed
         if weight is None:
             weight = self.packed = ops._reorder_convolution_weight(self.weight, *where, list(x.shape))
-        x = ops._convolution_pointwise(x, weight, self.bias, *where, self.fused, self.scalars, "")
+        x = ops._convolution_pointwise(x.to(self.weight.dtype), weight, self.bias, *where, self.fused, self.scalars, "")
         return x if self.act is None else self.act(x)
 
 
@@ -64,12 +64,15 @@ def packing_missing(dtype: torch.dtype) -> str:
 
 
 def packed(network: YOLOv4, dtype: torch.dtype) -> YOLOv4:
-    """A folded, packed copy of ``network`` on the CPU in ``dtype``; it wants channels_last images."""
+    """A folded, packed copy of ``network`` on the CPU in ``dtype``; it wants channels_last images.
+
+    The heads' last convolutions, which are the raw maps, stay in float32.
+    """
     names = {path: block.activation_name for path, block in network.named_modules() if isinstance(block, ConvBlock)}
-    copy = folded(network).to(dtype)
+    copy = folded(network)
     for path, module in list(copy.named_modules()):
         if isinstance(module, FoldedBlock):
-            copy.set_submodule(path, PackedConv(module.conv, names[path], module.act))
+            copy.set_submodule(path, PackedConv(module.conv.to(dtype), names[path], module.act))
     for path, module in list(copy.named_modules()):
         if isinstance(module, nn.Conv2d):
             copy.set_submodule(path, PackedConv(module))
