@@ -21,6 +21,7 @@ from yolomish.commands import app
 from yolomish.config import ModelConfig, TrainConfig
 from yolomish.data.images import read_image, write_image
 from yolomish.errors import YolomishError
+from yolomish.inference import draw
 from yolomish.inference.draw import SMALLEST_TEXT, draw_detections
 from yolomish.inference.records import coco_ids
 from yolomish.models import build_model
@@ -289,6 +290,23 @@ def test_any_box_on_any_size_is_drawn_inside_it(size_hw: tuple[int, int]) -> Non
     drawn = draw_detections(np.full((h, w, 3), 128, np.uint8), found, ["größe", "x" * 99, "图", ""])
     assert drawn.shape == (h, w, 3) and (drawn != 128).any()
     assert (drawn[0, 0] != 128).any() and (drawn[-1, -1] != 128).any()
+
+
+def test_a_letter_that_the_own_font_lacks_comes_from_one_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def label(letter: str, fonts: tuple[str, ...]) -> np.ndarray:
+        monkeypatch.setattr(draw, "SYSTEM_FONTS", fonts)
+        draw._text_mask.cache_clear()
+        draw._font_with.cache_clear()
+        return draw._text_mask(f"a{letter} 0.5", 20)
+
+    missing, there = "图", "\u2312"
+    other = str(Path(draw._own_font()).with_name("STIXGeneral.ttf"))
+    boxes = [label(letter, fonts) for letter, fonts in ((missing, ()), (there, ()), (missing, (other,)), (there, (other,)))]
+    assert np.array_equal(boxes[0], boxes[1]) and np.array_equal(boxes[0], boxes[2])
+    assert boxes[3].shape != boxes[0].shape or not np.array_equal(boxes[3], boxes[0])
+    assert label("\n", ()).any()
+    draw._text_mask.cache_clear()
+    draw._font_with.cache_clear()
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)])

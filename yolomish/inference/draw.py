@@ -6,6 +6,7 @@ import colorsys
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 from yolomish.types import Detections
 
 SMALLEST_TEXT = 8  # px a letter is high; below it cannot be read
+SYSTEM_FONTS = (  # with Chinese, Japanese and Korean: Linux, macOS, Windows
+    *("NotoSansCJK-Regular.ttc", "DroidSansFallbackFull.ttf", "wqy-microhei.ttc"),
+    *("Arial Unicode.ttf", "PingFang.ttc", "AppleSDGothicNeo.ttc"),
+    *("msyh.ttc", "YuGothM.ttc", "malgun.ttf"),
+)
 Colour = tuple[int, int, int]
 
 
@@ -111,22 +117,41 @@ def _write(canvas: np.ndarray, place: _Label, colour: Colour) -> None:
 @lru_cache(maxsize=512)
 def _text_mask(text: str, size: int) -> np.ndarray:
     """How much of each pixel of a label (height, width) is ink, float32 0..1, with a margin around the text."""
-    font = _font(size)
     margin = max(1, size // 6)
-    left, _, right, _ = font.getbbox(text)
-    ascent, descent = font.getmetrics() if isinstance(font, ImageFont.FreeTypeFont) else (size, size // 4)
-    picture = Image.new("L", (max(1, round(right - left)) + 2 * margin, ascent + descent + margin), 0)
-    ImageDraw.Draw(picture).text((margin - left, margin // 2), text, fill=255, font=font)
+    text = "".join(letter if letter.isprintable() else " " for letter in text)  # a line break cannot be laid out
+    runs = [(font, "".join(letters)) for font, letters in groupby(text, lambda letter: _font_with(letter, size))]
+    metrics = [font.getmetrics() if isinstance(font, ImageFont.FreeTypeFont) else (size, size // 4) for font, _ in runs]
+    ascent, descent = (max(column) for column in zip(*metrics, strict=True)) if metrics else (size, size // 4)
+    width = round(sum(font.getlength(run) for font, run in runs))
+    picture = Image.new("L", (max(1, width) + 2 * margin, ascent + descent + margin), 0)
+    pen, x = ImageDraw.Draw(picture), float(margin)
+    for (font, run), (own_ascent, _) in zip(runs, metrics, strict=True):
+        pen.text((x, margin // 2 + ascent - own_ascent), run, fill=255, font=font)
+        x += font.getlength(run)
     mask: np.ndarray = np.asarray(picture, dtype=np.float32) / 255
     return mask
 
 
-@lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which comes with matplotlib and has most alphabets."""
+@lru_cache(maxsize=4096)
+def _font_with(letter: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The first font here that has ``letter``: DejaVu Sans, which comes with matplotlib and has most alphabets, else one of
+    the system's; where none has it, the first."""
+    fonts = [font for name in (_own_font(), *SYSTEM_FONTS) if (font := _font(name, size))]
+    for font in fonts:  # what a font lacks, it draws as it draws the character that does not exist
+        if letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\uffff")):
+            return font
+    return fonts[0] if fonts else ImageFont.load_default()
+
+
+@lru_cache
+def _own_font() -> str:
     spec = find_spec("matplotlib")  # its fonts, without the second that importing it takes
-    if spec and spec.origin:
-        path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
-        if path.is_file():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default()
+    return str(Path(spec.origin or "").parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans-Bold.ttf") if spec else ""
+
+
+@lru_cache(maxsize=64)
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
+    try:
+        return ImageFont.truetype(name, size)  # looks through the system's folders for a bare name
+    except OSError:
+        return None
