@@ -207,6 +207,26 @@ def test_native_mish_differentiates_twice_and_marks_what_it_overwrites():
 
 
 @needs_native
+def test_torch_compile_makes_its_own_loop_of_the_formula():
+    x = torch.cat((torch.randn(500) * 5, torch.tensor([-90.0, 39.9, 40.1, 500.0])))
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append([str(node.target) for node in graph.graph.nodes])
+        return graph.forward
+
+    results = []
+    for function in (F.mish, torch.compile(lambda v: mish(v), fullgraph=True, backend=backend)):
+        v = x.clone().requires_grad_()
+        with using_kernels("auto"):
+            y = function(v)
+        results.append((y, *torch.autograd.grad(y.sum(), v)))
+    for ours, theirs in zip(results[1], results[0], strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert graphs[0].count("exp") == 1 and not any("mish" in name or "activation" in name for name in graphs[0])
+
+
+@needs_native
 def test_native_loops_are_built_once_and_only_used_where_they_are_right(tmp_path, monkeypatch):
     monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path))
     fresh = native._library.__wrapped__

@@ -66,7 +66,7 @@ def _implementation(x: Tensor, act: str) -> str:
         return "eager"
     implementation = choose_for(x, act)
     if implementation in ("native", "compiled") and torch.compiler.is_compiling():
-        return "eager"  # the compiler makes its own loop
+        return "formula"  # of which the compiler makes a loop of its own
     return implementation if x.numel() and _dense(x) else "eager"
 
 
@@ -75,12 +75,14 @@ def mish(x: Tensor) -> Tensor:
     implementation = _implementation(x, "mish")
     if implementation == "native":
         return native.Mish.apply(x)
+    if implementation == "formula":
+        return formulas.value("mish", formulas.wide(x)).to(x.dtype)
     return F.mish(x) if implementation == "eager" else activation(x, "mish", implementation)
 
 
 def mish_(x: Tensor) -> Tensor:
     """``mish`` written into ``x``, which nobody may need any more; where gradients are recorded, torch's ``F.mish``."""
     implementation = _implementation(x, "mish")
-    if implementation == "eager" or (torch.is_grad_enabled() and x.requires_grad):
+    if implementation in ("eager", "formula") or (torch.is_grad_enabled() and x.requires_grad):
         return F.mish(x, inplace=True)
     return native.value(x, x) if implementation == "native" else _steps(implementation).value(x, "mish", x)
