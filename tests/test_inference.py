@@ -24,6 +24,7 @@ from yolomish.errors import YolomishError
 from yolomish.inference import draw
 from yolomish.inference.draw import SMALLEST_TEXT, draw_detections
 from yolomish.inference.records import coco_ids
+from yolomish.kernels import native
 from yolomish.models import build_model
 from yolomish.training.checkpoint import save_checkpoint
 from yolomish.types import Detections
@@ -266,6 +267,23 @@ def test_many_threads_get_what_one_gets(weights: Path, engine: str) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.skipif(bool(native.native_missing()), reason=native.native_missing() or "-")
+def test_kernels_choose_what_runs_mish(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(tmp_path / "a.png", picture())
+    options = [tmp_path / "a.png", "--engine", "torch", "--no-save", "--json"]
+    found = [json.loads(run(weights, *options, "--kernels", kind).stdout)["detections"] for kind in ("auto", "eager")]
+    assert [d["class"] for d in found[0]] == [d["class"] for d in found[1]] and found[0]
+    wrong = run(weights, *options, "--kernels", "eagre")
+    assert isinstance(wrong.exception, YolomishError) and "did you mean 'eager'" in str(wrong.exception)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the loop ran")
+
+    monkeypatch.setattr(native, "value", fail)
+    assert run(weights, *options, "--kernels", "eager").exit_code == 0
+    assert "the loop ran" in str(run(weights, *options).exception)
 
 
 def test_importing_the_package_imports_no_torch() -> None:

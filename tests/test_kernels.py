@@ -123,6 +123,38 @@ def test_the_gpu_runs_triton_by_itself_and_compiles_once():
     assert variants() == before
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not CUDA, reason="no CUDA device")
+def test_a_block_trains_in_a_cuda_graph_as_outside_of_one():
+    inside, outside = norm(32), None
+    outside = copy.deepcopy(inside)
+    inputs = [torch.randn(4, 32, 40, 40, device="cuda") for _ in range(3)]
+    x, dy = inputs[0].clone().requires_grad_(), torch.randn_like(inputs[0])
+
+    def step(source, bn):
+        y = norm_act(source, bn, nn.Mish(), "mish")
+        return (y, *torch.autograd.grad(y, (source, bn.weight, bn.bias), dy))
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # Triton compiles and tunes before the capture
+        for _ in range(3):
+            step(x, copy.deepcopy(inside))
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step(x, inside)
+    for values in inputs:
+        with torch.no_grad():
+            x.copy_(values)
+        graph.replay()
+        expected = step(values.clone().requires_grad_(), outside)
+        for ours, theirs in zip(captured, expected, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(inside.running_var, outside.running_var)
+    assert inside.num_batches_tracked == outside.num_batches_tracked == 3
+
+
 @needs_compiler
 @pytest.mark.skipif(CUDA, reason="the CPU's kernels")
 @pytest.mark.slow

@@ -32,6 +32,7 @@ def detect(
         str, typer.Option("--engine", help="auto (the fastest installed), torch, onnxruntime or openvino.")
     ] = "auto",
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
+    kernels: Annotated[str, typer.Option("--kernels", help="What torch runs Mish by: auto, eager, fused or compile.")] = "auto",
     half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
     batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images through the network at once.")] = 1,
     max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most detections an image.")] = 300,
@@ -75,6 +76,7 @@ def detect(
     from yolomish.inference.run import Found, detect_frames, read_ahead
     from yolomish.inference.show import show as show_window
     from yolomish.inference.sources import read_frames
+    from yolomish.kernels import using_kernels
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what cannot be read is said below, once
@@ -114,7 +116,7 @@ def detect(
     done, stopped = 0, False
     pictures = len(wanted) if all("image" in source.kind for source in wanted) else None  # None: nobody knows
     bar = tqdm(total=pictures, desc="detect", unit="picture", disable=True if pictures == 1 else None, leave=False)
-    with bar, Outputs(folder, detector.names, choice) if folder else nullcontext() as outputs:
+    with using_kernels(kernels), bar, Outputs(folder, detector.names, choice) if folder else nullcontext() as outputs:
         try:
             for item in detect_frames(detector, frames if waits else read_ahead(frames), batch=1 if waits or show else batch):
                 bar.update()

@@ -35,6 +35,7 @@ def eval_(
     ] = "",
     half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
+    kernels: Annotated[str, typer.Option("--kernels", help="What torch runs Mish by: auto, eager, fused or compile.")] = "auto",
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/eval",
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
@@ -55,6 +56,7 @@ def eval_(
     from yolomish.evaluation.report import describe_setting, write_evaluation, write_submission
     from yolomish.evaluation.tta import VIEWS, Runner
     from yolomish.inference.engines import build_engine
+    from yolomish.kernels import using_kernels
     from yolomish.ops.device import choose_device
     from yolomish.ops.nms import NMS_KINDS
     from yolomish.training.checkpoint import load_network
@@ -89,17 +91,18 @@ def eval_(
         made = build_engine(engine or "auto", network.model, device=choose_device(device), half=half, compile=compile)
         typer.echo(made.how, err=True)
         runner = made
-    results = predict(
-        runner,
-        source,
-        image_size=size,
-        **settings,
-        tta=tta,
-        batch=batch,
-        device=choose_device(device),
-        workers=workers,
-        progress=True,
-    )
+    with using_kernels(kernels):
+        results = predict(
+            runner,
+            source,
+            image_size=size,
+            **settings,
+            tta=tta,
+            batch=batch,
+            device=choose_device(device),
+            workers=workers,
+            progress=True,
+        )
     folder = free_folder(Path(output))
     if not source.annotated:
         archive = write_submission(folder, source, results, name or Path(weights).stem)

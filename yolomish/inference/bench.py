@@ -31,6 +31,7 @@ from yolomish.types import HeadSpec
 
 PEAK_SIDE = 2048  # of the square matrices whose product gives the peak
 CALIBRATION_PX = 160
+REST_S = 0.05  # before each call: the threads of the engine before it go on spinning for a while
 NEEDS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx"), "opencv": ("onnx",)}
 STAGES = ("read", "resize", "network", "nms", "draw")
 
@@ -176,6 +177,7 @@ def measure(
     for i in range(rounds):
         say(f"round {i + 1} of {rounds}")
         for j in [*range(len(ready))][i % len(ready) :] + [*range(len(ready))][: i % len(ready)]:
+            time.sleep(REST_S)
             began = clock()
             ready[j][2](images)
             wait(device)
