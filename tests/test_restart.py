@@ -146,7 +146,7 @@ def test_two_processes_have_the_gradient_of_one(loss: str, assignment: str, tmp_
     (tmp_path / "gradients.py").write_text(GRADIENTS)
     command = [sys.executable, *TORCHRUN, str(tmp_path / "gradients.py"), loss, assignment]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.stdout.split() == ["equal", "equal"], done.stderr[-3000:]
+    assert done.returncode == 0 and done.stdout.count("equal") == 2, done.stderr[-3000:]  # their lines may mix
 
 
 def test_two_processes_train_and_evaluate_as_one(config: TrainConfig, tmp_path: Path) -> None:
