@@ -44,6 +44,8 @@ def compiler_missing() -> str:
 @lru_cache
 def native_missing() -> str:
     """Why the loops cannot run here, empty where they can; builds them at the first call."""
+    if missing := compiler_missing():
+        return missing
     try:
         _library()
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
@@ -61,17 +63,21 @@ def _processor() -> str:
     """What machine code for this CPU depends on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    return (
-        "".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})) or platform.platform()
-    )
+    facts = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
+    return "".join(sorted(facts)) or platform.platform()
+
+
+def _libraries() -> tuple[str, ...]:
+    """torch's own OpenMP, under whatever name: with a second one beside it, each waits for the other's idle threads."""
+    found = sorted(str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    return ("-Wl,--as-needed", *found) if found else ()
 
 
 @lru_cache
 def _library() -> ctypes.CDLL:
-    if missing := compiler_missing():
-        raise RuntimeError(missing)
-    command = (*compiler_command().split(), *_flags())
-    key = hashlib.sha256("\0".join((SOURCE.read_text(encoding="utf-8"), *command, _processor())).encode()).hexdigest()[:16]
+    command = (*compiler_command().split(), *_flags(), str(SOURCE), *_libraries())
+    facts = (SOURCE.read_text(encoding="utf-8"), *command, torch.__version__, _processor())
+    key = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:16]
     path = cache_folder() / "kernels" / f"mish-{key}.so"
     if not path.is_file():
         return _build(command, path)
@@ -82,9 +88,7 @@ def _build(command: tuple[str, ...], path: Path) -> ctypes.CDLL:
     """The library, kept at ``path`` if that can be written."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
-        done = subprocess.run(
-            (*command, str(SOURCE), "-o", str(made)), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
+        done = subprocess.run((*command, "-o", str(made)), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         if done.returncode:
             raise RuntimeError(
                 next((line for line in done.stderr.splitlines() if "error" in line), done.stderr or "no reason given")
