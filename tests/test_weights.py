@@ -1,9 +1,11 @@
 """Weights by name: fetched over HTTP from a server that cuts, redirects, lies and fails; kept only when they are right."""
 
 import dataclasses
+import fcntl
 import hashlib
 import resource
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -121,7 +123,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_kept(server: Server, tmp_path: 
     server.content = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
     with pytest.raises(YolomishError, match=r"SHA-1 .* expected: it was thrown away"):
         store.locate_weights("net")
-    assert not (tmp_path / "store" / "net.weights").exists()
+    assert list((tmp_path / "store").iterdir()) == []
     server.content = CONTENT
     assert store.locate_weights("net").read_bytes() == CONTENT
 
@@ -150,7 +152,7 @@ def test_what_is_not_the_file_is_named_and_not_kept(server: Server, tmp_path: Pa
         setattr(server, key, value)
     with pytest.raises(YolomishError, match=message):
         store.locate_weights("net")
-    assert not (tmp_path / "store" / "net.weights").exists()
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 def test_offline_says_which_file_to_put_where_and_takes_it_when_it_is_there(
@@ -191,6 +193,20 @@ def test_two_that_fetch_at_once_fetch_once(server: Server) -> None:
     for thread in threads:
         thread.join()
     assert len(paths) == 3 and paths[0].read_bytes() == CONTENT and len(server.ranges) == 1
+
+
+def test_one_that_waits_for_another_that_gives_up_begins_anew(server: Server, tmp_path: Path) -> None:
+    part = tmp_path / "store" / "net.weights.part"
+    part.parent.mkdir()
+    with open(part, "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        thread = threading.Thread(target=store.locate_weights, args=("net",))
+        thread.start()
+        time.sleep(0.3)
+        part.unlink()  # as one does that fails without a byte
+    thread.join()
+    assert [p.name for p in sorted(part.parent.iterdir())] == ["net.weights", "net.weights.sha256"]
+    assert (part.parent / "net.weights").read_bytes() == CONTENT
 
 
 def test_names_and_paths_that_are_nothing_say_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -39,23 +39,34 @@ def fetch(wanted: PublishedFile, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "ab") as file, _alone(file):
+            if os.fstat(file.fileno()).st_nlink == 0:  # removed by the process that was waited for
+                return fetch(wanted, path)
             if path.is_file():  # another process was first
                 part.unlink(missing_ok=True)
                 return
-            if file.tell() > wanted.size:
-                _cut(file, 0)
-            _check_space(wanted, path.parent, file.tell())
-            print(f"fetching {wanted.file} ({wanted.size / 1e6:.1f} MB) from {wanted.url} to {path.parent}", file=sys.stderr)
-            with tqdm(
-                total=wanted.size, initial=file.tell(), unit="B", unit_scale=True, desc=wanted.file, disable=None, file=sys.stderr
-            ) as bar:
-                _complete(wanted, file, path, bar)
-            file.flush()
-            os.fsync(file.fileno())
-            check_content(part, wanted, keep=False)
-            os.replace(part, path)
+            try:
+                _fetch_into(file, part, wanted, path)
+            finally:
+                if os.fstat(file.fileno()).st_size == 0:
+                    with suppress(OSError):  # Windows removes no open file
+                        part.unlink(missing_ok=True)
     except OSError as error:
         raise YolomishError(_write_failure(error, wanted, path)) from None
+
+
+def _fetch_into(file: IO[bytes], part: Path, wanted: PublishedFile, path: Path) -> None:
+    if file.tell() > wanted.size:
+        _cut(file, 0)
+    _check_space(wanted, path.parent, file.tell())
+    print(f"fetching {wanted.file} ({wanted.size / 1e6:.1f} MB) from {wanted.url} to {path.parent}", file=sys.stderr)
+    with tqdm(
+        total=wanted.size, initial=file.tell(), unit="B", unit_scale=True, desc=wanted.file, disable=None, file=sys.stderr
+    ) as bar:
+        _complete(wanted, file, path, bar)
+    file.flush()
+    os.fsync(file.fileno())
+    check_content(part, wanted, keep=False)
+    os.replace(part, path)
 
 
 def check_content(path: Path, wanted: PublishedFile, *, keep: bool) -> str:
@@ -75,7 +86,7 @@ def check_content(path: Path, wanted: PublishedFile, *, keep: bool) -> str:
     for what, found, expected in facts:
         if expected and found != expected:
             if not keep:
-                os.truncate(path, 0)  # not removed: another process may wait for its lock
+                os.truncate(path, 0)
             end = "delete it to fetch it again" if keep else "it was thrown away; fetch it again, or from another network"
             raise YolomishError(f"{path} is not {wanted.file}: {what} {found}, {expected} expected: {end}")
     try:
