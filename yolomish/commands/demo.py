@@ -57,7 +57,7 @@ def demo(
     found = detector.detect(image)
     picture = out / "detections.png"
     write_image(picture, draw_detections(image, found, detector.names))
-    typer.echo(f"{shown} finds {len(found)} objects in a held-out picture: {picture}")
+    typer.echo(f"{shown} finds {len(found)} object{'' if len(found) == 1 else 's'} in a held-out picture: {picture}")
     for arm in report.arms:
         typer.echo(f"{arm.label}: AP50 {arm.mean['AP50']:.4f}, AP {arm.mean['AP']:.4f}, {arm.step_ms:.0f} ms a step")
     typer.echo(report.headline)
