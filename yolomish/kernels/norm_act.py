@@ -5,8 +5,6 @@ for the sums, then again to write: five. ``mean`` and ``invstd`` enter ``yolomis
 counts their share where ``training``. A second backward differentiates ``_reference``, which is plain torch.
 """
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import Any
 
@@ -255,7 +253,7 @@ def norm_act(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> Tensor:
     if implementation == "compiled" and torch.compiler.is_compiling():
         z = bn(x)
         return formulas.value(name, formulas.wide(z)).to(z.dtype)  # the compiler fuses these by itself
-    assert isinstance(bn, nn.BatchNorm2d | nn.SyncBatchNorm) and bn.momentum is not None
+    assert isinstance(bn, (nn.BatchNorm2d, nn.SyncBatchNorm)) and bn.momentum is not None
     assert bn.running_mean is not None and bn.running_var is not None and bn.num_batches_tracked is not None
     x = _dense(x)
     rest = (bn.eps, name, bn.training, implementation)

@@ -1,7 +1,5 @@
 """Mish (or another closed form) alone, for layers without batch norm and for folded networks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
