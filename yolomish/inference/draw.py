@@ -136,11 +136,14 @@ def _text_mask(text: str, size: int) -> np.ndarray:
 def _font_with(letter: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The first font here that has ``letter``: DejaVu Sans, which comes with matplotlib and has most alphabets, else one of
     the system's; where none has it, the first."""
-    fonts = [font for name in (_own_font(), *SYSTEM_FONTS) if (font := _font(name, size))]
-    for font in fonts:  # what a font lacks, it draws as it draws the character that does not exist
-        if letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\uffff")):
+    first = None
+    for name in (_own_font(), *SYSTEM_FONTS):
+        font = _font(name, size)
+        # what a font lacks, it draws as it draws the character that does not exist
+        if font and (letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))):
             return font
-    return fonts[0] if fonts else ImageFont.load_default()
+        first = first or font
+    return first or ImageFont.load_default()
 
 
 @lru_cache
