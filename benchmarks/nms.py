@@ -1,7 +1,7 @@
 """From raw maps of 608 px (22,743 anchors, 80 classes) to detections: ours against decoding all and torchvision's NMS.
 
 Logits are normal numbers; ``random`` lies like an untrained network's, ``trained`` like a trained one's, where few anchors
-see an object. Both ways are checked to find the same boxes.
+see an object. Both ways are checked to find the same scores.
 
 python benchmarks/nms.py [--device cuda]
 """

@@ -48,6 +48,7 @@ def _in_layout_of(dy: Tensor, x: Tensor) -> Tensor:
     return dy.contiguous(memory_format=torch.channels_last) if _is_rows(x) else dy.contiguous()
 
 
+# torch.library reads the annotations below: not every torch takes them as text, so they are not postponed here
 @torch.library.custom_op("yolomish::norm_statistics", mutates_args=("running_mean", "running_var"))
 def norm_statistics(
     x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, epsilon: float, implementation: str

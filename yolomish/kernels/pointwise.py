@@ -15,6 +15,7 @@ def _dense(x: Tensor) -> bool:
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
 
+# torch.library reads the annotations below: not every torch takes them as text, so they are not postponed here
 @torch.library.custom_op("yolomish::activation", mutates_args=())
 def activation(x: Tensor, act: str, implementation: str) -> Tensor:
     """act(x) for a dense ``x``."""
