@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from yolomish.activations import build_activation
 from yolomish.errors import YolomishError
 from yolomish.kernels import (
-    FUSED,
+    CLOSED_FORMS,
     choose,
     chosen,
     describe,
@@ -87,7 +87,7 @@ def check_block(shape, act, dtype, layout, training, implementation, kind):
 @pytest.mark.parametrize(
     ("act", "dtype"),
     [
-        *((act, torch.float32) for act in FUSED if act != "swish"),
+        *((act, torch.float32) for act in CLOSED_FORMS),
         *((act, dtype) for act in ("mish", "leaky_relu") for dtype in (torch.float16, torch.bfloat16)),
     ],
 )
@@ -163,15 +163,17 @@ def test_compiled_blocks_are_as_near_to_float64_as_torch():
         check_block(shape, "mish", torch.float32, "channels_last", training, "compiled", "compile")
 
 
-@pytest.mark.parametrize("act", FUSED)
-def test_formulas_are_the_activations_and_their_derivatives(act):
-    z = torch.randn(4000, dtype=torch.float64) * 6
-    z.requires_grad_()
-    (slope,) = torch.autograd.grad(torch_layers(act, z).sum(), z)
-    assert torch.allclose(formulas.value(act, z), torch_layers(act, z), rtol=1e-12, atol=1e-14)
-    assert torch.allclose(formulas.slope(act, z.detach()), slope, rtol=1e-10, atol=1e-12)
-    (by_autograd,) = torch.autograd.grad(formulas.value(act, z).sum(), z)
-    assert torch.allclose(by_autograd, slope, rtol=1e-10, atol=1e-12)
+@needs_triton
+@pytest.mark.parametrize("act", CLOSED_FORMS)
+def test_triton_has_the_value_and_derivative_of_every_closed_form(act):
+    from yolomish.kernels import triton_code
+
+    kinks = torch.tensor([0.0, -0.0, -3, 3, -2, 6, 1e4, -1e4])
+    x = torch.cat((kinks, torch.randn(3000) * 6)).to(DEVICE)
+    dy, form = torch.randn_like(x), CLOSED_FORMS[act]
+    expected = form.value(x.double()), dy.double() * form.slope(x.double())
+    for ours, truth in zip((triton_code.value(x, act), triton_code.slope(dy, x, act)), expected, strict=True):
+        assert torch.allclose(ours.double(), truth, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["auto", "fused", "compile"])
@@ -270,7 +272,7 @@ def test_native_loops_are_built_once_and_only_used_where_they_are_right(tmp_path
     wrong = tmp_path / "mish.cpp"
     wrong.write_text(native.SOURCE.read_text().replace("x * (n / (n + 2.f))", "x * (n / (n + 2.1f))"))
     monkeypatch.setattr(native, "SOURCE", wrong)
-    with pytest.raises(RuntimeError, match="gives wrong values in float32"):
+    with pytest.raises(RuntimeError, match="returns wrong values in float32"):
         fresh()
     assert len(list((tmp_path / "kernels").iterdir())) == 1
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yolomish.activations import build_activation
+from yolomish.activations import find_activation
 from yolomish.kernels import derived, norm_act
 
 BN_EPSILON = 1e-5  # Darknet src/batchnorm_layer.c, cuDNN path and network.c fuse_conv_batchnorm
@@ -21,8 +21,9 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(c_out, eps=BN_EPSILON)
-        self.act = build_activation(activation)
-        self.activation_name = activation
+        record = find_activation(activation)
+        self.act = record.build()
+        self.activation_name = record.name  # never an alias
         # Darknet src/convolutional_layer.c make_convolutional_layer: U(-1, 1)·sqrt(2 / fan_in), no activation gain
         bound = math.sqrt(2 / (kernel * kernel * c_in))
         nn.init.uniform_(self.conv.weight, -bound, bound)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import DropBlock2d
 
+from yolomish.activations import find_activation
 from yolomish.config import TrainConfig, check_train, config_difference, from_dict
 from yolomish.darknet.weights import is_darknet_file, read_weights
 from yolomish.data.datasets import DetectionData, open_data
@@ -183,7 +184,7 @@ def prepare(config: TrainConfig, initial_weights: str, log: Log) -> Run:
     )
     mixed = config.amp != "off" and device.type == "cuda"
     with using_kernels(config.kernels):
-        acts = [config.model.activation, config.model.neck_activation]
+        acts = [find_activation(name).name for name in (config.model.activation, config.model.neck_activation)]
         kept = "; activations made again in backward" if config.memory == "lean" else ""
         log(describe(device, AMP_TYPES[config.amp] if mixed else torch.float32, acts) + kept)
     return Run(
