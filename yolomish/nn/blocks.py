@@ -17,19 +17,26 @@ BN_EPSILON = 1e-5  # Darknet src/batchnorm_layer.c, cuDNN path and network.c fus
 class ConvBlock(nn.Module):
     """Convolution without bias, BatchNorm, activation: (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
 
+    act: nn.Module
+    activation_name: str  # never an alias
+
     def __init__(self, c_in: int, c_out: int, kernel: int, *, stride: int = 1, activation: str) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(c_out, eps=BN_EPSILON)
-        record = find_activation(activation)
-        self.act = record.build()
-        self.activation_name = record.name  # never an alias
+        set_activation(self, activation)
         # Darknet src/convolutional_layer.c make_convolutional_layer: U(-1, 1)·sqrt(2 / fan_in), no activation gain
         bound = math.sqrt(2 / (kernel * kernel * c_in))
         nn.init.uniform_(self.conv.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         return norm_act(self.conv(x), self.bn, self.act, self.activation_name)
+
+
+def set_activation(block: ConvBlock, activation: str) -> None:
+    """Put another activation into a block; YolomishError for an unknown name."""
+    record = find_activation(activation)
+    block.act, block.activation_name = record.build(), record.name
 
 
 class Residual(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from yolomish.activations import OneDnnForm, find_activation
 from yolomish.errors import first_line
-from yolomish.networks import YOLOv4
+from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.fold import FoldedBlock, folded
 
@@ -56,7 +56,7 @@ def packing_missing(dtype: torch.dtype) -> str:
     return ""
 
 
-def packed(network: YOLOv4, dtype: torch.dtype) -> YOLOv4:
+def packed(network: Network, dtype: torch.dtype) -> Network:
     """A folded, packed copy of ``network`` on the CPU in ``dtype``; it wants channels_last images.
 
     The heads' last convolutions, which are the raw maps, stay in float32.
