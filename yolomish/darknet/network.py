@@ -149,12 +149,14 @@ def _connected(plan: _Plan, section: Section) -> None:
 def _shortcut(plan: _Plan, section: Section) -> None:
     sources = (plan.index - 1, *plan.named(section, "from"))
     shapes = [plan.shape(source) for source in sources]
-    if len({shape[1:] for shape in shapes}) > 1:
+    _, h, w = shapes[0]
+    if any(y % h or x % w or y // h != x // w for _, y, x in shapes):
         raise section.fault("from", f"adds maps of different sizes: {_sizes(sources, shapes)}")
     weighted = section.text("weights_type", "none").replace("per_layer", "per_feature")
     normalisation = section.text("weights_normalization", "none").replace("avg_relu", "relu")
     block = parts.Shortcut(
         tuple(shape[0] for shape in shapes),
+        tuple(shape[1] // h for shape in shapes),
         activation=_activation(section, "linear"),
         weighted=weighted,
         normalisation=normalisation,
@@ -272,7 +274,10 @@ def _softmax(plan: _Plan, section: Section) -> None:
     temperature = section.number("temperature", 1.0)
     if temperature <= 0:
         raise section.fault("temperature", "must be positive")
-    plan.add(parts.Logits(temperature), (math.prod(plan.shape(plan.index - 1)), 1, 1))
+    shape = plan.shape(plan.index - 1)
+    if shape[1:] != (1, 1):
+        raise section.fault("", f"over a map of {shape[1]}x{shape[2]}: a classifier has one value per class, put [avgpool] before it")
+    plan.add(parts.Logits(temperature), shape)
 
 
 def _yolo(plan: _Plan, section: Section) -> None:

@@ -50,7 +50,8 @@ class Network(nn.Module):
 
     def activation_label(self) -> str:
         """The activations of its parts for a legend: ``mish / leaky_relu``; one name where all are alike."""
-        return " / ".join(dict.fromkeys("+".join(self.activations(part)) for part in self.parts))
+        names = ("+".join(self.activations(part)) for part in self.parts)
+        return " / ".join(dict.fromkeys(name for name in names if name))
 
     def resized(self, size_hw: SizeHW | None = None, resize: ResizeMode | None = None) -> None:
         """Set the network's own input size and how images get there; YolomishError where a side does not fit its stride."""

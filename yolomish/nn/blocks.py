@@ -150,5 +150,5 @@ class SPP(nn.Module):
     """Spatial pyramid pooling: concatenates max pools of 13, 9 and 5 and the input, in Darknet's order; size kept."""
 
     def forward(self, x: Tensor) -> Tensor:
-        pools = [F.max_pool2d(x, k, stride=1, padding=k // 2) for k in (13, 9, 5)]
-        return concatenate(*pools, x)
+        pools = [F.max_pool2d(x, k, stride=1, padding=k // 2) for k in (5, 9, 13)]
+        return concatenate(*reversed(pools), x)

@@ -16,27 +16,34 @@ WEIGHT_EPSILON = 1e-4  # src/blas.c shortcut_multilayer_cpu
 
 
 class Shortcut(Activated):
-    """The sum of maps of one size, then an activation (src/shortcut_layer.c, src/blas.c shortcut_multilayer_cpu).
+    """The sum of maps, then an activation (src/shortcut_layer.c, src/blas.c shortcut_multilayer_cpu).
 
-    The result has the first map's channels: another with fewer adds to the first of them, one with more gives its first.
-    With ``weights`` each map has one (``per_channel``: each of its channels), as they are or normalised to a sum of 1 after
+    The result has the first map's shape: another with fewer channels adds to the first of them, of one with more its first
+    are added, and of one that is ``strides`` times as large every so many-th value (src/blas.c shortcut_cpu, with which
+    resnet50.cfg was trained; shortcut_multilayer_cpu adds such maps' memory as it lies). With ``weights`` each map has one (``per_channel``: each of its channels), as they are or normalised to a sum of 1 after
     ``relu`` or by ``softmax``.
     """
 
     weights: nn.Parameter | None = None
 
     def __init__(
-        self, channels: tuple[int, ...], *, activation: str, weighted: str = "none", normalisation: str = "none"
+        self,
+        channels: tuple[int, ...],
+        strides: tuple[int, ...],
+        *,
+        activation: str,
+        weighted: str = "none",
+        normalisation: str = "none",
     ) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.strides = channels, strides
         self.normalisation = normalisation
         if weighted != "none":
             self.weights = nn.Parameter(torch.ones(len(channels), channels[0] if weighted == "per_channel" else 1))
         set_activation(self, activation)
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        if self.weights is None and set(self.channels) == {self.channels[0]}:
+        if self.weights is None and set(self.channels) == {self.channels[0]} and set(self.strides) == {1}:
             for other in others:
                 x = derived(torch.add, x, other)
         else:
@@ -48,9 +55,8 @@ class Shortcut(Activated):
         c = self.channels[0]
         if weights is not None:
             x = x * weights[0]
-        for i, (other, channels) in enumerate(zip(others, self.channels[1:], strict=True), 1):
-            if channels > c:
-                other = other[:, :c]
+        for i, (other, channels, stride) in enumerate(zip(others, self.channels[1:], self.strides[1:], strict=True), 1):
+            other = other[:, :c, ::stride, ::stride]
             if weights is not None:
                 other = other * weights[i][: min(c, channels)]
             if channels < c:
