@@ -243,6 +243,8 @@ def parse_cfg(text: str, where: str) -> Cfg:
             continue
         if line.startswith("[") and line.endswith("]"):
             sections.append(_begin(line[1:-1].strip(), where, number))
+            if sections[0].kind != "net":
+                break
         elif "=" in line and sections:
             key, _, value = line.partition("=")
             _add(sections[-1], "".join(key.split()), Option(value=value.strip(), line=number), notes)
@@ -257,6 +259,8 @@ def parse_cfg(text: str, where: str) -> Cfg:
     for section in sections[1:]:
         if section.kind == "net":
             raise YolomishError(f"{where}:{section.line}: [net] stands again: a cfg has one, at its beginning")
+        if section.kind == "yolo" and 2 * section.integer("num", 1) != (count := len(section.numbers("anchors"))):
+            notes.append(f"{where}:{section.line}: [yolo] num={section.text('num', '1')}, {count / 2:g} anchors are listed and taken")
     return Cfg(sections=tuple(sections), notes=(*notes, *_without_effect(sections)))
 
 

@@ -19,9 +19,11 @@ from yolomish.nn import sections as parts
 from yolomish.nn.blocks import Activated, ConvBlock, head_convolution, set_activation
 from yolomish.types import HeadSpec, InputSpec, LossConstants
 
+MOST_PARAMETERS = 2_000_000_000  # 8 GB; the largest of Darknet's own has 276 million
 LETTERBOX_GREY = 128  # src/image.c letterbox_image fills with 0.5
 STRUCTURAL = ("linear", "sigmoid")  # a bottleneck, a gate: they stay what they are when activations are swapped
 STRIDED = ("net", "convolutional", "maxpool", "local_avgpool", "reorg", "reorg3d")
+AFTER_CLASSES = ("avgpool", "dropout", "batchnorm", "activation", "empty", "softmax", "cost")
 Shape = tuple[int, int, int]
 
 
@@ -336,18 +338,17 @@ BUILDERS: dict[str, Callable[[_Plan, Section], None]] = {
 
 
 def _head(section: Section, stride: int) -> HeadSpec:
-    values = section.numbers("anchors")
+    values, mask = section.numbers("anchors"), section.integers("mask")
     pairs = tuple(zip(values[::2], values[1::2], strict=False))
-    mask, count = section.integers("mask"), max(section.integer("num", 1, 1), *(n + 1 for n in section.integers("mask")))
     if len(values) % 2 or any(w <= 0 or h <= 0 for w, h in pairs):
         raise section.fault("anchors", "must be pairs of positive width,height")
-    if min(mask) < 0 or count > len(pairs):
-        raise section.fault("mask", f"and num= ask for anchors 0 to {count - 1}, {len(pairs)} are listed in line {section.line}")
+    if min(mask) < 0 or max(mask) >= len(pairs) or len(set(mask)) < len(mask):
+        raise section.fault("mask", f"must name some of the anchors 0 to {len(pairs) - 1}, each once")
     scale = section.number("scale_x_y", 1.0)
     if scale <= 0:
         raise section.fault("scale_x_y", "must be positive")
     return HeadSpec(
-        all_anchors=pairs[:count],
+        all_anchors=pairs,
         mask=mask,
         stride=stride,
         num_classes=section.integer("classes", 20, 1),
@@ -527,8 +528,10 @@ def adapted(sections: Sequence[Section], config: ModelConfig) -> tuple[Section, 
             outputs, activation = len(mask) * (5 + config.num_classes), "logistic" if squared else "linear"
             found[i - 1] = found[i - 1].changed(filters=outputs, activation=activation)
     if not yolos:
-        last = max((i for i, s in enumerate(found) if s.kind in ("convolutional", "connected")), default=0)
-        found[last] = found[last].changed(**{"output" if found[last].kind == "connected" else "filters": config.num_classes})
+        last = next((i for i in range(len(found) - 1, 0, -1) if found[i].kind not in AFTER_CLASSES), 0)
+        key = {"convolutional": "filters", "connected": "output"}.get(found[last].kind)
+        if key:
+            found[last] = found[last].changed(**{key: config.num_classes})
     return tuple(found)
 
 
@@ -551,6 +554,9 @@ def config_of(sections: Sequence[Section], name: str) -> ModelConfig:
     )
     with torch.device("meta"):
         network = DarknetNetwork(sections, config)
+    count = sum(p.numel() for p in network.parameters())
+    if count > MOST_PARAMETERS:
+        raise YolomishError(f"{net.where} makes a network of {count / 1e9:.1f} billion parameters: correct its filters= and classes=")
     lists = {head.all_anchors for head in network.heads}
     return replace(
         config,
@@ -573,4 +579,7 @@ def build_darknet(config: ModelConfig) -> DarknetNetwork:
     if config.width != 1 or config.depth != 1:
         raise YolomishError(f"{config.name} is made of a cfg, which has its own channels: leave out width and depth")
     sections = parse_cfg(config.cfg, f"{config.name}.cfg").sections
-    return DarknetNetwork(adapted(sections, config), config)
+    network = DarknetNetwork(adapted(sections, config), config)
+    if network.num_classes != config.num_classes:
+        raise YolomishError(f"{config.name} has {network.num_classes} classes by its sections, which cannot become {config.num_classes}")
+    return network

@@ -24,7 +24,7 @@ class Shortcut(Activated):
     ``relu`` or by ``softmax``.
     """
 
-    weights: nn.Parameter | None = None
+    weights: nn.Parameter | None
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class Shortcut(Activated):
         super().__init__()
         self.channels, self.strides = channels, strides
         self.normalisation = normalisation
-        if weighted != "none":
-            self.weights = nn.Parameter(torch.ones(len(channels), channels[0] if weighted == "per_channel" else 1))
+        shape = len(channels), channels[0] if weighted == "per_channel" else 1
+        self.register_parameter("weights", None if weighted == "none" else nn.Parameter(torch.ones(shape)))
         set_activation(self, activation)
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
