@@ -143,7 +143,9 @@ def blur(x: np.ndarray, size: int, stride: int) -> np.ndarray:
     """src/convolutional_layer.c make_convolutional_layer, antialiasing: 3 px with one zero outside, or 2 px."""
     kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16 if size == 3 else np.full((2, 2), 1 / 4)
     planes = [
-        convolution(plane[None], kernel[None, None].astype(np.float32), np.zeros(1), stride, stride, size // 2 if size == 3 else 0, 1, 1)
+        convolution(
+            plane[None], kernel[None, None].astype(np.float32), np.zeros(1), stride, stride, size // 2 if size == 3 else 0, 1, 1
+        )
         for plane in x
     ]
     return np.concatenate(planes)
