@@ -243,7 +243,7 @@ def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(t
 def test_arms_train_at_once_on_several_devices_and_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from yolomish.comparison.run import run_comparison
     from yolomish.comparison.worker import IDENTITY, Job, train_all
-    from yolomish.training.fit import fit
+    from yolomish.training.loop import fit
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many as here: sums round alike
     base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"))
