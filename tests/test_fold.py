@@ -7,12 +7,12 @@ import torch
 
 from yolomish.activations import activation_names
 from yolomish.config import ModelConfig
-from yolomish.networks import YOLOv4, build_network
+from yolomish.networks import Network, build_network
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.fold import fold_batch_norm, folded
 
 
-def trained(activation: str, neck_activation: str = "leaky_relu") -> YOLOv4:
+def trained(activation: str, neck_activation: str = "leaky_relu") -> Network:
     """A small network whose batch norms have seen data and whose affine parameters are not the initial ones."""
     torch.manual_seed(0)
     config = ModelConfig(
