@@ -46,7 +46,8 @@ def eval_(
     from typing import cast
 
     from yolomish.config import check_image_size, load_data_config
-    from yolomish.data.datasets import SPLITS, Split, open_data
+    from yolomish.data.datasets import open_data
+    from yolomish.data.formats.record import SPLITS, Split
     from yolomish.errors import YolomishError, unknown_name
     from yolomish.evaluation.coco import check_backend
     from yolomish.evaluation.provenance import warning

@@ -1,4 +1,4 @@
-"""From a data set to batches; chance is keyed by (seed, epoch, index), so workers change nothing."""
+"""From a data set to batches; chance is keyed by (use, seed, epoch, index), so workers change nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from torch.utils.data import DataLoader, Dataset
 from yolomish.config import TrainConfig
 from yolomish.data.augment import augment_one, clip_sample, cutmix, mixup, mosaic
 from yolomish.data.datasets import DetectionData
-from yolomish.data.transforms import LETTERBOX_GREY as GREY
+from yolomish.data.streams import Use, stream
 from yolomish.data.transforms import apply_resize, resize_image
+from yolomish.errors import YolomishError
 from yolomish.types import Batch, Interpolation, Resize, ResizeMode, Sample
 
 Item = tuple[Sample, Resize]
 
 
 class ResizedData(Dataset):
-    """Evaluation by (index, network size): each image by ``resize(image, size)``, its boxes in network px."""
+    """Evaluation by (index, size_hw): each image by ``resize(image, size_hw)``, its boxes in network px."""
 
     def __init__(self, data: DetectionData, resize: Callable[..., tuple[np.ndarray, Resize]]) -> None:
         self.data, self.resize = data, resize
@@ -31,43 +32,43 @@ class ResizedData(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, int | tuple[int, int]]) -> Item:
-        index, size = key
+    def __getitem__(self, key: tuple[int, tuple[int, int]]) -> Item:
+        index, size_hw = key
         sample = self.data.load(index)
-        image, resize = self.resize(sample.image, size)
+        image, resize = self.resize(sample.image, size_hw)
         boxes = apply_resize(sample.boxes, resize)
         return Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id), resize
 
 
 class AugmentedData(Dataset):
-    """Training samples by (index, size): everything random in one follows from rng(seed, epoch, index)."""
+    """Training samples by (index, size_hw): everything random in one follows from the stream of (seed, epoch, index)."""
 
-    def __init__(self, data: DetectionData, config: TrainConfig, epoch: int) -> None:
-        self.data, self.config, self.epoch = data, config, epoch
+    def __init__(self, data: DetectionData, config: TrainConfig, epoch: int, grey: int) -> None:
+        self.data, self.config, self.epoch, self.grey = data, config, epoch, grey
         self.closing = epoch >= config.epochs - config.close_mosaic
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        index, size = key
-        rng = np.random.default_rng((self.config.seed, self.epoch, index))
-        sample = self._augmented(self.data.load(index), rng, size)
+    def __getitem__(self, key: tuple[int, tuple[int, int]]) -> Item:
+        index, size_hw = key
+        rng = stream(Use.AUGMENT, self.config.seed, self.epoch, index)
+        sample = self._augmented(self.data.load(index), rng, size_hw)
         if not self.closing:
             if rng.random() < self.config.mixup:
-                sample = mixup(sample, self._augmented(self._draw(rng), rng, size), rng)
+                sample = mixup(sample, self._augmented(self._draw(rng), rng, size_hw), rng)
             if rng.random() < self.config.cutmix:
-                sample = cutmix(sample, self._augmented(self._draw(rng), rng, size), rng)
-        whole = Resize(image_size_hw=(size, size), network_size_hw=(size, size), scale_x=1.0, scale_y=1.0, pad_x=0.0, pad_y=0.0)
+                sample = cutmix(sample, self._augmented(self._draw(rng), rng, size_hw), rng)
+        whole = Resize(image_size_hw=size_hw, network_size_hw=size_hw, scale_x=1.0, scale_y=1.0, pad_x=0.0, pad_y=0.0)
         return clip_sample(sample), whole
 
     def _draw(self, rng: np.random.Generator) -> Sample:
         return self.data.load(int(rng.integers(len(self.data))))
 
-    def _augmented(self, sample: Sample, rng: np.random.Generator, size: int) -> Sample:
+    def _augmented(self, sample: Sample, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
         if rng.random() < self.config.mosaic and not self.closing:
-            return mosaic(sample, lambda: self._draw(rng), rng, size, self.config)
-        return augment_one(sample, rng, size, self.config)
+            return mosaic(sample, lambda: self._draw(rng), rng, size_hw, self.config, grey=self.grey)
+        return augment_one(sample, rng, size_hw, self.config, grey=self.grey)
 
 
 def collate(items: list[Item]) -> Batch:
@@ -84,7 +85,8 @@ def collate(items: list[Item]) -> Batch:
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
-    os.setsid()  # an interrupt of the terminal's group is for the trainer, which finishes its step first
+    if hasattr(os, "setsid"):  # not on Windows
+        os.setsid()  # an interrupt of the terminal's group is for the trainer, which finishes its step first
 
 
 def steps_per_epoch(count: int, config: TrainConfig) -> int:
@@ -92,45 +94,67 @@ def steps_per_epoch(count: int, config: TrainConfig) -> int:
     return max(count // config.batch, min(count, 1))
 
 
-def largest_size(config: TrainConfig) -> int:
-    """The largest network size in pixels that a run reaches."""
-    return round(config.multi_scale * config.image_size / 32 + 1) * 32 if config.multi_scale else config.image_size
+def _scaled_size(factor: float, config: TrainConfig, stride: int) -> tuple[int, int]:
+    height, width = (math.floor(factor * side / stride + 1.5) * stride for side in size_hw_of(config.image_size))
+    return height, width
 
 
-def step_size(step: int, total_steps: int, config: TrainConfig) -> int:
-    """The network size in pixels of an optimiser step, counted from 0 (src/detector.c train_detector, random=1).
+def largest_size(config: TrainConfig, stride: int) -> tuple[int, int]:
+    """The largest network size (height, width) in pixels that a run reaches; ``stride`` is the network's coarsest."""
+    return _scaled_size(config.multi_scale, config, stride) if config.multi_scale else size_hw_of(config.image_size)
 
-    With ``multi_scale`` r it is drawn anew every ten steps: round(u·size/32 + 1)·32, u in U(1/r, r), not above the
-    configured size where u < 1. The first step and the last tenth of the run, at most 100 steps, use the largest.
+
+def step_size(step: int, total_steps: int, config: TrainConfig, stride: int) -> tuple[int, int]:
+    """The network size (height, width) in pixels of an optimiser step, counted from 0 (src/detector.c train_detector).
+
+    With ``multi_scale`` r one factor u in U(1/r, r) is drawn for both sides every ten steps: round(u·side/stride + 1)·stride,
+    ``stride`` being the network's coarsest (Darknet's resize_step); the configured size where u < 1 made a side larger.
+    The first step and the last tenth of the run, at most 100 steps, use the largest.
     """
+    configured = size_hw_of(config.image_size)
     if not config.multi_scale:
-        return config.image_size
+        return configured
     if step == 0 or total_steps - step <= min(100, total_steps // 10):
-        return largest_size(config)
+        return largest_size(config, stride)
     low, high = 1 / config.multi_scale, config.multi_scale
-    factor = np.random.default_rng((config.seed, 1, step // 10)).uniform(low, high)
-    size = round(factor * config.image_size / 32 + 1) * 32
-    return min(size, config.image_size) if factor < 1 else size
+    factor = float(stream(Use.NETWORK_SIZE, config.seed, index=step // 10).uniform(low, high))
+    size = _scaled_size(factor, config, stride)
+    return configured if factor < 1 and (size[0] > configured[0] or size[1] > configured[1]) else size
 
 
 def train_loader(
-    data: DetectionData, config: TrainConfig, *, epoch: int, first_step: int = 0, rank: int = 0, world_size: int = 1
+    data: DetectionData,
+    config: TrainConfig,
+    *,
+    stride: int,
+    grey: int,
+    epoch: int,
+    first_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> DataLoader:
-    """An epoch's mini-batches from its optimiser step ``first_step`` on, shuffled by rng(seed, epoch) and augmented.
+    """An epoch's mini-batches from its optimiser step ``first_step`` on, shuffled by the epoch's stream and augmented.
 
-    Of several processes each gets its share of every mini-batch.
+    ``config`` holds size, batch, mini-batch, augmentation, workers and seed.
+    ``stride`` is the network's coarsest, in px, for multi-scale; ``grey`` 0..255 is what pads its input.
+    ``epoch`` counts from 0, as does ``first_step`` within it.
+    ``rank`` of ``world_size`` processes gets its share of every mini-batch; images that a short step cannot share out
+    evenly wait for another epoch. YolomishError where there are fewer images than processes.
     """
+    if len(data) < world_size:
+        raise YolomishError(f"{len(data)} training images cannot be shared by {world_size} processes: start {len(data)} at most")
     steps = steps_per_epoch(len(data), config)
-    order = np.random.default_rng((config.seed, epoch)).permutation(len(data)).tolist()
+    order = stream(Use.ORDER, config.seed, epoch).permutation(len(data)).tolist()
     mini = config.mini_batch or config.batch
     batches = []
     for step in range(first_step, steps):
-        size = step_size(epoch * steps + step, config.epochs * steps, config)
+        size_hw = step_size(epoch * steps + step, config.epochs * steps, config, stride)
         chosen = order[step * config.batch : (step + 1) * config.batch]
+        chosen = chosen[: len(chosen) - len(chosen) % world_size]
         for start in range(0, len(chosen), mini):
-            batches.append([(index, size) for index in chosen[start : start + mini][rank::world_size]])
+            batches.append([(index, size_hw) for index in chosen[start : start + mini][rank::world_size]])
     return DataLoader(
-        AugmentedData(data, config, epoch),
+        AugmentedData(data, config, epoch, grey),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.workers,
@@ -141,17 +165,17 @@ def train_loader(
 
 
 def rectangles(
-    sizes_hw: Sequence[tuple[int, int]], size: int, batch: int, margin: float = 0.0
+    sizes_hw: Sequence[tuple[int, int]], long_side: int, batch: int, *, stride: int, margin: float = 0.0
 ) -> list[tuple[list[int], tuple[int, int]]]:
-    """Images grouped by shape, and each group's (height, width) in network px: the long side is ``size``, the other the
-    least multiple of 32 that holds all, so that little grey is computed (PyTorch_YOLOv4 utils/datasets.py, rect).
-    ``margin`` in strides of 32 is added to both before rounding up, as its test.py does with 0.5 (640 becomes 672)."""
+    """Images grouped by shape, and each group's (height, width) in network px: the long side is ``long_side``, the other
+    the least multiple of ``stride`` that holds all, so that little grey is computed (PyTorch_YOLOv4 utils/datasets.py,
+    rect). ``margin`` in strides is added to both before rounding up, as its test.py does with 0.5 (640 becomes 672)."""
     order = sorted(range(len(sizes_hw)), key=lambda i: (sizes_hw[i][0] / sizes_hw[i][1], i))
     groups = []
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        sides = np.array([np.multiply(sizes_hw[i], size / max(sizes_hw[i])) for i in chosen]).max(0)
-        height, width = (math.ceil(round(side, 6) / 32 + margin) * 32 for side in sides)
+        sides = np.array([np.multiply(sizes_hw[i], long_side / max(sizes_hw[i])) for i in chosen]).max(0)
+        height, width = (math.ceil(round(side, 6) / stride + margin) * stride for side in sides)
         groups.append((chosen, (height, width)))
     return groups
 
@@ -159,29 +183,35 @@ def rectangles(
 def eval_loader(
     data: DetectionData,
     *,
-    size: int,
+    size_hw: tuple[int, int],
+    stride: int,
     mode: ResizeMode,
+    grey: int,
     batch: int,
     rect: bool = False,
     rect_margin: float = 0.0,
     interpolation: Interpolation = "linear",
-    grey: int = GREY,
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """Every image once, resized to ``size`` px (see ``resize_image``); of several processes each gets its share.
+    """Every image once, resized for the network.
 
-    ``rect`` (letterbox only) batches images of like shape and pads them no further than they need (see ``rectangles``).
+    ``size_hw`` is the network's (height, width) in px, ``stride`` its coarsest.
+    ``mode``, ``grey`` and ``interpolation`` say how images are resized (see ``resize_image``).
+    ``rect`` (letterbox only) puts images of like shape in a ``batch`` and pads them no further than they need, their long
+    side being that of ``size_hw``; ``rect_margin`` is in strides (see ``rectangles``).
+    ``workers`` are loading processes; ``rank`` of ``world_size`` evaluating processes gets its share of the images.
     """
-    keys: list[list[tuple[int, int | tuple[int, int]]]]
+    keys: list[list[tuple[int, tuple[int, int]]]]
     if rect:
-        groups = rectangles([data.size_hw(i) for i in range(len(data))], size, batch, rect_margin)
+        sizes = [data.size_hw(i) for i in range(len(data))]
+        groups = rectangles(sizes, max(size_hw), batch, stride=stride, margin=rect_margin)
         keys = [[(index, shape) for index in chosen] for chosen, shape in groups[rank::world_size]]
     else:
         mine = range(rank, len(data), world_size)
-        keys = [[(index, size) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
-    resize = partial(resize_image, mode=mode, interpolation=interpolation, grey=grey, long_side=size if rect else 0)
+        keys = [[(index, size_hw) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
+    resize = partial(resize_image, mode=mode, grey=grey, interpolation=interpolation, long_side=max(size_hw) if rect else 0)
     return DataLoader(
         ResizedData(data, resize),
         batch_sampler=keys,
@@ -190,3 +220,8 @@ def eval_loader(
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def size_hw_of(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a size that a configuration states as one number for a square."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size

@@ -9,15 +9,18 @@ import numpy as np
 from pycocotools import mask
 from pycocotools.coco import COCO
 
+from yolomish.evaluation.coco import counts_as_object
+
 MAX_DETECTIONS = 100  # a class and image, pycocotools' maxDets
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """All detections, best score first, and all objects (crowds left out) of a data set, matched at IoU ``iou``.
+    """All detections, best score first, and all objects of a data set, crowds and difficult ones left out, matched at
+    IoU ``iou``.
 
     A detection (D,) has ``labels`` and ``scores``; it is ``true`` where it found an object, left out of every count
-    where it lies ``in_crowd``. ``own_iou`` is its largest IoU with an object of its class (-1: none in the image) and
+    where it lies ``in_crowd`` or found a difficult one. ``own_iou`` is its largest IoU with an object of its class (-1: none in the image) and
     ``own_object`` that object, ``other_*`` the same among other classes, ``taken_iou`` among found objects of its class.
     An object (G,) has ``object_labels`` and is ``found`` or not.
     """
@@ -56,14 +59,14 @@ def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, io
     count = 0
     for image_id in sorted(truth.getImgIds()):
         annotations = truth.imgToAnns.get(image_id, [])
-        objects = [a for a in annotations if not a.get("iscrowd", 0)]
-        crowds = [a for a in annotations if a.get("iscrowd", 0)]
+        objects = [a for a in annotations if counts_as_object(a)]
+        ignored = [a for a in annotations if not counts_as_object(a)]
         their_labels = np.array([label_of[a["category_id"]] for a in objects], np.int64)
         free: np.ndarray = np.ones(len(objects), bool)
         detections = _best(of_image.get(image_id, []))
         if detections:
             labels = np.array([label_of[d["category_id"]] for d in detections], np.int64)
-            overlap = _overlap(detections, objects, crowd=False)  # (d, g)
+            overlap = _overlap(detections, objects)  # (d, g)
             own = np.where(labels[:, None] == their_labels, overlap, -1.0)
             true: np.ndarray = np.zeros(len(detections), bool)
             for i in np.nonzero((own >= iou).any(1))[0]:
@@ -71,8 +74,8 @@ def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, io
                 j = len(row) - 1 - int(row[::-1].argmax())  # pycocotools takes the last of equals
                 if row[j] >= iou:
                     free[j], true[i] = False, True
-            their_crowds = np.array([label_of[a["category_id"]] for a in crowds], np.int64)
-            inside = (_overlap(detections, crowds, crowd=True) >= iou) & (labels[:, None] == their_crowds)
+            ignored_labels = np.array([label_of[a["category_id"]] for a in ignored], np.int64)
+            inside = (_overlap(detections, ignored) >= iou) & (labels[:, None] == ignored_labels)
             own_iou, own_object = _largest(own, count)
             other_iou, other_object = _largest(np.where(labels[:, None] == their_labels, -1.0, overlap), count)
             taken_iou, _ = _largest(np.where(free, -1.0, own), count)
@@ -106,11 +109,11 @@ def _best(detections: list[dict]) -> list[dict]:
     return kept
 
 
-def _overlap(detections: list[dict], annotations: list[dict], *, crowd: bool) -> np.ndarray:
+def _overlap(detections: list[dict], annotations: list[dict]) -> np.ndarray:
     if not annotations:
         return np.empty((len(detections), 0))
     boxes = [np.array([item["bbox"] for item in items], np.float64) for items in (detections, annotations)]
-    return np.asarray(mask.iou(*boxes, [int(crowd)] * len(annotations)))
+    return np.asarray(mask.iou(*boxes, [int(a.get("iscrowd", 0)) for a in annotations]))
 
 
 def _largest(values: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray]:
