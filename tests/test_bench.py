@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from yolomish.commands import app
 from yolomish.inference.bench import STAGES, with_activation
-from yolomish.networks.summary import summarise
+from yolomish.darknet.summary import summarise
 from yolomish.weights.load import LoadedNetwork
 
 

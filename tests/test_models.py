@@ -6,7 +6,7 @@ import torch
 from yolomish.config import ModelConfig, load_model_config
 from yolomish.errors import YolomishError
 from yolomish.networks import build_network
-from yolomish.networks.summary import summarise
+from yolomish.darknet.summary import summarise
 
 
 @pytest.mark.parametrize(("size", "bflops"), [(416, 60.1), (512, 91.1), (608, 128.5)])

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from yolomish.config import TrainConfig
-from yolomish.types import Sample
+from yolomish.types import Sample, SizeHW
 
 MIN_SIDE = 1.0  # px; Darknet src/data.c fill_truth_detection and blend_truth_mosaic
 MIN_PASTED_SIDE, MIN_VISIBLE = 2.0, 0.1  # px, and share of the area: PyTorch_YOLOv4 utils/datasets.py
@@ -30,7 +30,7 @@ def clip_sample(sample: Sample, full_areas: np.ndarray | None = None) -> Sample:
     return Sample(image=sample.image, boxes=boxes[keep], labels=sample.labels[keep], image_id=sample.image_id)
 
 
-def random_margins(sample: Sample, rng: np.random.Generator, size_hw: tuple[int, int], config: TrainConfig) -> np.ndarray:
+def random_margins(sample: Sample, rng: np.random.Generator, size_hw: SizeHW, config: TrainConfig) -> np.ndarray:
     """(4,) left, right, top, bottom in image px to cut off, or below 0 to add: each U(-jitter, jitter) of the image.
 
     Where two would leave less than a tenth of a side, both are moved out alike until a tenth is left. A letterboxed
@@ -46,7 +46,7 @@ def random_margins(sample: Sample, rng: np.random.Generator, size_hw: tuple[int,
     return margins.ravel()
 
 
-def crop(sample: Sample, margins: np.ndarray, size_hw: tuple[int, int]) -> Sample:
+def crop(sample: Sample, margins: np.ndarray, size_hw: SizeHW) -> Sample:
     """What ``margins`` (4,) leave of an image, at ``size_hw`` network px; added margins have the image's mean colour."""
     h, w = sample.image.shape[:2]
     left, right, top, bottom = margins
@@ -79,7 +79,7 @@ def hsv(sample: Sample, rng: np.random.Generator, hue: float, saturation: float,
 
 
 def affine(
-    samples: list[Sample], rng: np.random.Generator, size_hw: tuple[int, int], config: TrainConfig, *, grey: int
+    samples: list[Sample], rng: np.random.Generator, size_hw: SizeHW, config: TrainConfig, *, grey: int
 ) -> Sample:
     """One image, or four round a random point of a canvas twice as large, turned, scaled, sheared and shifted to network px.
 
@@ -122,7 +122,7 @@ def affine(
 
 
 def _random_matrix(
-    rng: np.random.Generator, canvas_hw: tuple[int, int], size_hw: tuple[int, int], config: TrainConfig
+    rng: np.random.Generator, canvas_hw: SizeHW, size_hw: SizeHW, config: TrainConfig
 ) -> np.ndarray:
     px, py = rng.uniform(-1, 1, 2) * config.perspective
     angle = rng.uniform(-1, 1) * config.degrees
@@ -144,7 +144,7 @@ def _move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate((points.min(1), points.max(1)), 1)
 
 
-def augment_one(sample: Sample, rng: np.random.Generator, size_hw: tuple[int, int], config: TrainConfig, *, grey: int) -> Sample:
+def augment_one(sample: Sample, rng: np.random.Generator, size_hw: SizeHW, config: TrainConfig, *, grey: int) -> Sample:
     """The configured geometry, flip and HSV: image px -> network px of an input of ``size_hw`` padded with ``grey``."""
     if config.geometry == "affine":
         sample = affine([sample], rng, size_hw, config, grey=grey)
@@ -163,7 +163,7 @@ def mosaic(
     first: Sample,
     draw: Callable[[], Sample],
     rng: np.random.Generator,
-    size_hw: tuple[int, int],
+    size_hw: SizeHW,
     config: TrainConfig,
     *,
     grey: int,

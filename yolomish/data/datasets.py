@@ -20,7 +20,7 @@ from yolomish.data.formats.record import Listing, Split
 from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
 from yolomish.files import cache_folder
-from yolomish.types import Sample
+from yolomish.types import Sample, SizeHW
 
 
 class DetectionData:
@@ -134,7 +134,7 @@ class DetectionData:
         except OSError as error:
             raise YolomishError(f"{folder} cannot be written: {error.strerror}; name another in YOLOMISH_CACHE") from None
 
-    def boxes_at(self, size_hw: tuple[int, int], *, keep_aspect: bool) -> tuple[np.ndarray, np.ndarray]:
+    def boxes_at(self, size_hw: SizeHW, *, keep_aspect: bool) -> tuple[np.ndarray, np.ndarray]:
         """Labels (N,) and box widths and heights (N, 2) of all images in px at a network size, from annotations alone.
 
         Crowds and boxes without area are left out. With ``keep_aspect`` both axes scale alike, as in a letterbox.

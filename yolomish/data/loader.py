@@ -16,9 +16,9 @@ from yolomish.config import TrainConfig
 from yolomish.data.augment import augment_one, clip_sample, cutmix, mixup, mosaic
 from yolomish.data.datasets import DetectionData
 from yolomish.data.streams import Use, stream
-from yolomish.data.transforms import apply_resize, resize_image
+from yolomish.data.transforms import apply_resize
 from yolomish.errors import YolomishError
-from yolomish.types import Batch, Interpolation, Resize, ResizeMode, Sample
+from yolomish.types import Batch, InputSpec, Resize, Sample, SizeHW
 
 Item = tuple[Sample, Resize]
 
@@ -32,7 +32,7 @@ class ResizedData(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, tuple[int, int]]) -> Item:
+    def __getitem__(self, key: tuple[int, SizeHW]) -> Item:
         index, size_hw = key
         sample = self.data.load(index)
         image, resize = self.resize(sample.image, size_hw)
@@ -50,7 +50,7 @@ class AugmentedData(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, tuple[int, int]]) -> Item:
+    def __getitem__(self, key: tuple[int, SizeHW]) -> Item:
         index, size_hw = key
         rng = stream(Use.AUGMENT, self.config.seed, self.epoch, index)
         sample = self._augmented(self.data.load(index), rng, size_hw)
@@ -65,7 +65,7 @@ class AugmentedData(Dataset):
     def _draw(self, rng: np.random.Generator) -> Sample:
         return self.data.load(int(rng.integers(len(self.data))))
 
-    def _augmented(self, sample: Sample, rng: np.random.Generator, size_hw: tuple[int, int]) -> Sample:
+    def _augmented(self, sample: Sample, rng: np.random.Generator, size_hw: SizeHW) -> Sample:
         if rng.random() < self.config.mosaic and not self.closing:
             return mosaic(sample, lambda: self._draw(rng), rng, size_hw, self.config, grey=self.grey)
         return augment_one(sample, rng, size_hw, self.config, grey=self.grey)
@@ -94,40 +94,39 @@ def steps_per_epoch(count: int, config: TrainConfig) -> int:
     return max(count // config.batch, min(count, 1))
 
 
-def _scaled_size(factor: float, config: TrainConfig, stride: int) -> tuple[int, int]:
-    height, width = (math.floor(factor * side / stride + 1.5) * stride for side in size_hw_of(config.image_size))
+def _scaled_size(factor: float, config: TrainConfig, stride: int) -> SizeHW:
+    height, width = (math.floor(factor * side / stride + 1.5) * stride for side in config.image_size)
     return height, width
 
 
-def largest_size(config: TrainConfig, stride: int) -> tuple[int, int]:
-    """The largest network size (height, width) in pixels that a run reaches; ``stride`` is the network's coarsest."""
-    return _scaled_size(config.multi_scale, config, stride) if config.multi_scale else size_hw_of(config.image_size)
+def largest_size(config: TrainConfig, stride: int) -> SizeHW:
+    """The largest network size in px that a run reaches; ``stride`` is the network's coarsest."""
+    return _scaled_size(config.multi_scale, config, stride) if config.multi_scale else config.image_size
 
 
-def step_size(step: int, total_steps: int, config: TrainConfig, stride: int) -> tuple[int, int]:
-    """The network size (height, width) in pixels of an optimiser step, counted from 0 (src/detector.c train_detector).
+def step_size(step: int, total_steps: int, config: TrainConfig, stride: int) -> SizeHW:
+    """The network size in px of an optimiser step, counted from 0 (src/detector.c train_detector, random=1).
 
     With ``multi_scale`` r one factor u in U(1/r, r) is drawn for both sides every ten steps: round(u·side/stride + 1)·stride,
     ``stride`` being the network's coarsest (Darknet's resize_step); the configured size where u < 1 made a side larger.
     The first step and the last tenth of the run, at most 100 steps, use the largest.
     """
-    configured = size_hw_of(config.image_size)
     if not config.multi_scale:
-        return configured
+        return config.image_size
     if step == 0 or total_steps - step <= min(100, total_steps // 10):
         return largest_size(config, stride)
     low, high = 1 / config.multi_scale, config.multi_scale
     factor = float(stream(Use.NETWORK_SIZE, config.seed, index=step // 10).uniform(low, high))
-    size = _scaled_size(factor, config, stride)
-    return configured if factor < 1 and (size[0] > configured[0] or size[1] > configured[1]) else size
+    height, width = _scaled_size(factor, config, stride)
+    too_large = factor < 1 and (height > config.image_size[0] or width > config.image_size[1])
+    return config.image_size if too_large else (height, width)
 
 
 def train_loader(
     data: DetectionData,
     config: TrainConfig,
+    spec: InputSpec,
     *,
-    stride: int,
-    grey: int,
     epoch: int,
     first_step: int = 0,
     rank: int = 0,
@@ -135,9 +134,8 @@ def train_loader(
 ) -> DataLoader:
     """An epoch's mini-batches from its optimiser step ``first_step`` on, shuffled by the epoch's stream and augmented.
 
-    ``config`` holds size, batch, mini-batch, augmentation, workers and seed.
-    ``stride`` is the network's coarsest, in px, for multi-scale; ``grey`` 0..255 is what pads its input.
-    ``epoch`` counts from 0, as does ``first_step`` within it.
+    ``config`` holds size, batch, mini-batch, augmentation, workers and seed; of ``spec``, the network's input, come the
+    stride for multi-scale and the grey that pads. ``epoch`` counts from 0, as does ``first_step`` within it.
     ``rank`` of ``world_size`` processes gets its share of every mini-batch; images that a short step cannot share out
     evenly wait for another epoch. YolomishError where there are fewer images than processes.
     """
@@ -148,13 +146,13 @@ def train_loader(
     mini = config.mini_batch or config.batch
     batches = []
     for step in range(first_step, steps):
-        size_hw = step_size(epoch * steps + step, config.epochs * steps, config, stride)
+        size_hw = step_size(epoch * steps + step, config.epochs * steps, config, spec.stride)
         chosen = order[step * config.batch : (step + 1) * config.batch]
         chosen = chosen[: len(chosen) - len(chosen) % world_size]
         for start in range(0, len(chosen), mini):
             batches.append([(index, size_hw) for index in chosen[start : start + mini][rank::world_size]])
     return DataLoader(
-        AugmentedData(data, config, epoch, grey),
+        AugmentedData(data, config, epoch, spec.pad_value),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.workers,
@@ -165,16 +163,16 @@ def train_loader(
 
 
 def rectangles(
-    sizes_hw: Sequence[tuple[int, int]], long_side: int, batch: int, *, stride: int, margin: float = 0.0
-) -> list[tuple[list[int], tuple[int, int]]]:
-    """Images grouped by shape, and each group's (height, width) in network px: the long side is ``long_side``, the other
-    the least multiple of ``stride`` that holds all, so that little grey is computed (PyTorch_YOLOv4 utils/datasets.py,
-    rect). ``margin`` in strides is added to both before rounding up, as its test.py does with 0.5 (640 becomes 672)."""
+    sizes_hw: Sequence[SizeHW], size_hw: SizeHW, batch: int, stride: int, margin: float = 0.0
+) -> list[tuple[list[int], SizeHW]]:
+    """Images grouped by shape, and each group's (height, width) in network px: the long side is that of ``size_hw``, the other
+    the least multiple of ``stride`` that holds all, so that little grey is computed (PyTorch_YOLOv4 utils/datasets.py, rect).
+    ``margin`` in strides is added to both before rounding up, as its test.py does with 0.5 (640 becomes 672)."""
     order = sorted(range(len(sizes_hw)), key=lambda i: (sizes_hw[i][0] / sizes_hw[i][1], i))
     groups = []
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        sides = np.array([np.multiply(sizes_hw[i], long_side / max(sizes_hw[i])) for i in chosen]).max(0)
+        sides = np.array([np.multiply(sizes_hw[i], max(size_hw) / max(sizes_hw[i])) for i in chosen]).max(0)
         height, width = (math.ceil(round(side, 6) / stride + margin) * stride for side in sides)
         groups.append((chosen, (height, width)))
     return groups
@@ -183,35 +181,28 @@ def rectangles(
 def eval_loader(
     data: DetectionData,
     *,
-    size_hw: tuple[int, int],
-    stride: int,
-    mode: ResizeMode,
-    grey: int,
+    size_hw: SizeHW,
+    resize: Callable[..., tuple[np.ndarray, Resize]],
     batch: int,
-    rect: bool = False,
-    rect_margin: float = 0.0,
-    interpolation: Interpolation = "linear",
+    rectangles_of: tuple[int, float] | None = None,
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """Every image once, resized for the network.
+    """Every image once, by ``resize(image, size_hw)``; of several processes each gets its share.
 
-    ``size_hw`` is the network's (height, width) in px, ``stride`` its coarsest.
-    ``mode``, ``grey`` and ``interpolation`` say how images are resized (see ``resize_image``).
-    ``rect`` (letterbox only) puts images of like shape in a ``batch`` and pads them no further than they need, their long
-    side being that of ``size_hw``; ``rect_margin`` is in strides (see ``rectangles``).
-    ``workers`` are loading processes; ``rank`` of ``world_size`` evaluating processes gets its share of the images.
+    ``size_hw`` is the network's size in px. ``rectangles_of`` (stride, margin) batches images of like shape, padded no
+    further than they need (see ``rectangles``): ``resize`` is then told the longest side as ``long_side``. ``workers``
+    processes decode ``batch`` images each at a time.
     """
-    keys: list[list[tuple[int, tuple[int, int]]]]
-    if rect:
-        sizes = [data.size_hw(i) for i in range(len(data))]
-        groups = rectangles(sizes, max(size_hw), batch, stride=stride, margin=rect_margin)
+    keys: list[list[tuple[int, SizeHW]]]
+    if rectangles_of:
+        groups = rectangles([data.size_hw(i) for i in range(len(data))], size_hw, batch, *rectangles_of)
         keys = [[(index, shape) for index in chosen] for chosen, shape in groups[rank::world_size]]
+        resize = partial(resize, long_side=max(size_hw))
     else:
         mine = range(rank, len(data), world_size)
         keys = [[(index, size_hw) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
-    resize = partial(resize_image, mode=mode, grey=grey, interpolation=interpolation, long_side=max(size_hw) if rect else 0)
     return DataLoader(
         ResizedData(data, resize),
         batch_sampler=keys,
@@ -220,8 +211,3 @@ def eval_loader(
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(0),
     )
-
-
-def size_hw_of(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a size that a configuration states as one number for a square."""
-    return (image_size, image_size) if isinstance(image_size, int) else image_size

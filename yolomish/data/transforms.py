@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import torch
 
-from yolomish.types import Detections, Interpolation, Resize, ResizeMode
+from yolomish.types import Detections, Interpolation, Resize, ResizeMode, SizeHW
 
 
-def darknet_resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+def darknet_resize(image: np.ndarray, size_hw: SizeHW) -> np.ndarray:
     """``image`` (H, W, C) at (height, width) as float32 in its own range, by Darknet's own bilinear resize.
 
     Corners fall on corners: column c comes from c·(W-1)/(w-1), rows likewise, all in float32 and never rounded
@@ -40,7 +40,7 @@ def _darknet_positions(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     return whole, places - whole.astype(np.float32)
 
 
-def _resample(image: np.ndarray, size_hw: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
+def _resample(image: np.ndarray, size_hw: SizeHW, interpolation: Interpolation) -> np.ndarray:
     if interpolation == "darknet":
         return darknet_resize(image, size_hw)
     shrinks = size_hw[0] * size_hw[1] < image.shape[0] * image.shape[1]
@@ -50,7 +50,7 @@ def _resample(image: np.ndarray, size_hw: tuple[int, int], interpolation: Interp
 
 def resize_image(
     image: np.ndarray,
-    size_hw: tuple[int, int],
+    size_hw: SizeHW,
     mode: ResizeMode,
     *,
     grey: int,

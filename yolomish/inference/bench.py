@@ -23,7 +23,7 @@ from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.packages import installed
 from yolomish.inference.export.verify import probe_images
 from yolomish.networks import YOLOv4, build_network
-from yolomish.networks.summary import summarise
+from yolomish.darknet.summary import summarise
 from yolomish.ops.device import wait
 from yolomish.ops.nms import postprocess
 from yolomish.types import HeadSpec
