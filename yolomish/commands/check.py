@@ -22,8 +22,7 @@ def check(
     import json
 
     from yolomish.config import load_data_config
-    from yolomish.data.check import by_check, check_data, counts
-    from yolomish.data.formats.record import CHECKS
+    from yolomish.data.check import CHECKS, by_check, check_data, counts
     from yolomish.errors import unknown_name
 
     wanted = [name.strip() for name in only.split(",") if name.strip()]

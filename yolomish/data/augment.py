@@ -78,9 +78,7 @@ def hsv(sample: Sample, rng: np.random.Generator, hue: float, saturation: float,
     return Sample(image=image, boxes=sample.boxes, labels=sample.labels, image_id=sample.image_id)
 
 
-def affine(
-    samples: list[Sample], rng: np.random.Generator, size_hw: SizeHW, config: TrainConfig, *, grey: int
-) -> Sample:
+def affine(samples: list[Sample], rng: np.random.Generator, size_hw: SizeHW, config: TrainConfig, *, grey: int) -> Sample:
     """One image, or four round a random point of a canvas twice as large, turned, scaled, sheared and shifted to network px.
 
     PyTorch_YOLOv4 utils/datasets.py load_mosaic and random_perspective, formulas alone: the scale is U(1 - s, 1 + s), the
@@ -121,9 +119,7 @@ def affine(
     return clip_sample(joined, full)
 
 
-def _random_matrix(
-    rng: np.random.Generator, canvas_hw: SizeHW, size_hw: SizeHW, config: TrainConfig
-) -> np.ndarray:
+def _random_matrix(rng: np.random.Generator, canvas_hw: SizeHW, size_hw: SizeHW, config: TrainConfig) -> np.ndarray:
     px, py = rng.uniform(-1, 1, 2) * config.perspective
     angle = rng.uniform(-1, 1) * config.degrees
     factor = 1 + rng.uniform(-1, 1) * config.scale

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from yolomish.config import DataConfig
 from yolomish.data.formats import read_listing
 from yolomish.data.formats.faults import different_classes, in_order
-from yolomish.data.formats.record import Finding, Folders, Listing, Record, Split
+from yolomish.data.formats.record import CHECKS, Finding, Folders, Listing, Record, Split
 from yolomish.data.images import Header, decode_image, read_headers
 from yolomish.errors import YolomishError
 
@@ -108,8 +107,6 @@ def counts(findings: list[Finding]) -> dict[str, int]:
 
 
 def by_check(findings: list[Finding]) -> dict[str, list[Finding]]:
-    """The findings grouped by check, in order."""
-    groups: dict[str, list[Finding]] = defaultdict(list)
-    for finding in findings:
-        groups[finding.check].append(finding)
-    return dict(groups)
+    """The findings of each check that found something, in the order of ``CHECKS``."""
+    groups = {check: [finding for finding in findings if finding.check == check] for check in CHECKS}
+    return {check: group for check, group in groups.items() if group}
