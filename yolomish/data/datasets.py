@@ -34,7 +34,7 @@ class DetectionData:
             raise YolomishError(f"{listing.source} names no images")
         self.names, self.category_ids, self.source = listing.names, listing.category_ids, listing.source
         self.image_ids, self.own_ids = tuple(r.image_id for r in listing.records), listing.own_ids
-        self._listing, self._records = listing, listing.records
+        self.listing, self._records = listing, listing.records
         self._truth: COCO | None = None
         self._images: list[np.ndarray] = []
 
@@ -44,11 +44,11 @@ class DetectionData:
     @property
     def annotated(self) -> bool:
         """Whether there is a ground truth: false for COCO's test sets, whose annotations are kept by the server."""
-        return self._listing.annotated
+        return self.listing.annotated
 
     def first(self, count: int) -> DetectionData:
         """The first ``count`` images with their annotations."""
-        return DetectionData(replace(self._listing, records=self._records[:count]))
+        return DetectionData(replace(self.listing, records=self._records[:count]))
 
     def path(self, index: int) -> Path:
         """The image file."""

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from yolomish.errors import YolomishError
 
@@ -43,6 +43,8 @@ def _read_header(path: str | Path) -> Header:
     try:
         with open(path, "rb") as file, Image.open(file) as picture:
             width, height = picture.size
+            if isinstance(picture, TiffImagePlugin.TiffImageFile):  # its size is upright already in some versions of Pillow
+                width, height = picture.tag_v2[TiffImagePlugin.IMAGEWIDTH], picture.tag_v2[TiffImagePlugin.IMAGELENGTH]
             exif = _png_exif(file) if picture.format == "PNG" else picture.getexif()
             orientation = int(exif.get(EXIF_ORIENTATION, 1))
     except Exception:  # decoders of others raise anything; what they cannot read, or find too large, is decoded

@@ -21,10 +21,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 CHECKS = {
     "split-unreadable": "error",
+    "image-listed-twice": "error",
     "annotation-malformed": "error",
     "image-missing": "error",
     "image-unreadable": "error",
-    "image-listed-twice": "error",
     "size-differs": "error",
     "label-unknown": "error",
     "box-outside": "error",
