@@ -11,6 +11,7 @@ import numpy as np
 
 from yolomish.config import DataConfig
 from yolomish.data.formats.record import (
+    MAX_ID,
     DataFormat,
     Finding,
     Listing,
@@ -48,30 +49,32 @@ def read_coco_file(file: Path, folder: Path, split: Split) -> Listing:
     faults: list[str] = []
     names, label_of = _categories(items["categories"], file, faults)
     images, findings = _images(items["images"], file, folder, split, faults)
-    columns: dict[int, list[tuple[Box, int, float, bool, str]]] = {image_id: [] for image_id in images}
+    rows: dict[int, list[tuple[float, ...]]] = {image_id: [] for image_id in images}  # x0, y0, x1, y1, label, area, crowd
+    places: dict[int, list[str]] = {image_id: [] for image_id in images}
     orphans: Counter[int] = Counter()
     for index, item in enumerate(items["annotations"]):
-        where = f" annotation {shown(item['id'])}" if isinstance(item, dict) and "id" in item else f" annotations[{index}]"
+        where = _where(item, index)
         try:
             image_id, category, box, area, crowd = _annotation(item)
         except ValueError as error:
             faults.append(f"{file}{where}: {error}")
             continue
-        if image_id not in columns:
+        if image_id not in rows:
             orphans[image_id] += 1
         elif category not in label_of:
             message = f"{file}{where}: class {str(category)!r} is not one of the data set's"
             findings.append(Finding(check="label-unknown", split=split, message=message))
         else:
-            columns[image_id].append((box, label_of[category], area, crowd, where))
+            rows[image_id].append((*box, label_of[category], area, crowd))
+            places[image_id].append(where)
     faults += [f"{file}: {count} annotations of image {i}, which is not listed" for i, count in orphans.items()]
     paths, stated = [path for path, _ in images.values()], [size for _, size in images.values()]
     sizes, more = image_sizes(paths, stated, split)
     findings += more
     findings += [Finding(check="annotation-malformed", split=split, message=fault) for fault in faults]
     records = tuple(
-        _record(path, image_id, size, rows, file)
-        for path, size, (image_id, rows) in zip(paths, sizes, columns.items(), strict=True)
+        _record(path, image_id, size, rows[image_id], file, tuple(places[image_id]))
+        for path, size, image_id in zip(paths, sizes, images, strict=True)
     )
     return Listing(
         source=file,
@@ -185,6 +188,13 @@ def _annotation(item: Any) -> tuple[int, int, Box, float, bool]:
     return image_id, category, (x, y, x + w, y + h), area, crowd in (1, "1")
 
 
+def _where(item: Any, index: int) -> str:
+    if not isinstance(item, dict) or "id" not in item:
+        return f" annotations[{index}]"
+    own = item["id"]
+    return f" annotation {own if type(own) is int and abs(own) <= MAX_ID else shown(own)}"
+
+
 def _id(item: dict[str, Any], key: str) -> int:
     try:
         return whole(item.get(key))
@@ -192,17 +202,19 @@ def _id(item: dict[str, Any], key: str) -> int:
         raise ValueError(f"{key} {error}: COCO's are whole numbers") from None
 
 
-def _record(path: Path, image_id: int, size: tuple[int, int] | None, rows: list[Any], file: Path) -> Record:
-    boxes, labels, areas, crowd, where = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+def _record(
+    path: Path, image_id: int, size: tuple[int, int] | None, rows: list[tuple[float, ...]], file: Path, where: tuple[str, ...]
+) -> Record:
+    values = np.array(rows, np.float64).reshape(-1, 7)
     return Record(
         path=path,
         image_id=image_id,
         size_hw=size,
-        boxes=np.array(boxes, np.float64).reshape(-1, 4),
-        labels=np.array(labels, np.int64),
-        areas=np.array(areas, np.float64),
-        crowd=np.array(crowd, bool),
-        ignore=np.zeros(len(labels), bool),
+        boxes=values[:, :4],
+        labels=values[:, 4].astype(np.int64),
+        areas=values[:, 5],
+        crowd=values[:, 6] > 0,
+        ignore=np.zeros(len(values), bool),
         file=file,
         where=where,
     )

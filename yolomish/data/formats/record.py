@@ -126,6 +126,8 @@ def named_split(config: DataConfig, split: Split) -> str:
 
 def number(value: Any) -> float:
     """A finite number from a number or its text; ValueError on anything else."""
+    if type(value) is float and math.isfinite(value):  # nearly all of a large file
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{shown(value)} is no number")
     try:
