@@ -447,10 +447,10 @@ def test_difficult_objects_count_in_no_table(tmp_path: Path) -> None:
     truth = data.coco()
     easy = sum(not a["difficult"] for a in truth.dataset["annotations"])
     matched = match(truth, results, data.category_ids)
-    assert len(matched.found) == easy and matched.found.all() and (matched.in_crowd & matched.true).sum() == 0
+    assert len(matched.found) == easy and matched.found.all() and (matched.ignored & matched.true).sum() == 0
     places = [(a["image_id"], a["bbox"]) for a in truth.dataset["annotations"] if a["difficult"]]
     hits = sum((r["image_id"], r["bbox"]) in places for r in results)
-    assert matched.in_crowd.sum() == hits and (classify(matched)[matched.in_crowd] == -1).all()
+    assert matched.ignored.sum() == hits and (classify(matched)[matched.ignored] == -1).all()
     counts = confusion_matrix(truth, results, data.names, data.category_ids, conf=0.0).counts
     assert counts[:2].sum() == easy and counts[2].sum() == len(results) - easy - hits
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from yolomish.commands.options import ImageSize, split_list
+
 SHOWN = 5
 
 
@@ -25,7 +27,7 @@ def check(
     from yolomish.data.check import CHECKS, by_check, check_data, counts
     from yolomish.errors import unknown_name
 
-    wanted = [name.strip() for name in only.split(",") if name.strip()]
+    wanted = split_list(only)
     for name in wanted:
         if name not in CHECKS:
             raise unknown_name("check", name, CHECKS)
@@ -49,25 +51,22 @@ def check(
 def anchors(
     data: Annotated[str, typer.Argument(help="Shipped data set (shapes) or a data YAML.")],
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Anchors; the shipped models take 9.")] = 9,
-    imgsz: Annotated[str, typer.Option("--imgsz", help="Network size in px, as 608 or 416x608 (height x width).")] = "608",
+    imgsz: ImageSize = "608",
     resize: Annotated[str, typer.Option("--resize", help="stretch or letterbox, as in training.")] = "stretch",
     model: Annotated[str, typer.Option("--model", help="Model whose anchors are measured beside the new ones.")] = "yolov4",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the starts.")] = 0,
 ) -> None:
     """Anchors for the training boxes at a network size, by k-means with IoU; prints the line for a model YAML."""
-    from typing import get_args
-
     import numpy as np
 
     from yolomish.config import load_data_config, load_model_config, parse_size
-    from yolomish.config.settings import ResizeMode
     from yolomish.data.anchors import kmeans_anchors, mean_best_iou
     from yolomish.data.datasets import open_data
     from yolomish.errors import unknown_name
     from yolomish.types import size_text
 
-    if resize not in get_args(ResizeMode):
-        raise unknown_name("resize", resize, get_args(ResizeMode))
+    if resize not in ("stretch", "letterbox"):
+        raise unknown_name("resize", resize, ("stretch", "letterbox"))
     size_hw = parse_size(imgsz, "--imgsz")
     labels, sizes = open_data(load_data_config(data), "train").boxes_at(size_hw, keep_aspect=resize == "letterbox")
     now = np.array(load_model_config(model).anchors, np.float64)

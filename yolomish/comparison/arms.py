@@ -18,7 +18,9 @@ SCOPE_KEYS: dict[str, tuple[str, ...]] = {
     "all": ("model.activation", "model.neck_activation"),
 }
 ACTIVATION_KEYS = frozenset(SCOPE_KEYS["all"])
-HARMLESS = frozenset({"seed", "device", "workers", "cache"})  # change no result, or are the seeds' own
+HARMLESS = frozenset(
+    {"seed", "device", "workers", "cache", "initial_weights", "initial_weights_sha256"}
+)  # change no result, or are the seeds' own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,7 +93,6 @@ def gather(
                 run.last,
                 entry.home,
                 data,
-                image_size=run.config.image_size,
                 batch=run.config.mini_batch if run.config.mini_batch > 0 else run.config.batch,
                 device=device,
             )

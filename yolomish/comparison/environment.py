@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from yolomish import __version__
 from yolomish.config import TrainConfig
@@ -26,10 +27,10 @@ def initial_kernels(config: TrainConfig, weights: str = "") -> str:
         torch.manual_seed(config.seed)
         model = build_network(config.model)
     digest = hashlib.sha256()
-    for name, convolution, norm in model.darknet_order():
-        digest.update(name.encode())
-        for module in (convolution, norm):
-            for tensor in module.state_dict().values() if module is not None else ():
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            digest.update(name.encode())
+            for tensor in module.state_dict().values():
                 digest.update(tensor.contiguous().numpy().tobytes())
     if weights:
         digest.update(file_hash(weights).encode())

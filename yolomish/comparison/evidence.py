@@ -16,13 +16,14 @@ from yolomish.evaluation.coco import counts_as_object
 from yolomish.evaluation.resample import METRICS, draw_images, match, resampled_ap, summarise
 from yolomish.files import write_json
 from yolomish.ops.device import choose_device
+from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
+from yolomish.tasks.detection.protocol import training_protocol
 from yolomish.weights.load import load_network
 
 PREDICTIONS = "predictions-last.json"
 ORIGIN = "predictions-last.origin.json"
 RESAMPLES = 1000
-CONF, IOU, NMS, MAX_DET = 0.001, 0.6, "greedy-diou", 300  # as fit evaluates
 
 Key = tuple[str, int]  # arm's label, seed
 
@@ -46,7 +47,7 @@ class Evidence:
         return (*METRICS, *self.classes)
 
 
-def predictions(checkpoint: Path, folder: Path, data: DetectionData, *, image_size: int, batch: int, device: str) -> list[dict]:
+def predictions(checkpoint: Path, folder: Path, data: DetectionData, *, batch: int, device: str) -> list[dict]:
     """COCO results of a checkpoint on ``data``, read from ``folder`` where they were made of these two, else made and kept."""
     status = checkpoint.stat()
     origin: dict[str, Any] = {
@@ -55,7 +56,6 @@ def predictions(checkpoint: Path, folder: Path, data: DetectionData, *, image_si
         "modified_ns": status.st_mtime_ns,
         "data": str(data.source),
         "images": len(data),
-        "image_size": image_size,
     }
     file, note = folder / PREDICTIONS, folder / ORIGIN
     try:
@@ -63,21 +63,14 @@ def predictions(checkpoint: Path, folder: Path, data: DetectionData, *, image_si
             return list(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         pass  # none yet, or cut off: made anew
-    network = load_network(str(checkpoint))
-    if len(network.names) != len(data.names):
-        raise YolomishError(f"{checkpoint} has {len(network.names)} classes, the data {len(data.names)}: wrong --data?")
-    results = predict(
-        network.model,
-        data,
-        image_size=image_size,
-        resize=network.resize,
-        conf=CONF,
-        iou=IOU,
-        nms=NMS,
-        batch=batch,
-        device=choose_device(device),
-        max_det=MAX_DET,
-    )
+    loaded = load_network(str(checkpoint))
+    if len(loaded.names) != len(data.names):
+        raise YolomishError(f"{checkpoint} has {len(loaded.names)} classes, the data {len(data.names)}: wrong --data?")
+    place = choose_device(device)
+    network = loaded.network.to(place)
+    protocol = training_protocol(network.input)
+    pipeline = Pipeline(runner=network, protocol=protocol, size_hw=network.input.size_hw, device=place)
+    results = predict(pipeline, data, batch=batch)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, results)
     write_json(note, origin)

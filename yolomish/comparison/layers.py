@@ -5,6 +5,7 @@ The Mish paper claims self-regularisation: no dead units, small negative values 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from yolomish.config import TrainConfig, from_dict
-from yolomish.data.datasets import open_data
-from yolomish.data.loader import train_loader
-from yolomish.networks import build_network
 from yolomish.nn.blocks import ConvBlock
-from yolomish.tasks.detection.loss import detection_loss
-from yolomish.weights.checkpoint import read_checkpoint
+from yolomish.tasks import find_task
+from yolomish.weights.load import load_network
 
 FLAT = 0.01  # of the identity's slope: below it an input hardly moves the output
 MOST_IMAGES = 16
@@ -47,14 +44,14 @@ def layer_statistics(arm: str, checkpoint: Path, *, seed: int = 0) -> tuple[Laye
 
     The batch is the first that a run of ``seed`` saw, at most 16 images, with its mosaics and flips.
     """
-    content = read_checkpoint(checkpoint)
-    config = from_dict(TrainConfig, content["config"], f"configuration in {checkpoint}")
-    data = open_data(config.data, "train")
-    size = min(config.batch, MOST_IMAGES, len(data), max(1, PIXELS // config.image_size**2))
+    loaded = load_network(str(checkpoint))
+    model, config = loaded.network, loaded.training
+    assert config is not None
+    task = find_task(config.task)
+    data = task.open(config.data, "train")
+    size = min(config.batch, MOST_IMAGES, len(data), max(1, PIXELS // math.prod(config.image_size)))
     plain = replace(config, batch=size, mini_batch=0, workers=0, seed=seed, multi_scale=0.0, device="cpu", cache="off")
-    batch = next(iter(train_loader(data, plain, epoch=0)))
-    model = build_network(config.model).eval()
-    model.load_state_dict(content["ema"] or content["model"])
+    batch = next(iter(task.loader(data, plain, model, epoch=0)))
     found: dict[str, tuple[float, float, float, float]] = {}
 
     def watch(name: str, block: ConvBlock) -> RemovableHandle:
@@ -72,12 +69,12 @@ def layer_statistics(arm: str, checkpoint: Path, *, seed: int = 0) -> tuple[Laye
 
         return block.act.register_forward_hook(hook)
 
-    blocks = [(name, module) for name, module in model.named_modules() if isinstance(module, ConvBlock)]
+    blocks = list(model.slots().items())
     handles = [watch(name, block) for name, block in blocks]
-    maps = model(batch.images.float() / 255)
+    maps = model(model.input.normalise(batch.images))
     for handle in handles:
         handle.remove()
-    detection_loss(maps, model.heads, batch.targets, plain).total.backward()
+    task.loss(model, maps, batch.targets, plain).total.backward()
     rows = []
     for name, block in blocks:
         kernel = block.conv.weight

@@ -37,9 +37,11 @@ def measure_speed(
     """
     chosen = torch.device(choose_device(device))
     networks = {arm: load_network(str(path)) for arm, path in checkpoints.items()}
-    models = {arm: n.model.to(chosen).to(memory_format=torch.channels_last) for arm, n in networks.items()}
+    models = {arm: n.network.to(chosen).to(memory_format=torch.channels_last) for arm, n in networks.items()}
     images = {
-        arm: torch.rand(1, 3, n.image_size, n.image_size, device=chosen).contiguous(memory_format=torch.channels_last)
+        arm: torch.rand(1, n.network.input.channels, *n.network.input.size_hw, device=chosen).contiguous(
+            memory_format=torch.channels_last
+        )
         for arm, n in networks.items()
     }
     names = list(models)

@@ -31,12 +31,13 @@ class Job:
 
 def train_folder(folder: Path, device: str, log: Callable[[str], None]) -> None:
     """Train, or go on with, the run that ``identity.json`` in ``folder`` describes, on ``device``."""
-    from yolomish.training.fit import fit
+    from yolomish.training.loop import fit
 
     saved = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
     config = from_dict(TrainConfig, saved["config"], str(folder / IDENTITY))
     config = replace(config, device=device or config.device)
-    fit(config, folder, initial_weights=saved.get("weights", ""), resume=(folder / "last.pt").exists(), log=log)
+    config = replace(config, initial_weights=saved.get("weights", ""))
+    fit(config, folder, resume=(folder / "last.pt").exists(), log=log)
 
 
 def train_all(jobs: Sequence[Job], devices: Sequence[str], log: Callable[[str], None]) -> None:

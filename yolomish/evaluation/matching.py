@@ -19,9 +19,10 @@ class Matched:
     """All detections, best score first, and all objects of a data set, crowds and difficult ones left out, matched at
     IoU ``iou``.
 
-    A detection (D,) has ``labels`` and ``scores``; it is ``true`` where it found an object, left out of every count
-    where it lies ``in_crowd`` or found a difficult one. ``own_iou`` is its largest IoU with an object of its class (-1: none in the image) and
-    ``own_object`` that object, ``other_*`` the same among other classes, ``taken_iou`` among found objects of its class.
+    A detection (D,) has ``labels`` and ``scores``; it is ``true`` where it found an object, ``ignored`` in every count where
+    it lies in a crowd or found a difficult object. ``own_iou`` is its largest IoU with an object of its class (-1: none in
+    the image) and ``own_object`` that object, ``other_*`` the same among other classes, ``taken_iou`` among found objects of
+    its class.
     An object (G,) has ``object_labels`` and is ``found`` or not.
     """
 
@@ -30,7 +31,7 @@ class Matched:
     labels: np.ndarray
     scores: np.ndarray
     true: np.ndarray
-    in_crowd: np.ndarray
+    ignored: np.ndarray
     own_iou: np.ndarray
     own_object: np.ndarray
     other_iou: np.ndarray
@@ -60,7 +61,7 @@ def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, io
     for image_id in sorted(truth.getImgIds()):
         annotations = truth.imgToAnns.get(image_id, [])
         objects = [a for a in annotations if counts_as_object(a)]
-        ignored = [a for a in annotations if not counts_as_object(a)]
+        left_out = [a for a in annotations if not counts_as_object(a)]
         their_labels = np.array([label_of[a["category_id"]] for a in objects], np.int64)
         free: np.ndarray = np.ones(len(objects), bool)
         detections = _best(of_image.get(image_id, []))
@@ -74,21 +75,21 @@ def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, io
                 j = len(row) - 1 - int(row[::-1].argmax())  # pycocotools takes the last of equals
                 if row[j] >= iou:
                     free[j], true[i] = False, True
-            ignored_labels = np.array([label_of[a["category_id"]] for a in ignored], np.int64)
-            inside = (_overlap(detections, ignored) >= iou) & (labels[:, None] == ignored_labels)
+            left_out_labels = np.array([label_of[a["category_id"]] for a in left_out], np.int64)
+            inside = (_overlap(detections, left_out) >= iou) & (labels[:, None] == left_out_labels)
             own_iou, own_object = _largest(own, count)
             other_iou, other_object = _largest(np.where(labels[:, None] == their_labels, -1.0, overlap), count)
             taken_iou, _ = _largest(np.where(free, -1.0, own), count)
             scores = np.array([d["score"] for d in detections], np.float64)
-            in_crowd = inside.any(1) & ~true
-            rows.append((labels, scores, true, in_crowd, own_iou, own_object, other_iou, other_object, taken_iou))
+            ignored = inside.any(1) & ~true
+            rows.append((labels, scores, true, ignored, own_iou, own_object, other_iou, other_object, taken_iou))
         object_labels.append(their_labels)
         found.append(~free)
         count += len(objects)
     kinds = (np.int64, np.float64, bool, bool, np.float64, np.int64, np.float64, np.int64, np.float64)
     columns = [np.concatenate([r[i] for r in rows]) if rows else np.empty(0, kind) for i, kind in enumerate(kinds)]
     order = np.argsort(-columns[1], kind="stable")
-    names = ("labels", "scores", "true", "in_crowd", "own_iou", "own_object", "other_iou", "other_object", "taken_iou")
+    names = ("labels", "scores", "true", "ignored", "own_iou", "own_object", "other_iou", "other_object", "taken_iou")
     return Matched(
         iou=iou,
         classes=len(category_ids),

@@ -41,6 +41,10 @@ class Network(nn.Module):
         """The names of the activations in use, each once."""
         return tuple(dict.fromkeys(block.activation_name for block in self.slots(part).values()))
 
+    def activation_label(self) -> str:
+        """The activations of its parts for a legend: ``mish / leaky_relu``; one name where all are alike."""
+        return " / ".join(dict.fromkeys("+".join(self.activations(part)) for part in self.parts))
+
     def resized(self, size_hw: SizeHW | None = None, resize: ResizeMode | None = None) -> None:
         """Set the network's own input size and how images get there; YolomishError where a side does not fit its stride."""
         self.input.check_size(size_hw or self.input.size_hw)

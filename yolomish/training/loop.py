@@ -42,7 +42,8 @@ class Terminated(BaseException):
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
     """What a run left: its checkpoints, the last epoch's metrics, the median step in ms (waiting for data left out),
-    the peak memory (CUDA: allocated by torch; CPU: the process's resident set) and the rows of results.csv."""
+    the peak memory (CUDA: allocated by torch; CPU: the process's resident set) and the rows of results.csv,
+    whose metrics are called ``columns``."""
 
     best: Path
     last: Path
@@ -50,6 +51,7 @@ class FitResult:
     step_ms: float
     peak_memory_bytes: int
     history: list[dict[str, Any]]
+    columns: tuple[str, ...]
 
 
 @dataclass(kw_only=True)
@@ -181,6 +183,7 @@ def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
         step_ms=statistics.median(t["step_ms"] for t in state.timings),
         peak_memory_bytes=max(t["peak_memory_bytes"] for t in state.timings),
         history=state.history,
+        columns=task.metrics,
     )
 
 
