@@ -262,6 +262,20 @@ def test_bad_label_names_file_and_line(tmp_path: Path) -> None:
         open_data(config, "train")
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_lost_in_mid_run_is_one_line_from_any_worker(tmp_path: Path, workers: int) -> None:
+    data = open_data(yolo_folder(tmp_path), "train")
+    (tmp_path / "images" / "4.png").unlink()
+    loaders = (
+        train_loader(data, dataclasses.replace(CONFIG, workers=workers), SPEC, epoch=0),
+        eval_loader(data, size_hw=(32, 64), resize=partial(resize_image, mode="stretch", grey=0), batch=2, workers=workers),
+    )
+    for loader in loaders:
+        with pytest.raises(YolomishError, match=r"4\.png cannot be read: No such file or directory$") as error:
+            list(loader)
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("where", ["ram", "disk"])
 def test_cached_images_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import cv2
@@ -23,7 +23,20 @@ from yolomish.types import Batch, InputSpec, Resize, Sample, SizeHW
 Item = tuple[Sample, Resize]
 
 
-class ResizedData(Dataset):
+class _Items(Dataset):
+    """Items by key. A YolomishError is an item too: a worker's exception would reach the trainer as a whole traceback."""
+
+    def __getitem__(self, key: tuple[int, SizeHW]) -> Item | YolomishError:
+        try:
+            return self.item(*key)
+        except YolomishError as error:
+            return error
+
+    def item(self, index: int, size_hw: SizeHW) -> Item:
+        raise NotImplementedError
+
+
+class ResizedData(_Items):
     """Evaluation by (index, size_hw): each image by ``resize(image, size_hw)``, its boxes in network px."""
 
     def __init__(self, data: DetectionData, resize: Callable[..., tuple[np.ndarray, Resize]]) -> None:
@@ -32,15 +45,14 @@ class ResizedData(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, SizeHW]) -> Item:
-        index, size_hw = key
+    def item(self, index: int, size_hw: SizeHW) -> Item:
         sample = self.data.load(index)
         image, resize = self.resize(sample.image, size_hw)
         boxes = apply_resize(sample.boxes, resize)
         return Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id), resize
 
 
-class AugmentedData(Dataset):
+class AugmentedData(_Items):
     """Training samples by (index, size_hw): everything random in one follows from the stream of (seed, epoch, index)."""
 
     def __init__(self, data: DetectionData, config: TrainConfig, epoch: int, grey: int) -> None:
@@ -50,8 +62,7 @@ class AugmentedData(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, SizeHW]) -> Item:
-        index, size_hw = key
+    def item(self, index: int, size_hw: SizeHW) -> Item:
         rng = stream(Use.AUGMENT, self.config.seed, self.epoch, index)
         sample = self._augmented(self.data.load(index), rng, size_hw)
         if not self.closing:
@@ -71,16 +82,31 @@ class AugmentedData(Dataset):
         return augment_one(sample, rng, size_hw, self.config, grey=self.grey)
 
 
-def collate(items: list[Item]) -> Batch:
-    """Samples of one size as a Batch."""
-    images = torch.from_numpy(np.stack([sample.image for sample, _ in items])).permute(0, 3, 1, 2)  # channels last in memory
-    rows = [np.concatenate((np.full((len(s.labels), 1), i), s.labels[:, None], s.boxes), 1) for i, (s, _) in enumerate(items)]
+def collate(items: list[Item | YolomishError]) -> Batch | YolomishError:
+    """Samples of one size as a Batch, or the first error."""
+    samples = []
+    for item in items:
+        if isinstance(item, YolomishError):
+            return item
+        samples.append(item)
+    images = torch.from_numpy(np.stack([sample.image for sample, _ in samples])).permute(0, 3, 1, 2)  # channels last in memory
+    rows = [np.concatenate((np.full((len(s.labels), 1), i), s.labels[:, None], s.boxes), 1) for i, (s, _) in enumerate(samples)]
     return Batch(
         images=images,
         targets=torch.from_numpy(np.concatenate(rows).astype(np.float32)),
-        resizes=tuple(resize for _, resize in items),
-        image_ids=tuple(sample.image_id for sample, _ in items),
+        resizes=tuple(resize for _, resize in samples),
+        image_ids=tuple(sample.image_id for sample, _ in samples),
     )
+
+
+class BatchLoader(DataLoader):
+    """A DataLoader of Batches that raises a worker's YolomishError as it was."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, YolomishError):
+                raise batch
+            yield batch
 
 
 def _start_worker(_: int) -> None:
@@ -131,7 +157,7 @@ def train_loader(
     first_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> DataLoader:
+) -> BatchLoader:
     """An epoch's mini-batches from its optimiser step ``first_step`` on, shuffled by the epoch's stream and augmented.
 
     ``config`` holds size, batch, mini-batch, augmentation, workers and seed; of ``spec``, the network's input, come the
@@ -151,7 +177,7 @@ def train_loader(
         chosen = chosen[: len(chosen) - len(chosen) % world_size]
         for start in range(0, len(chosen), mini):
             batches.append([(index, size_hw) for index in chosen[start : start + mini][rank::world_size]])
-    return DataLoader(
+    return BatchLoader(
         AugmentedData(data, config, epoch, spec.pad_value),
         batch_sampler=batches,
         collate_fn=collate,
@@ -188,7 +214,7 @@ def eval_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> DataLoader:
+) -> BatchLoader:
     """Every image once, by ``resize(image, size_hw)``; of several processes each gets its share.
 
     ``size_hw`` is the network's size in px. ``rectangles_of`` (stride, margin) batches images of like shape, padded no
@@ -203,7 +229,7 @@ def eval_loader(
     else:
         mine = range(rank, len(data), world_size)
         keys = [[(index, size_hw) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
-    return DataLoader(
+    return BatchLoader(
         ResizedData(data, resize),
         batch_sampler=keys,
         collate_fn=collate,
