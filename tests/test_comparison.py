@@ -19,7 +19,8 @@ from yolomish.comparison.findings import ArmNames, Report
 from yolomish.comparison.gallery import disagreements
 from yolomish.comparison.runs import EpochPoint, RunResult, read_run
 from yolomish.config import DataConfig, ModelConfig, TrainConfig, config_difference, save_yaml, to_dict
-from yolomish.data.datasets import DetectionData, Record
+from yolomish.data.datasets import DetectionData
+from yolomish.data.formats.record import Listing, Record
 from yolomish.errors import YolomishError
 from yolomish.evaluation.resample import METRICS
 from yolomish.evaluation.stats import A_BETTER, B_BETTER, NO_DIFFERENCE, ONE_SEED, paired_difference
@@ -348,17 +349,24 @@ def _data(images: int, root: Path | None = None) -> DetectionData:
         path = (root or Path()) / image["file_name"]
         if root:
             cv2.imwrite(str(path), np.full((480, 640, 3), 120, np.uint8))
-        wanted = [a for a in truth.imgToAnns[image["id"]] if not a["iscrowd"]]
-        boxes = np.array([a["bbox"] for a in wanted], np.float32).reshape(-1, 4)
+        given = truth.imgToAnns[image["id"]]
+        boxes = np.array([a["bbox"] for a in given], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        labels = np.array([label_of[a["category_id"]] for a in wanted], np.int64)
         records.append(
             Record(
-                path=path, image_id=image["id"], boxes=boxes, labels=labels, crowd=np.zeros(len(labels), bool), size_hw=(480, 640)
+                path=path,
+                image_id=image["id"],
+                size_hw=(480, 640),
+                boxes=boxes,
+                labels=np.array([label_of[a["category_id"]] for a in given], np.int64),
+                areas=np.array([a["area"] for a in given], np.float64),
+                crowd=np.array([a["iscrowd"] for a in given], bool),
+                ignore=np.zeros(len(given), bool),
             )
         )
     names = tuple(c["name"] for c in truth.dataset["categories"])
-    return DetectionData(records, names, tuple(label_of), Path("simulated.json"), truth)
+    source = Path("simulated.json")
+    return DetectionData(Listing(source=source, names=names, category_ids=tuple(label_of), records=tuple(records), own_ids=True))
 
 
 def _simulated(found: dict[str, float], seeds: int, images: int = 60) -> Report:

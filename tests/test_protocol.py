@@ -89,8 +89,7 @@ def test_protocols_state_the_published_numbers() -> None:
 
 def few_shapes(count: int = 3) -> DetectionData:
     """The first pictures of the built-in validation split."""
-    data = open_data(load_data_config("shapes"), "val")
-    return DetectionData(data._records[:count], data.names, data.category_ids, data.source)
+    return open_data(load_data_config("shapes"), "val").first(count)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -191,9 +190,9 @@ def test_official_weights_meeting_val2017_are_warned_of(tmp_path: Path, monkeypa
     official = dataclasses.replace(catalogue.PUBLISHED[0], size=8, sha1=hashlib.sha1(b"official").hexdigest())
     monkeypatch.setattr(catalogue, "PUBLISHED", (official,))
     shapes = few_shapes()
-    val2017 = DetectionData(shapes._records, shapes.names, shapes.category_ids, Path("instances_val2017.json"))
-    renamed = DetectionData(shapes._records, shapes.names, shapes.category_ids, Path("mine.json"))
-    renamed.image_ids = (*provenance.VAL2017_IDS, 4)
+    val2017 = DetectionData(dataclasses.replace(shapes.listing, source=Path("instances_val2017.json")))
+    renamed = DetectionData(dataclasses.replace(shapes.listing, source=Path("mine.json")))
+    renamed.image_ids = (*provenance.VAL2017_IDS, 785)
     for data in (val2017, renamed):
         assert "official yolov4.weights" in provenance.warning(str(tmp_path / "a.weights"), data)
         assert provenance.warning(str(tmp_path / "b.weights"), data).startswith("note: if")

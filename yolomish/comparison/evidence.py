@@ -12,6 +12,7 @@ import numpy as np
 
 from yolomish.data.datasets import DetectionData
 from yolomish.errors import YolomishError
+from yolomish.evaluation.coco import counts_as_object
 from yolomish.evaluation.resample import METRICS, draw_images, match, resampled_ap, summarise
 from yolomish.files import write_json
 from yolomish.ops.device import choose_device
@@ -108,7 +109,7 @@ def weigh(results: Mapping[Key, list[dict]], data: DetectionData, *, resamples: 
         raise YolomishError("the validation images hold no boxes, so AP is undefined: nothing can be compared")
     return Evidence(
         images=len(order),
-        objects=sum(not a.get("iscrowd") for a in truth.dataset["annotations"]),
+        objects=sum(map(counts_as_object, truth.dataset["annotations"])),
         classes=tuple(names[c] for c in categories),
         values=values,
         resampled=resampled,
