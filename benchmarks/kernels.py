@@ -24,11 +24,11 @@ from torch.nn import functional as F
 from yolomish.activations import build_activation
 from yolomish.config import load_model_config, load_recipe
 from yolomish.kernels import choose, lean_memory, mish, norm_act, using_kernels
-from yolomish.models import build_model
-from yolomish.models.blocks import ConvBlock
-from yolomish.models.fold import folded
+from yolomish.networks import build_network
+from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.fold import folded
 from yolomish.ops.device import wait
-from yolomish.training.loss import detection_loss
+from yolomish.tasks.detection.loss import detection_loss
 from yolomish.training.optim import build_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -151,7 +151,7 @@ def training_step(variant: str, options: argparse.Namespace, size: int, device: 
     torch.manual_seed(0)
     config = load_recipe("scaled", replace(load_model_config(options.model), activation=act.split()[-1]))
     config = replace(config, batch=options.batch, mini_batch=0, image_size=size)
-    model = build_model(config.model).to(device).to(memory_format=torch.channels_last).train()
+    model = build_network(config.model).to(device).to(memory_format=torch.channels_last).train()
     if act.startswith("in-place"):
         in_place_leaky(model)
     optimizer = build_optimizer(model, config)
@@ -180,7 +180,7 @@ def inference(variant: str, options: argparse.Namespace, size: int, device: torc
     act, kind = variant.split(", ")
     torch.manual_seed(0)
     config = replace(load_model_config(options.model), activation=act, neck_activation="leaky_relu")
-    model = folded(build_model(config).to(device).to(memory_format=torch.channels_last))
+    model = folded(build_network(config).to(device).to(memory_format=torch.channels_last))
     images = torch.rand(1, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
 
     def step() -> None:

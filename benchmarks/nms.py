@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from yolomish.config import ModelConfig
-from yolomish.models import build_model
+from yolomish.networks import build_network
 from yolomish.ops.decode import decode
 from yolomish.ops.nms import MAX_CANDIDATES, postprocess
 from yolomish.types import HeadSpec
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     device = torch.device(options.device)
-    heads = build_model(ModelConfig(width=0.125, depth=0.1)).heads
+    heads = build_network(ModelConfig(width=0.125, depth=0.1)).heads
     rows = []
     for scene in SCENES:
         maps = raw_maps(scene, heads, device)

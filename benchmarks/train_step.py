@@ -15,9 +15,9 @@ import torch
 from common import interleaved, ratio, report, spread
 
 from yolomish.config import load_model_config, load_recipe
-from yolomish.models import build_model
+from yolomish.networks import build_network
 from yolomish.ops.device import wait
-from yolomish.training.loss import detection_loss
+from yolomish.tasks.detection.loss import detection_loss
 from yolomish.training.optim import build_optimizer
 
 VARIANTS = {
@@ -35,7 +35,7 @@ def training_step(act: str, settings: dict, options: argparse.Namespace, device:
     config = load_recipe("scaled", replace(load_model_config(options.model), activation=act))
     config = replace(config, batch=options.batch, mini_batch=0, image_size=options.imgsz)
     layout = torch.channels_last if settings["channels_last"] else torch.contiguous_format
-    model = build_model(config.model).to(device).to(memory_format=layout).train()
+    model = build_network(config.model).to(device).to(memory_format=layout).train()
     optimizer = build_optimizer(model, config)
     forward = torch.compile(model) if settings["compile"] else model
     images = torch.rand(options.batch, 3, options.imgsz, options.imgsz, device=device).contiguous(memory_format=layout)

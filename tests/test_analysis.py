@@ -24,9 +24,10 @@ from yolomish.data.datasets import open_data
 from yolomish.data.loader import eval_loader
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
-from yolomish.evaluation.predict import predict
-from yolomish.models import build_model
-from yolomish.training.checkpoint import load_network, save_checkpoint
+from yolomish.networks import build_network
+from yolomish.tasks.detection.predict import predict
+from yolomish.weights.checkpoint import save_checkpoint
+from yolomish.weights.load import load_network
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ SMALL = ModelConfig(name="n", width=0.125, depth=0.25, num_classes=4, image_size
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> str:
     torch.manual_seed(0)
-    model = build_model(SMALL)
+    model = build_network(SMALL)
     path = tmp_path / "run" / "best.pt"
     path.parent.mkdir()
     config = TrainConfig(model=SMALL, image_size=64, data=DataConfig(format="shapes"))

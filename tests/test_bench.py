@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from yolomish.commands import app
 from yolomish.inference.bench import STAGES, with_activation
-from yolomish.models.summary import summarise
-from yolomish.training.checkpoint import Network
+from yolomish.networks.summary import summarise
+from yolomish.weights.load import LoadedNetwork
 
 
 def test_the_command_times_each_engine_and_stage() -> None:
@@ -28,7 +28,7 @@ def test_the_command_times_each_engine_and_stage() -> None:
 
 
 def test_another_activation_changes_the_activation_alone_and_keeps_values_alive() -> None:
-    network = Network(model=calibrated(), names=("a", "b", "c"), resize="stretch", image_size=64)
+    network = LoadedNetwork(model=calibrated(), names=("a", "b", "c"), resize="stretch", image_size=64)
     image = np.random.default_rng(0).integers(0, 255, (80, 90, 3), dtype=np.uint8)
     other = with_activation(network, "relu", image).model
     assert set(summarise(other.config, 64).activations) == {"relu", "leaky_relu", "linear"}

@@ -12,8 +12,8 @@ from yolomish.config import ModelConfig
 from yolomish.kernels import lean_memory, using_kernels
 from yolomish.kernels.choice import triton_missing
 from yolomish.kernels.lean import Keeper, Recipe
-from yolomish.models import build_model
-from yolomish.models.blocks import ConvBlock
+from yolomish.networks import build_network
+from yolomish.nn.blocks import ConvBlock
 
 needs_triton = pytest.mark.skipif(bool(triton_missing()), reason=triton_missing() or "-")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -65,7 +65,7 @@ def test_saved_bytes_of_blocks_are_exactly_as_promised():
 
 
 def test_lean_memory_keeps_under_two_thirds_of_a_networks_maps_and_gives_its_gradients():
-    model = build_model(ModelConfig(num_classes=2, width=0.125, depth=0.5)).train()
+    model = build_network(ModelConfig(num_classes=2, width=0.125, depth=0.5)).train()
     images = torch.rand(2, 3, 64, 64)
     stock = saved_bytes(in_place_leaky(model), images, "eager")
     assert saved_bytes(model, images, "eager", lean=True) <= 0.65 * stock

@@ -438,14 +438,14 @@ def test_images_of_disagreement_are_shown_in_both_directions(tmp_path: Path) -> 
 
 def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None:
     from yolomish.comparison.layers import layer_statistics
-    from yolomish.models import build_model
-    from yolomish.training.checkpoint import save_checkpoint
+    from yolomish.networks import build_network
+    from yolomish.weights.checkpoint import save_checkpoint
 
     rows = {}
     for act in ("relu", "leaky_relu"):
         model_config = dataclasses.replace(BASE.model, activation=act, num_classes=1)
         config = dataclasses.replace(BASE, model=model_config, data=_yolo_data(tmp_path / act))
-        model = build_model(model_config)
+        model = build_network(model_config)
         stem = model.backbone.stem
         with torch.no_grad():
             stem.bn.weight.zero_()

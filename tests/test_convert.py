@@ -19,9 +19,10 @@ from yolomish.darknet.cfg import read_cfg
 from yolomish.darknet.weights import write_weights
 from yolomish.darknet.write_cfg import cfg_text, write_cfg
 from yolomish.errors import YolomishError
-from yolomish.models import build_model
+from yolomish.networks import build_network
 from yolomish.ops.decode import decode
-from yolomish.training.checkpoint import load_network, save_checkpoint
+from yolomish.weights.checkpoint import save_checkpoint
+from yolomish.weights.load import load_network
 from yolomish.weights.store import DEMO_FILE
 
 SMALL = ModelConfig(name="yolov4-n", width=0.25, depth=0.25, num_classes=3, image_size=96, bn_momentum=0.03)
@@ -60,7 +61,7 @@ def test_a_written_cfg_reads_back_as_the_same_model(tmp_path: Path) -> None:
 
 def test_import_and_export_keep_every_bit_and_the_origin(tmp_path: Path) -> None:
     config = ModelConfig(name="yolov4-n", width=0.25, depth=0.25, num_classes=3, bn_momentum=0.03)
-    model = build_model(config)
+    model = build_network(config)
     randomise(model)
     write_weights(tmp_path / "a.weights", model, 640_064)
     (tmp_path / "model.yaml").write_text("name: yolov4-n\nwidth: 0.25\ndepth: 0.25\nnum_classes: 3\nbn_momentum: 0.03\n")
@@ -85,7 +86,7 @@ def test_import_and_export_keep_every_bit_and_the_origin(tmp_path: Path) -> None
 def test_the_number_of_classes_follows_from_the_files_length(tmp_path: Path) -> None:
     config = load_model_config("yolov4-n")
     for classes in (1, 7, 80):
-        write_weights(tmp_path / "x.weights", build_model(dataclasses.replace(config, num_classes=classes)))
+        write_weights(tmp_path / "x.weights", build_network(dataclasses.replace(config, num_classes=classes)))
         network = load_network(str(tmp_path / "x.weights"), model="yolov4-n")
         assert network.model.config == dataclasses.replace(config, num_classes=classes) and len(network.names) == classes
     with pytest.raises(YolomishError, match="wrong cfg or class count"):
@@ -93,7 +94,7 @@ def test_the_number_of_classes_follows_from_the_files_length(tmp_path: Path) -> 
 
 
 def test_weights_that_are_partial_or_of_no_model_are_named(tmp_path: Path) -> None:
-    model = build_model(SMALL)
+    model = build_network(SMALL)
     write_weights(tmp_path / "x.conv.20", model, convolutions=20)
     with pytest.raises(YolomishError, match=r"holds 20 of .* convolutions: it is to train from"):
         load_network(str(tmp_path / "x.conv.20"), model="yolov4-n")
@@ -109,7 +110,7 @@ def test_an_exported_checkpoint_gives_the_same_boxes_in_opencv(tmp_path: Path, b
         pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
     size, scale = SMALL.image_size, (2.0, 2.0, 2.0) if box_form == "squared" else (1.2, 1.1, 1.05)
     config = ModelConfig(**{**vars(SMALL), "box_form": box_form, "scale_xy": scale})
-    model = build_model(config).eval()
+    model = build_network(config).eval()
     randomise(model)
     for head in model.head_layers:
         head.out.bias.data.fill_(1.0)

@@ -14,7 +14,7 @@ from yolomish.config import ModelConfig
 from yolomish.darknet.cfg import read_cfg
 from yolomish.darknet.weights import read_weights, write_weights
 from yolomish.errors import YolomishError
-from yolomish.models import build_model
+from yolomish.networks import build_network
 from yolomish.ops.decode import decode
 
 SMALL = ModelConfig(name="small", width=0.25, depth=0.25, num_classes=3)
@@ -22,13 +22,13 @@ SMALL = ModelConfig(name="small", width=0.25, depth=0.25, num_classes=3)
 
 def small_model(seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
-    model = build_model(SMALL)
+    model = build_network(SMALL)
     randomise(model)
     return model
 
 
 def test_yolov4_weights_file_has_the_published_size(tmp_path: Path) -> None:
-    model = build_model(ModelConfig())
+    model = build_network(ModelConfig())
     write_weights(tmp_path / "whole.weights", model)
     assert (tmp_path / "whole.weights").stat().st_size == 257_717_640
     write_weights(tmp_path / "yolov4.conv.137", model, convolutions=92)
@@ -92,12 +92,12 @@ def test_boxes_and_scores_agree_with_opencv(tmp_path: Path, shared_data: Path, a
     text = text.replace("=608", f"={size}").replace("activation=mish", f"activation={act}")
     cfg, weights = tmp_path / "n.cfg", tmp_path / "n.weights"
     cfg.write_text(text)
-    model = build_model(read_cfg(cfg)).eval()
+    model = build_network(read_cfg(cfg)).eval()
     randomise(model)
     for head in model.head_layers:
         head.out.bias.data.fill_(2.0)  # scores above OpenCV's threshold
     write_weights(weights, model)
-    twin = build_model(read_cfg(cfg)).eval()
+    twin = build_network(read_cfg(cfg)).eval()
     read_weights(weights, twin)
     image = np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)
     net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
@@ -131,7 +131,7 @@ def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, share
     size, conf, iou = 320, 0.8, 0.45
     cfg, weights = tmp_path / "n.cfg", tmp_path / "n.weights"
     cfg.write_text((shared_data / "darknet-cfg" / "yolov4.cfg").read_text().replace("=608", f"={size}"))
-    model = build_model(read_cfg(cfg)).eval()
+    model = build_network(read_cfg(cfg)).eval()
     randomise(model)
     photos = sorted((shared_data / "photos").glob("*.jpg"))
     pictures = np.stack([cv2.resize(cv2.imread(str(photo)), (size, size)) for photo in photos])

@@ -17,8 +17,8 @@ from yolomish.inference.detector import Detector
 from yolomish.inference.engines import build_engine
 from yolomish.inference.engines.packed import PackedConv, packing_missing
 from yolomish.inference.engines.torch_engine import TorchEngine, bf16_missing
-from yolomish.models import YOLOv4, build_model
-from yolomish.training.checkpoint import Network
+from yolomish.networks import YOLOv4, build_network
+from yolomish.weights.load import LoadedNetwork
 
 CPU = torch.device("cpu")
 PACKAGES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
@@ -32,7 +32,7 @@ def _one_thread() -> None:
 def calibrated(activation: str = "mish", seed: int = 0) -> YOLOv4:
     """A small random network whose batch norms hold its own statistics, so that its maps neither vanish nor explode."""
     torch.manual_seed(seed)
-    model = build_model(ModelConfig(num_classes=3, width=0.25, depth=0.1, image_size=128, activation=activation))
+    model = build_network(ModelConfig(num_classes=3, width=0.25, depth=0.1, image_size=128, activation=activation))
     randomise(model)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -69,7 +69,7 @@ def test_maps_equal_the_networks_at_any_size_and_batch(name: str, activation: st
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_detections_on_photographs_equal_torchs(name: str, shared_data: Path) -> None:
     require(name)
-    network = Network(model=calibrated(), names=("a", "b", "c"), resize="letterbox", image_size=160)
+    network = LoadedNetwork(model=calibrated(), names=("a", "b", "c"), resize="letterbox", image_size=160)
     images = [read_image(path) for path in sorted((shared_data / "photos").glob("*.jpg"))]
     ours, theirs = (Detector(network, engine=e, conf=0.2).detect_batch(images) for e in (name, "torch"))
     assert sum(len(d) for d in ours) > 50
@@ -131,10 +131,10 @@ def test_signals_are_survived_when_openvino_engines_go_in_the_order_in_which_the
 import faulthandler, signal, torch
 from yolomish.config import ModelConfig
 from yolomish.inference.engines.openvino_engine import OpenVinoEngine
-from yolomish.models import build_model
+from yolomish.networks import build_network
 faulthandler.enable()  # gives the thread a stack for signals, as pytest does; Python's own handlers use it
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
-network = build_model(ModelConfig(num_classes=2, width=0.125, depth=0.1)).eval()
+network = build_network(ModelConfig(num_classes=2, width=0.125, depth=0.1)).eval()
 engines = [OpenVinoEngine.of(network) for _ in range(2)]
 for engine in engines:
     engine(torch.zeros(1, 3, 64, 64))
@@ -176,7 +176,7 @@ def test_eval_by_an_engine_finds_what_the_network_finds(tmp_path: Path, monkeypa
     require("openvino")
     from yolomish.config import load_data_config
     from yolomish.data.datasets import open_data
-    from yolomish.evaluation.predict import predict
+    from yolomish.tasks.detection.predict import predict
 
     data = open_data(load_data_config("shapes"), "val")
     monkeypatch.setattr(type(data), "__len__", lambda self: 6)

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from yolomish.evaluation.coco import evaluate
 from yolomish.evaluation.confusion import confusion_matrix
 from yolomish.evaluation.curves import best_threshold, class_curves
-from yolomish.evaluation.errors import ERROR_TYPES, FALSE_TYPES, classify, error_breakdown
+from yolomish.evaluation.error_types import ERROR_TYPES, FALSE_TYPES, classify, error_breakdown
 from yolomish.evaluation.matching import match
 from yolomish.evaluation.plots import plot_confusion, plot_errors, plot_f1, plot_precision_recall
 

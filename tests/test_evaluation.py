@@ -14,8 +14,8 @@ from yolomish.data.loader import rectangles
 from yolomish.data.transforms import resize_image
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
-from yolomish.evaluation.predict import predict
-from yolomish.models import build_model
+from yolomish.networks import build_network
+from yolomish.tasks.detection.predict import predict
 
 NAMES, IDS = ("a", "b"), (3, 90)
 
@@ -100,7 +100,7 @@ def test_rectangles_hold_every_image_once_at_full_scale() -> None:
 
 def test_rectangular_batches_find_what_squares_find() -> None:
     data = open_data(load_data_config("shapes"), "val")
-    model = build_model(ModelConfig(name="n", width=0.125, depth=0.25, num_classes=4))
+    model = build_network(ModelConfig(name="n", width=0.125, depth=0.25, num_classes=4))
     options = {"image_size": 64, "resize": "letterbox", "conf": 0.0, "iou": 1.0, "nms": "iou", "max_det": 5}
     square = predict(model, data, **options)
     assert {r["image_id"] for r in square} == set(data.image_ids)

@@ -19,7 +19,8 @@ from yolomish.inference.engines.exported import open_exported
 from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.verify import compare
 from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
-from yolomish.training.checkpoint import Network, save_checkpoint
+from yolomish.weights.checkpoint import save_checkpoint
+from yolomish.weights.load import LoadedNetwork
 
 CPU = torch.device("cpu")
 NMS = ExportOptions(nms=True, conf=0.15)
@@ -36,8 +37,8 @@ def need(*packages: str) -> None:
         pytest.importorskip(package, reason=f"{package} is optional, not installed here")
 
 
-def network() -> Network:
-    return Network(model=calibrated(), names=("ä", "b", "c"), resize="letterbox", image_size=128)
+def network() -> LoadedNetwork:
+    return LoadedNetwork(model=calibrated(), names=("ä", "b", "c"), resize="letterbox", image_size=128)
 
 
 def photo(shared_data: Path) -> np.ndarray:
@@ -151,9 +152,9 @@ def test_what_differs_is_refused_and_leaves_nothing(tmp_path: Path, format: str,
 
     right = write.WRITERS[format]
 
-    def wrong(network: Network, *rest: object) -> None:
+    def wrong(network: LoadedNetwork, *rest: object) -> None:
         other = calibrated(seed=1)
-        right(Network(model=other, names=network.names, resize=network.resize, image_size=128), *rest)  # type: ignore[arg-type]
+        right(LoadedNetwork(model=other, names=network.names, resize=network.resize, image_size=128), *rest)  # type: ignore[arg-type]
 
     monkeypatch.setitem(write.WRITERS, format, wrong)
     file = tmp_path / f"m{SUFFIXES[format][0]}"

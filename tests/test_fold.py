@@ -7,9 +7,9 @@ import torch
 
 from yolomish.activations import activation_names
 from yolomish.config import ModelConfig
-from yolomish.models import YOLOv4, build_model
-from yolomish.models.blocks import ConvBlock
-from yolomish.models.fold import fold_batch_norm, folded
+from yolomish.networks import YOLOv4, build_network
+from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.fold import fold_batch_norm, folded
 
 
 def trained(activation: str, neck_activation: str = "leaky_relu") -> YOLOv4:
@@ -18,7 +18,7 @@ def trained(activation: str, neck_activation: str = "leaky_relu") -> YOLOv4:
     config = ModelConfig(
         num_classes=3, width=0.125, depth=0.1, activation=activation, neck_activation=neck_activation, bn_momentum=0.5
     )
-    model = build_model(config)
+    model = build_network(config)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)

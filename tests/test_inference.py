@@ -20,14 +20,14 @@ import yolomish
 from yolomish.commands import app
 from yolomish.config import ModelConfig, TrainConfig
 from yolomish.data.images import read_image, write_image
+from yolomish.drawing import boxes as draw
+from yolomish.drawing.boxes import SMALLEST_TEXT, draw_detections
 from yolomish.errors import YolomishError
-from yolomish.inference import draw
-from yolomish.inference.draw import SMALLEST_TEXT, draw_detections
 from yolomish.inference.records import coco_ids
 from yolomish.kernels import native
-from yolomish.models import build_model
-from yolomish.training.checkpoint import save_checkpoint
+from yolomish.networks import build_network
 from yolomish.types import Detections
+from yolomish.weights.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +42,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random network that finds something everywhere, its boxes moving with what it sees."""
     torch.manual_seed(0)
     config = TrainConfig(image_size=64, model=ModelConfig(num_classes=2, width=0.125, depth=0.1))
-    model = build_model(config.model)
+    model = build_network(config.model)
     with torch.no_grad():
         for head in model.head_layers:
             head.out.bias.fill_(1.0)

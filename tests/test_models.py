@@ -5,8 +5,8 @@ import torch
 
 from yolomish.config import ModelConfig, load_model_config
 from yolomish.errors import YolomishError
-from yolomish.models import build_model
-from yolomish.models.summary import summarise
+from yolomish.networks import build_network
+from yolomish.networks.summary import summarise
 
 
 @pytest.mark.parametrize(("size", "bflops"), [(416, 60.1), (512, 91.1), (608, 128.5)])
@@ -23,13 +23,13 @@ def test_small_members_give_three_maps_and_any_class_count(name: str) -> None:
     import dataclasses
 
     config = dataclasses.replace(load_model_config(name), num_classes=3)
-    model = build_model(config)
+    model = build_network(config)
     maps = model(torch.rand(1, 3, 96, 64))
     assert [tuple(m.shape) for m in maps] == [(1, 24, 12, 8), (1, 24, 6, 4), (1, 24, 3, 2)]
 
 
 def test_batch_of_two_equals_two_batches_of_one() -> None:
-    model = build_model(load_model_config("yolov4-n")).eval()
+    model = build_network(load_model_config("yolov4-n")).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         both = model(images)
@@ -42,13 +42,13 @@ def test_one_seed_gives_equal_kernels_whatever_the_activation() -> None:
     states = []
     for act in ("mish", "leaky_relu"):
         torch.manual_seed(3)
-        states.append(build_model(ModelConfig(width=0.25, depth=0.25, activation=act)).state_dict())
+        states.append(build_network(ModelConfig(width=0.25, depth=0.25, activation=act)).state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
 def test_unknown_activation_and_bad_values_are_refused() -> None:
     with pytest.raises(YolomishError, match="did you mean 'mish'"):
-        build_model(ModelConfig(activation="mihs", width=0.25, depth=0.25))
+        build_network(ModelConfig(activation="mihs", width=0.25, depth=0.25))
     with pytest.raises(YolomishError, match="num_classes"):
-        build_model(ModelConfig(num_classes=0))
+        build_network(ModelConfig(num_classes=0))

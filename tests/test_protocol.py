@@ -21,13 +21,13 @@ from yolomish.data.transforms import darknet_resize, resize_image
 from yolomish.errors import YolomishError
 from yolomish.evaluation import provenance
 from yolomish.evaluation.coco import evaluate
-from yolomish.evaluation.predict import predict
-from yolomish.evaluation.protocol import PROTOCOLS
-from yolomish.evaluation.tta import VIEWS, decode_views
-from yolomish.models import build_model
+from yolomish.networks import build_network
 from yolomish.ops.decode import decode_above
-from yolomish.training.checkpoint import save_checkpoint
+from yolomish.tasks.detection.predict import predict
+from yolomish.tasks.detection.protocol import PROTOCOLS
+from yolomish.tasks.detection.views import VIEWS, decode_views
 from yolomish.weights import catalogue
+from yolomish.weights.checkpoint import save_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def few_shapes(count: int = 3) -> DetectionData:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_sees_every_image(name: str) -> None:
     data = few_shapes()
-    model = build_model(SMALL)
+    model = build_network(SMALL)
     settings = {k: v for k, v in dataclasses.asdict(PROTOCOLS[name]).items() if k != "name"} | {"conf": 0.0, "max_det": 2}
     found = predict(model, data, image_size=64, batch=2, **settings)
     assert {r["image_id"] for r in found} == set(data.image_ids) and len(found) == 2 * len(data)
@@ -114,7 +114,7 @@ def test_an_absent_backend_names_its_package(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_mirrored_images_give_mirrored_candidates_under_flip() -> None:
-    model = build_model(SMALL).eval()
+    model = build_network(SMALL).eval()
     images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         there, mirrored = decode_views(model, images, "flip", 0.0), decode_views(model, images.flip(3), "flip", 0.0)
@@ -128,7 +128,7 @@ def test_mirrored_images_give_mirrored_candidates_under_flip() -> None:
 
 
 def test_scaled_views_come_back_to_the_batchs_frame() -> None:
-    model = build_model(SMALL).eval()
+    model = build_network(SMALL).eval()
     for head in model.head_layers:
         torch.nn.init.zeros_(head.out.weight)
         torch.nn.init.zeros_(head.out.bias)
@@ -165,7 +165,7 @@ def test_test_dev_gives_a_submission_and_no_metrics(tmp_path: Path) -> None:
     with pytest.raises(YolomishError, match="annotations"):
         open_data(config, "val")
     weights = tmp_path / "best.pt"
-    model = build_model(SMALL)
+    model = build_network(SMALL)
     save_checkpoint(weights, config=TrainConfig(model=SMALL, image_size=64), model=model, names=tuple("abcd"))
     options = ["--weights", str(weights), "--data", str(tmp_path / "data.yaml"), "--split", "test", "--name", "my net/1"]
     result = CliRunner().invoke(app, ["eval", *options, "--output", str(tmp_path / "out")], catch_exceptions=False)
@@ -198,7 +198,7 @@ def test_official_weights_meeting_val2017_are_warned_of(tmp_path: Path, monkeypa
 def test_eval_writes_metrics_pictures_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("yolomish.data.datasets.open_data", lambda config, split: few_shapes())
     weights = tmp_path / "best.pt"
-    model = build_model(SMALL)
+    model = build_network(SMALL)
     save_checkpoint(weights, config=TrainConfig(model=SMALL, image_size=64), model=model, names=tuple("abcd"))
     options = ["--weights", str(weights), "--tta", "flip", "--conf", "0.02", "--json", "--output", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["eval", *options], catch_exceptions=False)

@@ -17,9 +17,9 @@ from conftest import noise_data
 
 from yolomish.config import ModelConfig, TrainConfig, save_yaml
 from yolomish.errors import YolomishError
-from yolomish.training.checkpoint import read_checkpoint
 from yolomish.training.fit import fit
 from yolomish.training.prepare import prepare
+from yolomish.weights.checkpoint import read_checkpoint
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 FIT = """
@@ -117,13 +117,13 @@ import copy, sys
 import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from yolomish.config import ModelConfig, TrainConfig
-from yolomish.models import build_model
-from yolomish.models.sync_norm import synchronise_norms
-from yolomish.training.loss import detection_loss
+from yolomish.networks import build_network
+from yolomish.nn.sync_norm import synchronise_norms
+from yolomish.tasks.detection.loss import detection_loss
 dist.init_process_group("gloo")
 rank, config = dist.get_rank(), TrainConfig(loss=sys.argv[1], assignment=sys.argv[2])
 torch.manual_seed(0)
-two = build_model(ModelConfig(width=0.125, depth=0.1, num_classes=2)).double()
+two = build_network(ModelConfig(width=0.125, depth=0.1, num_classes=2)).double()
 one, images = copy.deepcopy(two), torch.rand(6, 3, 64, 64).double()
 rows = [[i % 6, i % 2, 5.0 + i, 20 - i, 25 + 4 * i, 40 + i] for i in range(9)]
 targets = torch.tensor(rows)
@@ -165,7 +165,7 @@ import resource, signal, sys
 from pathlib import Path
 import torch
 from yolomish.errors import YolomishError
-from yolomish.training.checkpoint import replace_file
+from yolomish.files import replace_file
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"errors", "types", "config", "cache"},
+    {"errors", "types", "config", "files", "coco_names"},
     {"kernels"},
     {"activations"},
-    {"ops", "models", "darknet", "weights"},
+    {"nn"},
+    {"networks"},
+    {"darknet", "ops", "drawing"},
+    {"weights"},
     {"data"},
     {"evaluation"},
+    {"tasks"},
     {"training"},
     {"inference", "comparison", "analysis"},
     {"commands", "__main__", "__init__"},

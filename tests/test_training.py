@@ -15,9 +15,9 @@ from torch import nn
 
 from yolomish.config import ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
 from yolomish.errors import YolomishError
-from yolomish.training.assign import assign_ratio, assign_shape_iou
-from yolomish.training.darknet_loss import ciou_deltas, darknet_loss
-from yolomish.training.loss import _bce, detection_loss, gradient_scale, scaled_loss
+from yolomish.tasks.detection.assign import assign_ratio, assign_shape_iou
+from yolomish.tasks.detection.darknet_loss import ciou_deltas, darknet_loss
+from yolomish.tasks.detection.loss import _bce, detection_loss, gradient_scale, scaled_loss
 from yolomish.training.memory import largest_fitting
 from yolomish.training.optim import EMA, build_optimizer, burn_in_steps, learning_rate, set_step
 from yolomish.types import HeadSpec
@@ -261,7 +261,7 @@ def test_unknown_config_key_is_refused() -> None:
 
 
 def test_files_that_are_no_checkpoint_are_named(tmp_path: Path) -> None:
-    from yolomish.training.checkpoint import read_checkpoint
+    from yolomish.weights.checkpoint import read_checkpoint
 
     for name, content in (("a.pt", b"<!DOCTYPE html>"), ("b.pt", b"rubbish"), ("c.pt", b"")):
         (tmp_path / name).write_bytes(content)
@@ -275,7 +275,7 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    from yolomish.training.checkpoint import replace_file
+    from yolomish.files import replace_file
 
     path = tmp_path / "x.pt"
     path.write_text("old")
@@ -312,8 +312,9 @@ def assert_equal(a: object, b: object, where: str = "") -> None:
 
 
 def test_resume_gives_the_bits_of_an_uninterrupted_run(tiny: TrainConfig, tmp_path: Path) -> None:
-    from yolomish.training.checkpoint import load_network, read_checkpoint
     from yolomish.training.fit import fit
+    from yolomish.weights.checkpoint import read_checkpoint
+    from yolomish.weights.load import load_network
 
     whole = fit(tiny, tmp_path / "whole", log=lambda _: None)
 
@@ -357,14 +358,14 @@ def test_non_finite_loss_stops_and_leaves_last(tiny: TrainConfig, tmp_path: Path
     monkeypatch.setattr(module, "detection_loss", spoiled)
     with pytest.raises(YolomishError, match=r"epoch 2, step 4: box nan.*lr"):
         fit(tiny, tmp_path / "run", log=lambda _: None)
-    from yolomish.training.checkpoint import read_checkpoint
+    from yolomish.weights.checkpoint import read_checkpoint
 
     saved = read_checkpoint(tmp_path / "run" / "last.pt")
     assert saved["progress"]["epoch"] == 1 and all(torch.isfinite(v).all() for v in saved["model"].values())
 
 
 def test_run_folders_are_never_overwritten(tmp_path: Path) -> None:
-    from yolomish.commands.folders import free_folder
+    from yolomish.files import free_folder
 
     (tmp_path / "run").mkdir()
     (tmp_path / "run-2").mkdir()
@@ -400,17 +401,17 @@ def test_mini_batch_by_memory_is_the_largest_divisor_that_fits() -> None:
 
 def test_initial_weights_are_what_the_file_holds_and_no_more(tmp_path: Path) -> None:
     from yolomish.darknet.weights import write_weights
-    from yolomish.models import build_model
+    from yolomish.networks import build_network
     from yolomish.training.prepare import load_initial_weights
 
     small = ModelConfig(width=0.125, depth=0.1, num_classes=80)
-    source = build_model(small)
+    source = build_network(small)
     config = replace(CONFIG, model=replace(small, num_classes=3))
     backbone = sum(name.startswith("backbone") for name, _, _ in source.darknet_order())
     for convolutions, left in ((backbone, {"neck", "head_layers"}), (None, {"head_layers"})):
         file = tmp_path / f"{convolutions}.weights"
         write_weights(file, source, convolutions=convolutions)
-        model, said = build_model(config.model), []
+        model, said = build_network(config.model), []
         before = {k: v.clone() for k, v in model.state_dict().items()}
         load_initial_weights(model, config, str(file), said.append)
         after = model.state_dict()

@@ -15,10 +15,11 @@ from yolomish.config import TrainConfig, from_dict, load_data_config
 from yolomish.data.datasets import open_data
 from yolomish.data.loader import eval_loader
 from yolomish.errors import YolomishError, unknown_name
-from yolomish.models import YOLOv4
-from yolomish.training.checkpoint import load_network, read_checkpoint
-from yolomish.training.loss import detection_loss
+from yolomish.networks import YOLOv4
+from yolomish.tasks.detection.loss import detection_loss
 from yolomish.types import Batch, ResizeMode
+from yolomish.weights.checkpoint import read_checkpoint
+from yolomish.weights.load import load_network
 
 Direction = dict[str, Tensor]
 BATCH_NORMS = ("running", "batch")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from yolomish.data.datasets import DetectionData
 from yolomish.evaluation.coco import evaluate
-from yolomish.evaluation.predict import predict
-from yolomish.models import YOLOv4
+from yolomish.networks import YOLOv4
+from yolomish.tasks.detection.predict import predict
 from yolomish.types import HeadSpec, ResizeMode
 
 

@@ -39,9 +39,9 @@ def bench(
     from yolomish.data.images import read_image, write_image
     from yolomish.inference.bench import as_table, calibrate, measure
     from yolomish.inference.export.verify import generated_image
-    from yolomish.models import build_model
+    from yolomish.networks import build_network
     from yolomish.ops.device import choose_device
-    from yolomish.training.checkpoint import Network, load_network
+    from yolomish.weights.load import LoadedNetwork, load_network
 
     if threads:
         torch.set_num_threads(threads)
@@ -52,9 +52,9 @@ def bench(
     else:
         config = load_model_config(model)
         torch.manual_seed(0)
-        random = calibrate(build_model(config), picture)
+        random = calibrate(build_network(config), picture)
         names = tuple(str(i) for i in range(config.num_classes))
-        network = Network(model=random, names=names, resize="stretch", image_size=config.image_size)
+        network = LoadedNetwork(model=random, names=names, resize="stretch", image_size=config.image_size)
     size = imgsz or network.image_size
     check_image_size(size)
     with tempfile.TemporaryDirectory() as folder:

@@ -43,9 +43,9 @@ def demo(
     from yolomish.comparison.run import run_comparison
     from yolomish.data.datasets import open_data
     from yolomish.data.images import read_image, write_image
+    from yolomish.drawing.boxes import draw_detections
     from yolomish.inference.detector import Detector
-    from yolomish.inference.draw import draw_detections
-    from yolomish.training.checkpoint import load_network
+    from yolomish.weights.load import load_network
 
     command = f"yolomish demo --epochs {base.epochs} --acts {shlex.quote(acts)} --seeds {seeds}"
     report = run_comparison(base, names, seeds, out, command=command, log=lambda text: print(text, file=sys.stderr, flush=True))

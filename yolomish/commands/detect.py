@@ -56,7 +56,8 @@ def detect(
     import sys
     from contextlib import nullcontext
 
-    from yolomish.inference.sources import expand_sources, read_names
+    from yolomish.files import read_names
+    from yolomish.inference.sources import expand_sources
 
     wanted = expand_sources(sources)
     class_names = read_names(names) if names else ()
@@ -68,9 +69,9 @@ def detect(
     import cv2
     from tqdm import tqdm
 
-    from yolomish.commands.folders import free_folder
+    from yolomish.drawing.boxes import draw_detections
+    from yolomish.files import free_folder
     from yolomish.inference.detector import Detector
-    from yolomish.inference.draw import draw_detections
     from yolomish.inference.outputs import OutputChoice, Outputs
     from yolomish.inference.records import as_record
     from yolomish.inference.run import Found, detect_frames, read_ahead

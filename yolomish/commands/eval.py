@@ -45,21 +45,21 @@ def eval_(
     from pathlib import Path
     from typing import cast
 
-    from yolomish.commands.folders import free_folder
     from yolomish.config import check_image_size, load_data_config
     from yolomish.data.datasets import SPLITS, Split, open_data
     from yolomish.errors import YolomishError, unknown_name
     from yolomish.evaluation.coco import check_backend
-    from yolomish.evaluation.predict import predict
-    from yolomish.evaluation.protocol import PROTOCOLS
     from yolomish.evaluation.provenance import warning
-    from yolomish.evaluation.report import describe_setting, write_evaluation, write_submission
-    from yolomish.evaluation.tta import VIEWS, Runner
+    from yolomish.files import free_folder
     from yolomish.inference.engines import build_engine
     from yolomish.kernels import using_kernels
     from yolomish.ops.device import choose_device
     from yolomish.ops.nms import NMS_KINDS
-    from yolomish.training.checkpoint import load_network
+    from yolomish.tasks.detection.predict import predict
+    from yolomish.tasks.detection.protocol import PROTOCOLS
+    from yolomish.tasks.detection.report import describe_setting, write_evaluation, write_submission
+    from yolomish.tasks.detection.views import VIEWS, Runner
+    from yolomish.weights.load import load_network
 
     for kind, value, known in (("protocol", protocol, PROTOCOLS), ("split", split, SPLITS), ("tta", tta, VIEWS)):
         if value not in known:

@@ -36,10 +36,10 @@ def export(
     from yolomish.config import check_image_size
     from yolomish.data.images import read_image
     from yolomish.errors import YolomishError, unknown_name
+    from yolomish.files import read_names
     from yolomish.inference.export.verify import generated_image
     from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
-    from yolomish.inference.sources import read_names
-    from yolomish.training.checkpoint import load_network
+    from yolomish.weights.load import load_network
     from yolomish.weights.store import locate_weights
 
     if format not in SUFFIXES:

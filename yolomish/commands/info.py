@@ -27,7 +27,7 @@ def info(
     from yolomish.config import check_image_size, load_model_config
     from yolomish.darknet.cfg import read_cfg
     from yolomish.kernels import describe
-    from yolomish.models.summary import summarise
+    from yolomish.networks.summary import summarise
     from yolomish.ops.device import choose_device
 
     config = read_cfg(model) if model.endswith(".cfg") else load_model_config(model)

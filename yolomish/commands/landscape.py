@@ -17,7 +17,7 @@ DATA = typer.Option("--data", help="Data YAML; empty = the one that the checkpoi
 def _write(output: str, name: str, content: Any) -> Path:
     import json
 
-    from yolomish.commands.folders import free_folder
+    from yolomish.files import free_folder
 
     folder = free_folder(Path(output))
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -118,7 +118,8 @@ def noise(
     from yolomish.data.datasets import open_data
     from yolomish.errors import YolomishError
     from yolomish.ops.device import choose_device
-    from yolomish.training.checkpoint import load_network, read_checkpoint
+    from yolomish.weights.checkpoint import read_checkpoint
+    from yolomish.weights.load import load_network
 
     try:
         strengths = [float(s) for s in sigmas.split(",")]

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.commands.folders import free_name
 from yolomish.config import TrainConfig, check_train, from_dict, load_data_config, load_model_config, load_recipe, load_yaml
 from yolomish.errors import YolomishError
+from yolomish.files import free_name
 
 WITH_RESUME = {"resume", "epochs", "workers", "device", "cache", "dry_run"}
 # option -> TrainConfig key; an option left out keeps the recipe's value

@@ -44,8 +44,8 @@ def import_(
     output: Annotated[str, typer.Option("--output", help="Checkpoint to write; empty = beside the source, as .pt.")] = "",
 ) -> None:
     """Turn Darknet weights into one checkpoint that knows its structure, classes and origin."""
-    from yolomish.inference.sources import read_names
-    from yolomish.training.convert import import_darknet
+    from yolomish.files import read_names
+    from yolomish.weights.describe import import_darknet
     from yolomish.weights.store import locate_weights
 
     path = locate_weights(source)
@@ -60,7 +60,7 @@ def export(
     output: Annotated[str, typer.Option("--output", help="Folder; empty = the checkpoint's.")] = "",
 ) -> None:
     """Write a checkpoint as Darknet's .weights, .cfg and .names."""
-    from yolomish.training.convert import export_darknet
+    from yolomish.weights.describe import export_darknet
     from yolomish.weights.store import locate_weights
 
     path = locate_weights(source)
@@ -79,7 +79,7 @@ def info(
     import dataclasses
     import json
 
-    from yolomish.training.convert import describe_weights
+    from yolomish.weights.describe import describe_weights
     from yolomish.weights.store import locate_weights
 
     report = describe_weights(locate_weights(source), cfg=cfg, model=model)

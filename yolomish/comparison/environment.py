@@ -13,18 +13,18 @@ import torch
 from yolomish import __version__
 from yolomish.config import TrainConfig
 from yolomish.errors import YolomishError
-from yolomish.models import build_model
+from yolomish.networks import build_network
 from yolomish.ops.device import choose_device
 
 
 def initial_kernels(config: TrainConfig, weights: str = "") -> str:
-    """SHA-256 of what ``fit`` starts from: torch seeded, then ``build_model``; then the bytes of a weights file, if any.
+    """SHA-256 of what ``fit`` starts from: torch seeded, then ``build_network``; then the bytes of a weights file, if any.
 
     Parameters inside activations (PReLU's slopes) are left out; they are constants that belong to the activation.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = build_model(config.model)
+        model = build_network(config.model)
     digest = hashlib.sha256()
     for name, convolution, norm in model.darknet_order():
         digest.update(name.encode())

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from yolomish.comparison.runs import write_json
 from yolomish.data.datasets import DetectionData
 from yolomish.errors import YolomishError
-from yolomish.evaluation.predict import predict
 from yolomish.evaluation.resample import METRICS, draw_images, match, resampled_ap, summarise
+from yolomish.files import write_json
 from yolomish.ops.device import choose_device
-from yolomish.training.checkpoint import load_network
+from yolomish.tasks.detection.predict import predict
+from yolomish.weights.load import load_network
 
 PREDICTIONS = "predictions-last.json"
 ORIGIN = "predictions-last.origin.json"

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from yolomish.data.datasets import DetectionData
-from yolomish.inference.draw import draw_boxes
+from yolomish.drawing.boxes import draw_boxes
 
 SHOWN_SCORE, MATCH_IOU = 0.25, 0.5
 EACH = 2  # images in which A does better, and as many in which B does

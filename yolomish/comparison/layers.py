@@ -16,10 +16,10 @@ from torch.utils.hooks import RemovableHandle
 from yolomish.config import TrainConfig, from_dict
 from yolomish.data.datasets import open_data
 from yolomish.data.loader import train_loader
-from yolomish.models import build_model
-from yolomish.models.blocks import ConvBlock
-from yolomish.training.checkpoint import read_checkpoint
-from yolomish.training.loss import detection_loss
+from yolomish.networks import build_network
+from yolomish.nn.blocks import ConvBlock
+from yolomish.tasks.detection.loss import detection_loss
+from yolomish.weights.checkpoint import read_checkpoint
 
 FLAT = 0.01  # of the identity's slope: below it an input hardly moves the output
 MOST_IMAGES = 16
@@ -53,7 +53,7 @@ def layer_statistics(arm: str, checkpoint: Path, *, seed: int = 0) -> tuple[Laye
     size = min(config.batch, MOST_IMAGES, len(data), max(1, PIXELS // config.image_size**2))
     plain = replace(config, batch=size, mini_batch=0, workers=0, seed=seed, multi_scale=0.0, device="cpu", cache="off")
     batch = next(iter(train_loader(data, plain, epoch=0)))
-    model = build_model(config.model).eval()
+    model = build_network(config.model).eval()
     model.load_state_dict(content["ema"] or content["model"])
     found: dict[str, tuple[float, float, float, float]] = {}
 

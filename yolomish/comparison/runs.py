@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from yolomish.config import TrainConfig, from_dict, load_yaml
 from yolomish.errors import YolomishError
-from yolomish.training.checkpoint import replace_file
 
 RESULTS, TIMES, CONFIG = "results.csv", "timing.csv", "config.yaml"
 
@@ -99,16 +96,6 @@ def _points(rows: Iterable[dict[str, str]]) -> tuple[EpochPoint, ...]:
         ap, ap50 = _number(row, "metrics/AP"), _number(row, "metrics/AP50")
         points.append(EpochPoint(epoch=int(row["epoch"]), loss=loss, ap=ap, ap50=ap50))
     return tuple(points)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Plain values as JSON, atomically."""
-    text = json.dumps(content, indent=1 if isinstance(content, dict) else None) + "\n"
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    replace_file(path, write)
 
 
 def is_run(folder: Path) -> bool:

@@ -12,10 +12,11 @@ from typing import Any
 from yolomish.comparison.arms import Arm
 from yolomish.comparison.conclude import Entry
 from yolomish.comparison.environment import file_hash
-from yolomish.comparison.runs import FinishedRun, read_run, write_json
+from yolomish.comparison.runs import FinishedRun, read_run
 from yolomish.comparison.worker import IDENTITY, Job, train_all, train_folder
 from yolomish.config import TrainConfig, config_difference, from_dict, to_dict
 from yolomish.errors import YolomishError
+from yolomish.files import write_json
 
 MAY_CHANGE = frozenset({"device", "workers", "cache"})  # between a run and its resumption
 Log = Callable[[str], None]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from yolomish.ops.device import choose_device, wait
-from yolomish.training.checkpoint import load_network
+from yolomish.weights.load import load_network
 
 ROUNDS, MOST_SECONDS = 30, 20.0
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from yolomish.config import ModelConfig
 from yolomish.errors import YolomishError
-from yolomish.models import YOLOv4, build_model
+from yolomish.networks import YOLOv4, build_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def fitting_classes(path: str | Path, config: ModelConfig) -> int | None:
     with open(path, "rb") as file:
         header = parse_header(file.read(20), path)
     with torch.device("meta"):  # shapes alone
-        model = build_model(replace(config, num_classes=1))
+        model = build_network(replace(config, num_classes=1))
     per_class = sum(3 * (out.in_channels + 1) for _, out, bn in model.darknet_order() if bn is None)
     missing = os.path.getsize(path) - header.size - 4 * sum(t.numel() for _, _, ts in _tensors(model) for t in ts)
     more, rest = divmod(missing, 4 * per_class)

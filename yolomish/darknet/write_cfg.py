@@ -8,7 +8,7 @@ from pathlib import Path
 from yolomish.config import ModelConfig, check_model
 from yolomish.darknet.cfg import ACTIVATIONS
 from yolomish.errors import YolomishError
-from yolomish.models.cspdarknet import CHANNELS, RESIDUALS, STEM_CHANNELS, scaled_channels
+from yolomish.networks.cspdarknet import CHANNELS, RESIDUALS, STEM_CHANNELS, scaled_channels
 
 # Darknet src/activations.c get_activation, by our names
 DARKNET_NAMES = {ours: theirs for theirs, ours in ACTIVATIONS.items()} | {

@@ -16,11 +16,11 @@ from typing import Literal
 import numpy as np
 from pycocotools.coco import COCO
 
-from yolomish.cache import cache_folder
 from yolomish.config import DataConfig
 from yolomish.data.images import read_image
 from yolomish.data.shapes import shapes_root
 from yolomish.errors import YolomishError
+from yolomish.files import cache_folder
 from yolomish.types import Sample
 
 Split = Literal["train", "val", "test"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolomish.cache import cache_folder
 from yolomish.data.images import write_image
+from yolomish.files import cache_folder
 
 NAMES = ("circle", "square", "triangle", "star")
 CATEGORY_IDS = (1, 3, 7, 9)  # with gaps, as COCO's

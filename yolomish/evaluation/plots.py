@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from yolomish.evaluation.confusion import Confusion
 from yolomish.evaluation.curves import ClassCurve, best_threshold
-from yolomish.evaluation.errors import ErrorBreakdown
+from yolomish.evaluation.error_types import ErrorBreakdown
 
 MOST_NAMED = 20  # classes in a legend
 MOST_NUMBERED = 25  # classes whose cells hold numbers

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from yolomish.data.transforms import undo_resize
+from yolomish.drawing.boxes import draw_detections
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.inference.detector import Detector
-from yolomish.inference.draw import draw_detections
 from yolomish.inference.engines import ENGINES, Engine, build_engine
 from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.packages import installed
 from yolomish.inference.export.verify import probe_images
-from yolomish.models import YOLOv4, build_model
-from yolomish.models.summary import summarise
+from yolomish.networks import YOLOv4, build_network
+from yolomish.networks.summary import summarise
 from yolomish.ops.device import wait
 from yolomish.ops.nms import postprocess
-from yolomish.training.checkpoint import Network
 from yolomish.types import HeadSpec
+from yolomish.weights.load import LoadedNetwork
 
 PEAK_SIDE = 2048  # of the square matrices whose product gives the peak
 CALIBRATION_PX = 160
@@ -85,12 +85,12 @@ class OpenCvEngine:
 
 
 @torch.no_grad()
-def with_activation(network: Network, activation: str, image: np.ndarray) -> Network:
+def with_activation(network: LoadedNetwork, activation: str, image: np.ndarray) -> LoadedNetwork:
     """``network`` with another backbone activation and batch norms that hold its statistics on ``image``, so that no value
     vanishes or explodes; the same network where it has that activation already."""
     if activation == network.model.config.activation:
         return network
-    model = build_model(dataclasses.replace(network.model.config, activation=activation))
+    model = build_network(dataclasses.replace(network.model.config, activation=activation))
     model.load_state_dict(network.model.state_dict(), strict=False)
     return dataclasses.replace(network, model=calibrate(model, image))
 
@@ -133,7 +133,7 @@ def _build(name: str, network: YOLOv4, image_size: int, device: torch.device) ->
 
 
 def measure(
-    network: Network,
+    network: LoadedNetwork,
     *,
     engines: Sequence[str],
     activations: Sequence[str],

@@ -20,8 +20,8 @@ from yolomish.inference.engines.exported import RUNNERS, open_exported
 from yolomish.inference.export.metadata import Description
 from yolomish.ops.device import choose_device
 from yolomish.ops.nms import NMS_KINDS, postprocess
-from yolomish.training.checkpoint import Network, load_network
 from yolomish.types import Detections, Resize
+from yolomish.weights.load import LoadedNetwork, load_network
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,7 @@ class Detector:
 
     def __init__(
         self,
-        weights: str | os.PathLike[str] | Network,
+        weights: str | os.PathLike[str] | LoadedNetwork,
         *,
         cfg: str = "",
         model: str = "yolov4",
@@ -66,15 +66,15 @@ class Detector:
         if nms not in NMS_KINDS:
             raise unknown_name("NMS kind", nms, NMS_KINDS)
         chosen = choose_device(device)
-        network: Network | Description
-        if not isinstance(weights, Network) and Path(weights).suffix in RUNNERS:
+        network: LoadedNetwork | Description
+        if not isinstance(weights, LoadedNetwork) and Path(weights).suffix in RUNNERS:
             if compile:
                 raise YolomishError(f"{os.fspath(weights)} is compiled already: leave --compile out")
             self.engine, network = open_exported(os.fspath(weights), engine=engine, device=chosen, half=half)
             if not network.dynamic and image_size not in (0, network.image_size):
                 raise YolomishError(f"{os.fspath(weights)} was exported for {network.image_size} px alone, not {image_size}")
         else:
-            network = weights if isinstance(weights, Network) else load_network(os.fspath(weights), cfg=cfg, model=model)
+            network = weights if isinstance(weights, LoadedNetwork) else load_network(os.fspath(weights), cfg=cfg, model=model)
             self.engine = build_engine(engine, network.model, device=chosen, half=half, compile=compile)
         self.image_size, self.resize = image_size or network.image_size, network.resize
         check_image_size(self.image_size)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from yolomish.data.images import write_image
+from yolomish.drawing.boxes import draw_detections
 from yolomish.errors import YolomishError
-from yolomish.inference.draw import draw_detections
 from yolomish.inference.records import CocoFile, as_record
 from yolomish.inference.sources import Frame
 from yolomish.inference.video import VideoFile

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yolomish.data.coco_names import COCO_NAMES
+from yolomish.coco_names import COCO_NAMES
 from yolomish.inference.sources import Frame
 from yolomish.types import Detections
 

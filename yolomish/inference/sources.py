@@ -15,6 +15,7 @@ import numpy as np
 from yolomish.data.datasets import SUFFIXES
 from yolomish.data.images import decode_image, read_image
 from yolomish.errors import YolomishError
+from yolomish.files import read_lines
 
 IMAGE_SUFFIXES = SUFFIXES | {".avif", ".gif", ".jp2", ".ppm", ".pgm", ".pbm"}
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".flv", ".3gp"}
@@ -102,21 +103,6 @@ def _listed(line: str, folder: Path) -> Source:
     if "://" in line:
         return expand_sources([line])[0]
     return _file(folder / line if (folder / line).is_file() else Path(line))
-
-
-def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file; YolomishError where it cannot be read."""
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise YolomishError(f"{path} is not a UTF-8 text file") from None
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def read_names(path: str | Path) -> tuple[str, ...]:
-    """The class names in a file, one a line."""
-    return tuple(line.strip() for line in read_lines(path) if line.strip())
 
 
 def read_frames(sources: Sequence[Source], *, vid_stride: int = 1, stdin: BinaryIO | None = None) -> Iterator[Frame | Failure]:

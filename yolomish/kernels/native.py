@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolomish.cache import cache_folder
+from yolomish.files import cache_folder
 from yolomish.kernels import formulas
 
 SOURCE = Path(__file__).with_name("mish.cpp")

@@ -22,14 +22,15 @@ from tqdm import tqdm
 from yolomish.config import TrainConfig, save_yaml
 from yolomish.data.loader import train_loader
 from yolomish.errors import YolomishError
+from yolomish.files import clear_partial_files
 from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import process_group, rank, sum_over_ranks, world_size
-from yolomish.training.checkpoint import clear_partial_files, read_checkpoint, save_checkpoint
 from yolomish.training.plots import save_batch, save_curves
 from yolomish.training.prepare import Run, check_same, prepare, restore
 from yolomish.training.record import RESULTS, TIMES, Log, epoch_line, peak_memory, result_row, save_rows, tensorboard
 from yolomish.training.statistics import data_lines
 from yolomish.types import CocoMetrics
+from yolomish.weights.checkpoint import read_checkpoint, save_checkpoint
 
 CUDA_WINDOW = 10  # steps between looks at the losses, each of which waits for the GPU
 SAVE_SECONDS = 600.0
@@ -69,7 +70,8 @@ class _State:
             config=run.config,
             model=run.model,
             names=run.train.names,
-            ema=run.ema,
+            average=run.ema.model if run.ema else None,
+            updates=run.ema.updates if run.ema else 0,
             optimizer=run.optimizer,
             scaler=run.scaler,
             progress=vars(self),

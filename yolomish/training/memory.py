@@ -13,7 +13,7 @@ from yolomish.config import TrainConfig
 from yolomish.data.loader import largest_size
 from yolomish.errors import YolomishError
 from yolomish.kernels import lean_memory, using_kernels
-from yolomish.training.loss import detection_loss
+from yolomish.tasks.detection.loss import detection_loss
 
 RESERVE = 0.1  # of the budget: fragmentation, the data's odd batch with many boxes
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolomish.training.checkpoint import replace_file
+from yolomish.files import replace_file
 from yolomish.types import Batch
 
 COLOURS_RGB = ((230, 57, 70), (29, 120, 200), (42, 157, 72), (244, 162, 30), (130, 60, 190), (0, 170, 170))

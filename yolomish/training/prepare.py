@@ -20,18 +20,18 @@ from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.loader import steps_per_epoch
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
-from yolomish.evaluation.predict import predict
 from yolomish.kernels import describe, using_kernels
-from yolomish.models import YOLOv4, build_model
-from yolomish.models.sync_norm import synchronise_norms
+from yolomish.networks import YOLOv4, build_network
+from yolomish.nn.sync_norm import synchronise_norms
 from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import gather, rank, share, sum_over_ranks, world_size
-from yolomish.training.checkpoint import read_checkpoint
-from yolomish.training.loss import detection_loss, gradient_scale
+from yolomish.tasks.detection.loss import detection_loss, gradient_scale
+from yolomish.tasks.detection.predict import predict
 from yolomish.training.memory import AMP_TYPES, cuda_step_peak, forward_settings, largest_fitting
 from yolomish.training.optim import EMA, build_optimizer, burn_in_steps, set_step
 from yolomish.training.record import Log
 from yolomish.types import Batch, CocoMetrics, LossParts, ResizeMode
+from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.store import locate_weights
 
 MAY_CHANGE = ("epochs", "workers", "device", "cache")  # between a run and its resumption
@@ -152,7 +152,7 @@ def prepare(config: TrainConfig, initial_weights: str, log: Log) -> Run:
     if config.amp != "off" and device.type != "cuda":
         log(f"amp {config.amp} is for CUDA: training on {device.type} in float32")
     torch.manual_seed(config.seed)
-    model = build_model(config.model)
+    model = build_network(config.model)
     if initial_weights:
         load_initial_weights(model, config, initial_weights, log)
     _freeze(model, config.freeze, log)
@@ -269,7 +269,7 @@ def _read_darknet(model: YOLOv4, config: TrainConfig, weights: str) -> dict[str,
     except YolomishError:
         if config.model.num_classes == 80:
             raise
-        model = build_model(replace(config.model, num_classes=80))
+        model = build_network(replace(config.model, num_classes=80))
         header = read_weights(weights, model)
     read = [part for _, *parts in islice(model.darknet_order(), header.convolutions) for part in parts if part is not None]
     tensors = {tensor.data_ptr() for part in read for tensor in part.state_dict().values()}

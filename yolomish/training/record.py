@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from yolomish.training.checkpoint import replace_file
+from yolomish.files import replace_file
 from yolomish.types import CocoMetrics
 
 Log = Callable[[str], Any]

@@ -9,7 +9,7 @@ import torch
 
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
-from yolomish.training.assign import MAX_RATIO, SHAPE_IOU_THRESHOLD, shape_iou
+from yolomish.tasks.detection.assign import MAX_RATIO, SHAPE_IOU_THRESHOLD, shape_iou
 from yolomish.types import HeadSpec
 
 

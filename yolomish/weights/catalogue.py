@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolomish.weights.digest import digest
+from yolomish.files import digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from yolomish import __version__
 from yolomish.errors import YolomishError
+from yolomish.files import digest
 from yolomish.weights.catalogue import PublishedFile
-from yolomish.weights.digest import digest
 
 BLOCK = 1 << 18
 TIMEOUT_S = 15

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolomish.cache import cache_folder
 from yolomish.errors import YolomishError, unknown_name
+from yolomish.files import cache_folder
 from yolomish.weights import catalogue
 from yolomish.weights.catalogue import published, published_names
 from yolomish.weights.fetch import check_content, fetch, pin_path

@@ -12,7 +12,7 @@ from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from yolomish.inference.engines.openvino_engine import OpenVinoEngine
 from yolomish.inference.engines.torch_engine import TorchEngine
 from yolomish.inference.export.packages import installed
-from yolomish.models import YOLOv4
+from yolomish.networks import YOLOv4
 from yolomish.types import HeadSpec
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")

@@ -12,7 +12,7 @@ from torch import Tensor
 from yolomish.errors import YolomishError
 from yolomish.inference.export.onnx_graph import INPUT, write_graph
 from yolomish.inference.export.packages import require
-from yolomish.models import YOLOv4
+from yolomish.networks import YOLOv4
 from yolomish.types import HeadSpec
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from yolomish.errors import YolomishError
 from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.packages import require
-from yolomish.models import YOLOv4
+from yolomish.networks import YOLOv4
 from yolomish.types import HeadSpec
 
 MOST_SHAPES = 2  # compiled at once; each holds its own copy of the weights

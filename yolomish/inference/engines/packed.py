@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from yolomish.kernels.formulas import LEAKY_SLOPE
-from yolomish.models import YOLOv4
-from yolomish.models.blocks import ConvBlock
-from yolomish.models.fold import FoldedBlock, folded
+from yolomish.networks import YOLOv4
+from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.fold import FoldedBlock, folded
 
 FUSED_ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
     "leaky_relu": ("leaky_relu", [LEAKY_SLOPE]),

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from yolomish.errors import YolomishError
 from yolomish.inference.engines.packed import packed, packing_missing
-from yolomish.models import YOLOv4
-from yolomish.models.fold import folded
+from yolomish.networks import YOLOv4
+from yolomish.nn.fold import folded
 
 
 def bf16_missing() -> str:

@@ -13,21 +13,21 @@ from yolomish.darknet.cfg import read_cfg
 from yolomish.darknet.weights import read_weights
 from yolomish.errors import YolomishError
 from yolomish.inference.export.verify import Agreement, compare
-from yolomish.models import build_model
+from yolomish.networks import build_network
 from yolomish.ops.decode import decode
-from yolomish.training.checkpoint import Network
+from yolomish.weights.load import LoadedNetwork
 
 TOLERANCE = 2e-3  # in scores 0..1 and in fractions of the image
 
 
 @torch.no_grad()
-def check_darknet(network: Network, cfg: Path, images: Tensor) -> Agreement:
+def check_darknet(network: LoadedNetwork, cfg: Path, images: Tensor) -> Agreement:
     """How far the files at ``cfg`` are from ``network`` on ``images`` (1, 3, S, S); YolomishError where they differ."""
     weights = cfg.with_suffix(".weights")
     if not hasattr(cv2.dnn, "readNetFromDarknet"):  # OpenCV 5 has none
         config = network.model.config
         whole = config.width == config.depth == 1
-        twin = build_model(read_cfg(cfg) if whole else config).eval()
+        twin = build_network(read_cfg(cfg) if whole else config).eval()
         read_weights(weights, twin)
         agreement = compare(network.model, twin, [images], "the darknet file")
         return dataclasses.replace(agreement, by=f"our own reader: OpenCV {cv2.__version__} reads no Darknet files")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolomish.errors import YolomishError
-from yolomish.training.checkpoint import Network
 from yolomish.types import HeadSpec, ResizeMode
+from yolomish.weights.load import LoadedNetwork
 
 KEY = "yolomish"
 
@@ -28,7 +28,7 @@ class Description:
     nms: bool = False
 
 
-def describe(network: Network, *, image_size: int, dynamic: bool, nms: bool = False) -> Description:
+def describe(network: LoadedNetwork, *, image_size: int, dynamic: bool, nms: bool = False) -> Description:
     """The description of ``network`` exported at ``image_size`` px."""
     return Description(
         name=network.model.config.name,

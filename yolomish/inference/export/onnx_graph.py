@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from yolomish.activations.standard import LEAKY_SLOPE
 from yolomish.errors import YolomishError
 from yolomish.inference.export.packages import require
-from yolomish.models import YOLOv4
-from yolomish.models.blocks import ConvBlock
-from yolomish.models.fold import fold_batch_norm
+from yolomish.networks import YOLOv4
+from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.fold import fold_batch_norm
 
 if TYPE_CHECKING:
     import onnx

@@ -15,10 +15,10 @@ from yolomish.data.transforms import resize_image
 from yolomish.errors import YolomishError
 from yolomish.inference.export.onnx_graph import INPUT
 from yolomish.inference.export.packages import require
-from yolomish.models import YOLOv4
+from yolomish.networks import YOLOv4
 from yolomish.ops.decode import decode
 from yolomish.ops.nms import postprocess
-from yolomish.training.checkpoint import Network
+from yolomish.weights.load import LoadedNetwork
 
 TOLERANCE = 1e-3  # of the largest value; fp32 in another order of summation stays two to three digits below
 
@@ -42,7 +42,7 @@ class Agreement:
         return f"largest difference to torch: {logits}{self.scores:.1e} in scores (images {sizes}{self.by and ', by ' + self.by})"
 
 
-def probe_images(network: Network, image: np.ndarray, *, image_size: int, dynamic: bool) -> list[Tensor]:
+def probe_images(network: LoadedNetwork, image: np.ndarray, *, image_size: int, dynamic: bool) -> list[Tensor]:
     """``image`` (H, W, 3) uint8 RGB as the network sees it, (1, 3, S, S); with ``dynamic`` also a batch of two, not square."""
     sizes: list[tuple[int, int]] = [(image_size, image_size)]
     if dynamic:

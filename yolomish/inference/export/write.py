@@ -24,11 +24,11 @@ from yolomish.inference.export.onnx_graph import MISH_OPSET, write_graph
 from yolomish.inference.export.onnx_nms import add_nms
 from yolomish.inference.export.packages import installed, require
 from yolomish.inference.export.verify import Agreement, check_nms, compare, probe_images
-from yolomish.models import YOLOv4
-from yolomish.models.blocks import ConvBlock
-from yolomish.models.fold import fold_batch_norm
-from yolomish.training.checkpoint import Network
-from yolomish.training.convert import write_darknet
+from yolomish.networks import YOLOv4
+from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.fold import fold_batch_norm
+from yolomish.weights.describe import write_darknet
+from yolomish.weights.load import LoadedNetwork
 
 if TYPE_CHECKING:
     import onnx
@@ -66,7 +66,7 @@ class Exported:
 
 
 def export_network(
-    network: Network, output: str | Path, format: str, *, image: np.ndarray, image_size: int, options: ExportOptions
+    network: LoadedNetwork, output: str | Path, format: str, *, image: np.ndarray, image_size: int, options: ExportOptions
 ) -> Exported:
     """Write ``network`` as ``format`` (a key of ``SUFFIXES``) to ``output`` and its siblings, verified on ``image``.
 
@@ -109,7 +109,7 @@ def _checker(format: str) -> str:
     return "onnxruntime" if installed("onnxruntime") or not installed("openvino") else "openvino"
 
 
-def _onnx_model(network: Network, description: Description, options: ExportOptions) -> onnx.ModelProto:
+def _onnx_model(network: LoadedNetwork, description: Description, options: ExportOptions) -> onnx.ModelProto:
     model = write_graph(
         network.model,
         opset=options.opset,
@@ -124,14 +124,14 @@ def _onnx_model(network: Network, description: Description, options: ExportOptio
     return model
 
 
-def _write_onnx(network: Network, path: Path, description: Description, options: ExportOptions) -> None:
+def _write_onnx(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
     onnx = require("onnx")
     model = _onnx_model(network, description, options)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
 
-def _write_openvino(network: Network, path: Path, description: Description, options: ExportOptions) -> None:
+def _write_openvino(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
     from io import BytesIO
 
     ov = require("openvino")
@@ -150,7 +150,7 @@ def plain(network: YOLOv4) -> YOLOv4:
     return folded.requires_grad_(False)
 
 
-def _write_torchscript(network: Network, path: Path, description: Description, options: ExportOptions) -> None:
+def _write_torchscript(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
     size = description.image_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates TorchScript; runtimes still read it
@@ -158,7 +158,7 @@ def _write_torchscript(network: Network, path: Path, description: Description, o
         program.save(str(path), _extra_files={f"{KEY}.json": to_json(description)})
 
 
-def _write_torch_export(network: Network, path: Path, description: Description, options: ExportOptions) -> None:
+def _write_torch_export(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
     size, dim = description.image_size, torch.export.Dim
     shapes = None
     if options.dynamic:
@@ -169,11 +169,11 @@ def _write_torch_export(network: Network, path: Path, description: Description, 
     torch.export.save(program, path, extra_files={f"{KEY}.json": to_json(description)})
 
 
-def _write_darknet(network: Network, path: Path, description: Description, options: ExportOptions) -> None:
+def _write_darknet(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
     write_darknet(network, path.parent, path.stem, image_size=description.image_size)
 
 
-Writer = Callable[[Network, Path, Description, ExportOptions], None]
+Writer = Callable[[LoadedNetwork, Path, Description, ExportOptions], None]
 WRITERS: dict[str, Writer] = {
     "onnx": _write_onnx,
     "openvino": _write_openvino,

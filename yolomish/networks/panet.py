@@ -3,23 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from yolomish.kernels import derived
-from yolomish.models.blocks import ConvBlock, concatenate, conv_run
-
-
-def upsample(x: Tensor) -> Tensor:
-    """Twice the size, each value four times."""
-    return derived(lambda small: F.interpolate(small, scale_factor=2.0), x)
-
-
-class SPP(nn.Module):
-    """Spatial pyramid pooling: concatenates max pools of 13, 9 and 5 and the input, in Darknet's order; size kept."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        pools = [F.max_pool2d(x, k, stride=1, padding=k // 2) for k in (13, 9, 5)]
-        return concatenate(*pools, x)
+from yolomish.nn.blocks import SPP, ConvBlock, concatenate, conv_run, upsample
 
 
 class PANet(nn.Module):

@@ -13,10 +13,11 @@ from yolomish.darknet.cfg import read_cfg
 from yolomish.darknet.weights import fitting_classes, is_darknet_file, parse_header, write_weights
 from yolomish.darknet.write_cfg import write_cfg
 from yolomish.errors import YolomishError
-from yolomish.models.summary import summarise
-from yolomish.training.checkpoint import Network, load_network, read_checkpoint, save_checkpoint
+from yolomish.files import digest
+from yolomish.networks.summary import summarise
 from yolomish.weights.catalogue import published_as
-from yolomish.weights.digest import digest
+from yolomish.weights.checkpoint import read_checkpoint, save_checkpoint
+from yolomish.weights.load import LoadedNetwork, load_network
 
 DARKNET_BATCH = 64  # images an iteration in every yolov4 cfg
 
@@ -66,7 +67,7 @@ def export_darknet(weights: str, folder: Path, *, stem: str = "") -> list[Path]:
     return write_darknet(load_network(weights), folder, stem or Path(weights).stem, images_seen=_images_seen(weights))
 
 
-def write_darknet(network: Network, folder: Path, stem: str, *, image_size: int = 0, images_seen: int = 0) -> list[Path]:
+def write_darknet(network: LoadedNetwork, folder: Path, stem: str, *, image_size: int = 0, images_seen: int = 0) -> list[Path]:
     """Write ``network`` as ``stem``.weights, .cfg and .names into ``folder``; ``image_size`` px (0: its own) is the cfg's."""
     files = [folder / f"{stem}{suffix}" for suffix in (".weights", ".cfg", ".names")]
     try:

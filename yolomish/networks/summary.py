@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from yolomish.config import ModelConfig
-from yolomish.models.blocks import ConvBlock, Residual
-from yolomish.models.panet import SPP
-from yolomish.models.yolov4 import build_model
+from yolomish.networks.yolov4 import build_network
+from yolomish.nn.blocks import SPP, ConvBlock, Residual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ def summarise(config: ModelConfig, image_size: int) -> Summary:
     BFLOPs are Darknet's: 2·MAC of the convolutions plus shortcuts, pools and upsampling (src/parser.c).
     """
     with torch.device("meta"):
-        model = build_model(config).eval()
+        model = build_network(config).eval()
         images = torch.empty(1, 3, image_size, image_size)
     shapes: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     extra = 0.0

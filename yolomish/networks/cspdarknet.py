@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from yolomish.models.blocks import ConvBlock, CSPStage
+from yolomish.nn.blocks import ConvBlock, CSPStage
 
 RESIDUALS = (1, 2, 8, 8, 4)
 CHANNELS = (64, 128, 256, 512, 1024)

@@ -18,7 +18,7 @@ from yolomish.config import TrainConfig
 from yolomish.errors import YolomishError
 from yolomish.ops.boxes import box_iou_matrix, ciou
 from yolomish.ops.decode import decode_map, split_map
-from yolomish.training.assign import Assignment, assign_shape_iou
+from yolomish.tasks.detection.assign import Assignment, assign_shape_iou
 from yolomish.types import HeadSpec, LossParts
 
 IGNORE_IOU = 0.7  # yolov4.cfg ignore_thresh

@@ -8,10 +8,10 @@ from tqdm import tqdm
 from yolomish.data.datasets import DetectionData
 from yolomish.data.loader import eval_loader
 from yolomish.data.transforms import LETTERBOX_GREY, undo_resize
-from yolomish.evaluation.tta import Runner, decode_views
-from yolomish.models import YOLOv4
+from yolomish.networks import YOLOv4
 from yolomish.ops.distributed import gather, rank, world_size
 from yolomish.ops.nms import select
+from yolomish.tasks.detection.views import Runner, decode_views
 from yolomish.types import Interpolation, ResizeMode
 
 

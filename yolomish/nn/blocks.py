@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from yolomish.activations import build_activation
 from yolomish.kernels import derived, norm_act
@@ -80,3 +81,16 @@ def conv_run(c_in: int, channels: int, length: int, *, activation: str) -> nn.Se
         layers.append(ConvBlock(c_in, c_out, kernel, activation=activation))
         c_in = c_out
     return nn.Sequential(*layers)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Twice the size, each value four times."""
+    return derived(lambda small: F.interpolate(small, scale_factor=2.0), x)
+
+
+class SPP(nn.Module):
+    """Spatial pyramid pooling: concatenates max pools of 13, 9 and 5 and the input, in Darknet's order; size kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pools = [F.max_pool2d(x, k, stride=1, padding=k // 2) for k in (13, 9, 5)]
+        return concatenate(*pools, x)

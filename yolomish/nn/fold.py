@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from yolomish import kernels
 from yolomish.kernels.formulas import LEAKY_SLOPE
-from yolomish.models.blocks import ConvBlock
+from yolomish.nn.blocks import ConvBlock
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from yolomish.config import ModelConfig, check_model
-from yolomish.models.blocks import ConvBlock
-from yolomish.models.cspdarknet import CSPDarknet53
-from yolomish.models.panet import PANet
+from yolomish.networks.cspdarknet import CSPDarknet53
+from yolomish.networks.panet import PANet
+from yolomish.nn.blocks import ConvBlock
 from yolomish.types import BoxForm, HeadSpec
 
 STRIDES = (8, 16, 32)
@@ -83,7 +83,7 @@ class YOLOv4(nn.Module):
                     yield f"{prefix}.{name}", module, blocks.get(id(module))
 
 
-def build_model(config: ModelConfig) -> YOLOv4:
+def build_network(config: ModelConfig) -> YOLOv4:
     """A YOLOv4 of ``config`` with Darknet's initial weights from torch's global RNG; YolomishError on a bad value.
 
     Activations draw nothing, so one seed gives the same kernels whatever the activation. Objectness biases start at a

@@ -15,8 +15,8 @@ from yolomish.config import TrainConfig
 from yolomish.ops.boxes import ciou
 from yolomish.ops.decode import decode_boxes, split_map
 from yolomish.ops.distributed import sum_over_ranks, world_size
-from yolomish.training.assign import ASSIGNMENTS
-from yolomish.training.darknet_loss import darknet_loss
+from yolomish.tasks.detection.assign import ASSIGNMENTS
+from yolomish.tasks.detection.darknet_loss import darknet_loss
 from yolomish.types import HeadSpec, LossParts
 
 OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)  # strides 8, 16, 32: evens out the heads' numbers of cells

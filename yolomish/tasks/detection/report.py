@@ -13,10 +13,10 @@ from yolomish.data.datasets import DetectionData
 from yolomish.evaluation.coco import evaluate
 from yolomish.evaluation.confusion import confusion_matrix
 from yolomish.evaluation.curves import best_threshold, class_curves
-from yolomish.evaluation.errors import error_breakdown
+from yolomish.evaluation.error_types import error_breakdown
 from yolomish.evaluation.matching import match
 from yolomish.evaluation.plots import plot_confusion, plot_errors, plot_f1, plot_precision_recall
-from yolomish.evaluation.protocol import Protocol
+from yolomish.tasks.detection.protocol import EvalProtocol
 
 
 def write_evaluation(
@@ -51,7 +51,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def describe_setting(protocol: Protocol, image_size: int, tta: str) -> dict[str, Any]:
+def describe_setting(protocol: EvalProtocol, image_size: int, tta: str) -> dict[str, Any]:
     """What an AP depends on, as plain values."""
     return {"protocol": dataclasses.asdict(protocol), "image_size": image_size, "tta": tta}
 

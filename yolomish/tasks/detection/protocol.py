@@ -10,7 +10,7 @@ from yolomish.types import Interpolation, ResizeMode
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class EvalProtocol:
     """How detections are made for scoring. ``max_det`` is the most an image; COCO itself counts 100 a class and image."""
 
     name: str
@@ -38,13 +38,13 @@ _DARKNET = {"conf": 0.001, "nms": "greedy-diou", "iou": 0.6, "max_det": MAX_CAND
 _SCALED = {"resize": "letterbox", "conf": 0.001, "nms": "iou", "iou": 0.65, "interpolation": "area", "grey": 114}
 PROTOCOLS = {
     # Darknet `detector valid` (src/detector.c validate_detector), README "How to evaluate AP"; letter_box unset or 1
-    "darknet": Protocol(name="darknet", resize="stretch", **_DARKNET),  # type: ignore[arg-type]
-    "darknet-letterbox": Protocol(name="darknet-letterbox", resize="letterbox", **_DARKNET),  # type: ignore[arg-type]
+    "darknet": EvalProtocol(name="darknet", resize="stretch", **_DARKNET),  # type: ignore[arg-type]
+    "darknet-letterbox": EvalProtocol(name="darknet-letterbox", resize="letterbox", **_DARKNET),  # type: ignore[arg-type]
     # WongKinYiu/PyTorch_YOLOv4 test.py and utils/datasets.py: in squares, and as its test.py runs it
-    "letterbox": Protocol(name="letterbox", **_SCALED),  # type: ignore[arg-type]
-    "scaled-yolov4": Protocol(name="scaled-yolov4", rect=True, rect_margin=0.5, **_SCALED),  # type: ignore[arg-type]
+    "letterbox": EvalProtocol(name="letterbox", **_SCALED),  # type: ignore[arg-type]
+    "scaled-yolov4": EvalProtocol(name="scaled-yolov4", rect=True, rect_margin=0.5, **_SCALED),  # type: ignore[arg-type]
     # ultralytics cfg/default.yaml (conf of val, iou, max_det) and its val loader's rect with half a stride of padding
-    "ultralytics": Protocol(
+    "ultralytics": EvalProtocol(
         name="ultralytics", resize="letterbox", conf=0.001, nms="iou", iou=0.7, grey=114, rect=True, rect_margin=0.5
     ),
 }

@@ -1,0 +1,1 @@
+"""Object detection: evaluation protocols, targets, losses, from pixels to detections."""
