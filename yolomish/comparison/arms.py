@@ -18,7 +18,7 @@ SCOPE_KEYS: dict[str, tuple[str, ...]] = {
     "all": ("model.activation", "model.neck_activation"),
 }
 ACTIVATION_KEYS = frozenset(SCOPE_KEYS["all"])
-HARMLESS = frozenset({"seed", "device", "workers", "cache"})  # change no result, or are the seeds' own
+NO_RESULT = frozenset({"device", "workers", "cache"})  # change no result: may differ between runs and when one is resumed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,6 @@ class Arm:
 
     label: str
     slug: str
-    activation: str
     config: TrainConfig
     seed_offset: int = 0
     weights: str = ""
@@ -40,11 +39,11 @@ class Arm:
         return dataclasses.replace(self.config, seed=seed + self.seed_offset)
 
 
-def require_controlled(arms: Sequence[Arm], allowed: frozenset[str] = frozenset()) -> None:
-    """YolomishError, naming the keys, where two arms differ in anything but an activation or a key of ``allowed``."""
+def require_controlled(arms: Sequence[Arm]) -> None:
+    """YolomishError, naming the keys, where two arms differ in anything but an activation."""
     for arm in arms[1:]:
         found = config_difference(arms[0].config, arm.config)
-        other = {k: v for k, v in found.items() if k not in ACTIVATION_KEYS | allowed}
+        other = {k: v for k, v in found.items() if k not in ACTIVATION_KEYS}
         if other:
             what = ", ".join(f"{k} ({a!r} and {b!r})" for k, (a, b) in other.items())
             raise YolomishError(f"NOT CONTROLLED: arms {arms[0].label!r} and {arm.label!r} also differ in {what}")
@@ -52,7 +51,7 @@ def require_controlled(arms: Sequence[Arm], allowed: frozenset[str] = frozenset(
 
 def difference_table(configs: Sequence[TrainConfig]) -> dict[str, tuple[Any, ...]]:
     """Every setting in which configurations differ, with the value of each; seeds and what changes no result left out."""
-    found = {key for other in configs[1:] for key in config_difference(configs[0], other)} - HARMLESS
+    found = {key for other in configs[1:] for key in config_difference(configs[0], other)} - NO_RESULT - {"seed"}
     return {key: tuple(_value(config, key) for config in configs) for key in sorted(found)}
 
 
@@ -61,6 +60,12 @@ def _value(config: TrainConfig, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part)
     return value
+
+
+def scope_of(difference: Mapping[str, Any]) -> Scope:
+    """Where the activation changes, by the keys in which configurations differ; ``backbone`` where none does (A/A)."""
+    changed = ACTIVATION_KEYS & difference.keys()
+    return "all" if len(changed) == 2 else "neck" if changed == {"model.neck_activation"} else "backbone"
 
 
 def slug_of(label: str, taken: set[str]) -> str:
@@ -80,10 +85,10 @@ def build_arms(
     weights: Mapping[str, str] | None = None,
     seed_step: int = 0,
 ) -> tuple[Arm, ...]:
-    """One arm an activation, in order, ``base`` in all but the activations of ``scope``.
+    """One arm per activation, in order, ``base`` in all but the activations of ``scope``.
 
     ``backbone`` sets ``model.activation``, ``neck`` (with the heads) ``model.neck_activation``, ``all`` both. A repeated
-    name makes an A/A arm, whose seeds are ``seed_step`` further on. ``weights`` gives each name the file it starts from.
+    name makes an A/A arm, whose seeds are ``seed_step`` further on. ``weights`` names the file each activation starts from.
     YolomishError for fewer than two names or an unknown scope; names are not looked up here.
     """
     if scope not in SCOPE_KEYS:
@@ -100,15 +105,8 @@ def build_arms(
         label = act if again == 1 else f"{act} ({again})"
         keys = {key.removeprefix("model."): act for key in SCOPE_KEYS[scope]}
         config = dataclasses.replace(base, model=dataclasses.replace(base.model, **keys))  # type: ignore[arg-type]
-        arms.append(
-            Arm(
-                label=label,
-                slug=slug_of(label, slugs),
-                activation=act,
-                config=config,
-                seed_offset=(again - 1) * seed_step,
-                weights=(weights or {}).get(act, ""),
-            )
-        )
+        offset = (again - 1) * seed_step
+        start = (weights or {}).get(act, "")
+        arms.append(Arm(label=label, slug=slug_of(label, slugs), config=config, seed_offset=offset, weights=start))
     require_controlled(arms)
     return tuple(arms)

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from yolomish.comparison.runs import Run, State
+from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
 from yolomish.errors import YolomishError
 from yolomish.evaluation.resample import METRICS, draw_images, match, resampled_ap, summarise
-from yolomish.files import write_json
+from yolomish.files import digest, write_json
 from yolomish.ops.device import choose_device
 from yolomish.tasks.detection.predict import predict
+from yolomish.tasks.detection.protocol import EvalProtocol
+from yolomish.types import ResizeMode
 from yolomish.weights.load import load_network
 
 PREDICTIONS = "predictions-last.json"
 ORIGIN = "predictions-last.origin.json"
 RESAMPLES = 1000
-CONF, IOU, NMS, MAX_DET = 0.001, 0.6, "greedy-diou", 300  # as fit evaluates
 
 Key = tuple[str, int]  # arm's label, seed
+Detections = list[dict]  # COCO results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,47 +49,104 @@ class Evidence:
         """The names of the columns."""
         return (*METRICS, *self.classes)
 
+    def named(self, key: Key) -> tuple[dict[str, float | None], dict[str, float | None]]:
+        """A run's metrics and its AP by class, None for NaN."""
+        plain = [None if np.isnan(v) else float(v) for v in self.values[key]]
+        return dict(zip(METRICS, plain, strict=False)), dict(zip(self.classes, plain[len(METRICS) :], strict=True))
 
-def predictions(checkpoint: Path, folder: Path, data: DetectionData, *, image_size: int, batch: int, device: str) -> list[dict]:
-    """COCO results of a checkpoint on ``data``, read from ``folder`` where they were made of these two, else made and kept."""
-    status = checkpoint.stat()
-    origin: dict[str, Any] = {
-        "checkpoint": str(checkpoint.resolve()),
-        "size": status.st_size,
-        "modified_ns": status.st_mtime_ns,
-        "data": str(data.source),
-        "images": len(data),
-        "image_size": image_size,
+
+def protocol_of(config: TrainConfig) -> EvalProtocol:
+    """How a run's checkpoints are judged: as its training evaluated them."""
+    resize = cast(ResizeMode, config.resize)
+    return EvalProtocol(name="training", resize=resize, conf=0.001, nms="greedy-diou", iou=0.6, max_det=300)
+
+
+def require_objects(data: DetectionData) -> None:
+    """YolomishError where ``data`` holds no boxes."""
+    if all(a.get("iscrowd") for a in data.coco().dataset.get("annotations", ())):
+        raise YolomishError(f"{data.source} holds no boxes, so AP is undefined: nothing can be compared")
+
+
+def require_classes(runs: Sequence[Run], data: DetectionData) -> None:
+    """YolomishError, naming the first run, where a run was trained on another number of classes than ``data`` has."""
+    for run in runs:
+        if run.config is not None and run.config.model.num_classes != len(data.names):
+            raise YolomishError(
+                f"{run.path} has {run.config.model.num_classes} classes, the data {len(data.names)}: wrong --data?"
+            )
+
+
+def gather(
+    runs: Sequence[Run], data: DetectionData, *, device: str, log: Callable[[str], None]
+) -> tuple[dict[Key, Detections], Evidence]:
+    """Detections of every run on ``data``, read where they are, else made on ``device``, and what they weigh.
+
+    Files are read first, so that a wrong one is refused before any detection.
+    """
+    given = [run for run in runs if run.state is State.DETECTIONS]
+    results = {(run.arm, run.seed): read_results(run.path, data) for run in given}
+    content = data_digest(data) if len(given) < len(runs) else ""
+    results |= {(run.arm, run.seed): predictions(run, data, content=content, device=device) for run in runs if run not in given}
+    log(f"resampling {len(data)} images for {len(results)} runs")
+    return results, weigh(results, data)
+
+
+def data_digest(data: DetectionData) -> str:
+    """SHA-256 of what AP depends on: classes, annotations, and every image's id, file name, size in bytes and time of change."""
+    truth = data.coco()
+    marks: list[Any] = [data.names, data.category_ids]
+    for index, image_id in enumerate(data.image_ids):
+        path = data.path(index)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+        boxes = [(a["category_id"], a["bbox"], a.get("iscrowd", 0)) for a in truth.imgToAnns[image_id]]
+        marks.append((image_id, path.name, status.st_size, status.st_mtime_ns, boxes))
+    return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
+
+
+def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> Detections:
+    """COCO results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
+    data and protocol, else made and kept there. ``content`` is the data's digest (see ``data_digest``)."""
+    config = run.trained()
+    protocol = protocol_of(config)
+    origin = {
+        "checkpoint_sha256": digest(run.last).sha256,
+        "data_sha256": content,
+        "image_size": config.image_size,
+        "protocol": asdict(protocol),
     }
-    file, note = folder / PREDICTIONS, folder / ORIGIN
+    file, note = run.home / PREDICTIONS, run.home / ORIGIN
     try:
         if json.loads(note.read_text(encoding="utf-8")) == origin:
             return list(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        pass  # none yet, or cut off: made anew
-    network = load_network(str(checkpoint))
-    if len(network.names) != len(data.names):
-        raise YolomishError(f"{checkpoint} has {len(network.names)} classes, the data {len(data.names)}: wrong --data?")
+        pass  # none yet, or cut off: detected again
     results = predict(
-        network.model,
+        load_network(str(run.last)).model,
         data,
-        image_size=image_size,
-        resize=network.resize,
-        conf=CONF,
-        iou=IOU,
-        nms=NMS,
-        batch=batch,
+        image_size=config.image_size,
+        resize=protocol.resize,
+        conf=protocol.conf,
+        iou=protocol.iou,
+        nms=protocol.nms,
+        batch=config.mini_batch if config.mini_batch > 0 else config.batch,
         device=choose_device(device),
-        max_det=MAX_DET,
+        max_det=protocol.max_det,
+        interpolation=protocol.interpolation,
+        grey=protocol.grey,
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    run.home.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
     write_json(file, results)
     write_json(note, origin)
     return results
 
 
-def read_results(file: Path) -> list[dict]:
-    """A COCO result file of any tool; YolomishError unless it is a list of image_id, category_id, bbox xywh and score."""
+def read_results(file: Path, data: DetectionData) -> Detections:
+    """A COCO result file of any tool; YolomishError unless it lists image_id, category_id, bbox xywh and score, and some
+    category is one of ``data``."""
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -96,14 +158,15 @@ def read_results(file: Path) -> list[dict]:
     for i, row in enumerate(results):
         if not isinstance(row, dict) or not {"image_id", "category_id", "bbox", "score"} <= row.keys() or len(row["bbox"]) != 4:
             raise YolomishError(f"{file}: entry {i} is no COCO result (image_id, category_id, bbox of four, score)")
+    if results and not {row["category_id"] for row in results} & set(data.category_ids):
+        raise YolomishError(f"{file}: none of its category ids are those of {data.source}: are they of another data set?")
     return results
 
 
-def weigh(results: Mapping[Key, list[dict]], data: DetectionData, *, resamples: int = RESAMPLES, threads: int = 2) -> Evidence:
+def weigh(results: Mapping[Key, Detections], data: DetectionData, *, resamples: int = RESAMPLES, threads: int = 2) -> Evidence:
     """AP of all ``results`` on ``data`` as it is and on the same ``resamples`` draws of its images (seed 0)."""
     truth = data.coco()
     order = sorted(truth.getImgIds())
-    categories = sorted(truth.getCatIds())
     weights = draw_images(len(order), resamples, np.random.default_rng(0))
     names = dict(zip(data.category_ids, data.names, strict=True))
     values, resampled = {}, {}
@@ -111,12 +174,10 @@ def weigh(results: Mapping[Key, list[dict]], data: DetectionData, *, resamples: 
         matches = match(truth, found)
         values[key] = _columns(resampled_ap(matches, np.ones((1, len(order)), np.int32)))[0]
         resampled[key] = _columns(resampled_ap(matches, weights, threads=threads))
-    if values and np.isnan(next(iter(values.values()))[0]):
-        raise YolomishError("the validation images hold no boxes, so AP is undefined: nothing can be compared")
     return Evidence(
         images=len(order),
         objects=sum(not a.get("iscrowd") for a in truth.dataset["annotations"]),
-        classes=tuple(names[c] for c in categories),
+        classes=tuple(names[c] for c in sorted(truth.getCatIds())),
         values=values,
         resampled=resampled,
     )
@@ -125,8 +186,3 @@ def weigh(results: Mapping[Key, list[dict]], data: DetectionData, *, resamples: 
 def _columns(ap: np.ndarray) -> np.ndarray:
     """(R, 6 + K) from (R, K, A, T): the six metrics, then each category's AP."""
     return np.concatenate((summarise(ap), ap[:, :, 0].mean(2)), 1).astype(np.float64)
-
-
-def named(row: np.ndarray, names: Sequence[str]) -> dict[str, float | None]:
-    """Values by name, None for NaN."""
-    return {name: None if np.isnan(v) else float(v) for name, v in zip(names, row, strict=True)}

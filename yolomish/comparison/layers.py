@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from yolomish.config import TrainConfig, from_dict
-from yolomish.data.datasets import open_data
+from yolomish.data.datasets import DetectionData
 from yolomish.data.loader import train_loader
 from yolomish.networks import build_network
 from yolomish.nn.blocks import ConvBlock
 from yolomish.tasks.detection.loss import detection_loss
+from yolomish.types import Batch
 from yolomish.weights.checkpoint import read_checkpoint
 
 FLAT = 0.01  # of the identity's slope: below it an input hardly moves the output
@@ -41,18 +42,23 @@ class LayerStatistics:
     dead: float
     gradient: float
 
+    @property
+    def in_backbone(self) -> bool:
+        """Whether the layer is one of the backbone's."""
+        return self.layer.partition(".")[0] == "backbone"
 
-def layer_statistics(arm: str, checkpoint: Path, *, seed: int = 0) -> tuple[LayerStatistics, ...]:
-    """Statistics of every activated layer in network order, averaged weights, BatchNorm as in inference, on the CPU.
 
-    The batch is the first that a run of ``seed`` saw, at most 16 images, with its mosaics and flips.
-    """
+def shared_batch(data: DetectionData, config: TrainConfig) -> Batch:
+    """The first training batch that a run of ``config`` saw, at most 16 images, with its mosaics and flips."""
+    size = min(config.batch, MOST_IMAGES, len(data), max(1, PIXELS // config.image_size**2))
+    plain = replace(config, batch=size, mini_batch=0, workers=0, multi_scale=0.0, device="cpu", cache="off")
+    return next(iter(train_loader(data, plain, epoch=0)))
+
+
+def layer_statistics(arm: str, checkpoint: Path, batch: Batch) -> tuple[LayerStatistics, ...]:
+    """Statistics of every activated layer in network order, averaged weights, BatchNorm as in inference, on the CPU."""
     content = read_checkpoint(checkpoint)
     config = from_dict(TrainConfig, content["config"], f"configuration in {checkpoint}")
-    data = open_data(config.data, "train")
-    size = min(config.batch, MOST_IMAGES, len(data), max(1, PIXELS // config.image_size**2))
-    plain = replace(config, batch=size, mini_batch=0, workers=0, seed=seed, multi_scale=0.0, device="cpu", cache="off")
-    batch = next(iter(train_loader(data, plain, epoch=0)))
     model = build_network(config.model).eval()
     model.load_state_dict(content["ema"] or content["model"])
     found: dict[str, tuple[float, float, float, float]] = {}
@@ -77,7 +83,7 @@ def layer_statistics(arm: str, checkpoint: Path, *, seed: int = 0) -> tuple[Laye
     maps = model(batch.images.float() / 255)
     for handle in handles:
         handle.remove()
-    detection_loss(maps, model.heads, batch.targets, plain).total.backward()
+    detection_loss(maps, model.heads, batch.targets, config).total.backward()
     rows = []
     for name, block in blocks:
         kernel = block.conv.weight
@@ -98,6 +104,6 @@ def layer_statistics(arm: str, checkpoint: Path, *, seed: int = 0) -> tuple[Laye
     return tuple(rows)
 
 
-def all_layers(checkpoints: Mapping[str, Path], *, seed: int = 0) -> tuple[LayerStatistics, ...]:
-    """``layer_statistics`` of every arm, arm after arm."""
-    return tuple(row for arm, path in checkpoints.items() for row in layer_statistics(arm, path, seed=seed))
+def all_layers(checkpoints: Mapping[str, Path], batch: Batch) -> tuple[LayerStatistics, ...]:
+    """``layer_statistics`` of every arm, arm after arm, on one batch."""
+    return tuple(row for arm, path in checkpoints.items() for row in layer_statistics(arm, path, batch))
