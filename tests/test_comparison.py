@@ -11,24 +11,20 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from reference.comparison import BASE, squares
 from reference.detections import simulate_results, simulate_truth
 
-from yolomish.comparison import Report, compare_activations, compare_finished, write_report
-from yolomish.comparison.arms import build_arms, difference_table, require_controlled
-from yolomish.comparison.compare import group, read_given
+from yolomish.comparison import Report, compare_activations, write_report
+from yolomish.comparison.arms import build_arms, require_controlled
 from yolomish.comparison.evidence import weigh
 from yolomish.comparison.render import declared, headline, limits, not_controlled
 from yolomish.comparison.render.gallery import disagreements
 from yolomish.comparison.report import Design, build_report
-from yolomish.comparison.runs import IDENTITY, EpochPoint, Run, Start, State, initial_kernels, read_run
-from yolomish.comparison.train import train_all
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, config_difference, save_yaml, to_dict
+from yolomish.comparison.runs import EpochPoint, Run, Start, State, initial_kernels
+from yolomish.config import TrainConfig, config_difference
 from yolomish.data.datasets import DetectionData, Record, open_data
 from yolomish.errors import YolomishError
 from yolomish.evaluation.stats import Verdict, paired_difference
-from yolomish.training.fit import fit
-
-BASE = TrainConfig(model=ModelConfig(name="tiny", width=0.125, depth=0.1), image_size=64, epochs=1, batch=4, workers=0)
 
 
 @pytest.fixture(autouse=True)
@@ -202,21 +198,6 @@ def test_a_report_refuses_missing_runs() -> None:
         _report({"mish": [0.5, 0.6], "relu": [0.1]})
 
 
-def _yolo_data(root: Path) -> DataConfig:
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
-        (root / "images" / split).mkdir(parents=True)
-        (root / "labels" / split).mkdir(parents=True)
-        for i in range(count):
-            image = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
-            x, y = (int(v) for v in rng.integers(4, 28, 2))
-            image[y : y + 30, x : x + 30] = 255
-            cv2.imwrite(str(root / "images" / split / f"{i}.png"), image)
-            line = f"0 {(x + 15) / 64} {(y + 15) / 64} {30 / 64} {30 / 64}\n"
-            (root / "labels" / split / f"{i}.txt").write_text(line)
-    return DataConfig(format="yolo", root=str(root), train="images/train", val="images/val", names=("square",))
-
-
 def test_arms_of_one_seed_start_from_the_same_kernels() -> None:
     arms = build_arms(BASE, ["mish", "leaky_relu", "prelu"], scope="all")
     assert len({initial_kernels(arm.seeded(1)) for arm in arms}) == 1
@@ -224,7 +205,7 @@ def test_arms_of_one_seed_start_from_the_same_kernels() -> None:
 
 
 def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(tmp_path: Path) -> None:
-    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"), device="cpu")
+    base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu")
     lines: list[str] = []
     report = compare_activations(base, ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
     a, b = report.runs
@@ -243,26 +224,8 @@ def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(t
 
 
 @pytest.mark.slow
-def test_arms_train_at_once_on_several_devices_and_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many as here: sums round alike
-    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"))
-    lines: list[str] = []
-    both = compare_activations(base, ["mish", "relu"], 1, tmp_path / "two", devices=("cpu", "cpu"), log=lines.append)
-    assert sum("on cpu ->" in line for line in lines) == 2 and "at once" in both.design.environment["trained on"]
-    fit(dataclasses.replace(read_run(tmp_path / "two" / "mish-seed0").config, device="cpu"), tmp_path / "alone", log=lines.append)
-    assert read_run(tmp_path / "alone").epochs == both.runs[0].epochs
-    assert json.loads((tmp_path / "two" / "mish-seed0" / IDENTITY).read_text())["config"]["model"]["activation"] == "mish"
-    broken = dataclasses.replace(base, data=DataConfig(format="coco", root=str(tmp_path / "none")))
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / IDENTITY).write_text(json.dumps({"config": to_dict(broken)}))
-    run = Run(arm="broken", seed=0, path=tmp_path / "broken", home=tmp_path, state=State.PLANNED, config=broken)
-    with pytest.raises(YolomishError, match=r"broken, seed 0 on cpu stopped with code 2: yolomish: .*none"):
-        train_all([run], ("cpu", "cpu"), lines.append)
-
-
-@pytest.mark.slow
 def test_a_learning_rate_grid_gives_each_arm_its_best_in_an_equal_budget(tmp_path: Path) -> None:
-    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"), device="cpu")
+    base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu")
     lines: list[str] = []
     report = compare_activations(base, ["mish", "relu"], 1, tmp_path / "out", lr_grid=(0.01, 0.02), log=lines.append)
     tuned = report.tuned
@@ -281,7 +244,7 @@ def test_an_aa_comparison_has_seeds_of_its_own() -> None:
 
 @pytest.mark.slow
 def test_an_aa_comparison_trains_other_seeds_and_stays_controlled(tmp_path: Path) -> None:
-    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"), device="cpu")
+    base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu")
     report = compare_activations(base, ["mish", "mish"], 2, tmp_path / "out", other_seeds=True, log=lambda _: None)
     assert sorted(p.name for p in (tmp_path / "out").glob("*seed*")) == [
         "mish-2-seed2",
@@ -430,7 +393,7 @@ def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None
     rows = {}
     for act in ("relu", "leaky_relu"):
         model_config = dataclasses.replace(BASE.model, activation=act, num_classes=1)
-        config = dataclasses.replace(BASE, model=model_config, data=_yolo_data(tmp_path / act))
+        config = dataclasses.replace(BASE, model=model_config, data=squares(tmp_path / act))
         model = build_network(model_config)
         stem = model.backbone.stem
         with torch.no_grad():
@@ -444,60 +407,3 @@ def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None
     assert relu.layer == "backbone.stem" and relu.dead == relu.saturated == 0.25 and relu.mean == pytest.approx(0.75)
     assert leaky.dead == leaky.saturated == 0 and leaky.mean == pytest.approx(0.725)
     assert all(row.gradient >= 0 for row in rows["relu"]) and any(row.gradient > 0 for row in rows["relu"])
-
-
-def _fake_run(folder: Path, config: TrainConfig, epochs: int) -> Path:
-    folder.mkdir(parents=True)
-    save_yaml(config, folder / "config.yaml")
-    (folder / "last.pt").write_bytes(b"")
-    head = "epoch,train/box_loss,train/objectness_loss,train/class_loss,lr,metrics/AP,metrics/AP50,metrics/AP75\n"
-    (folder / "results.csv").write_text(head + "".join(f"{e + 1},1,2,nan,0.1,{e / 10},,\n" for e in range(epochs)))
-    return folder
-
-
-def test_a_run_folder_is_read_and_an_unfinished_one_refused(tmp_path: Path) -> None:
-    config = dataclasses.replace(BASE, epochs=3)
-    run = read_run(_fake_run(tmp_path / "a", config, 3))
-    assert run.config == config and run.epochs[-1].ap == 0.2 and run.epochs[0].loss is None and run.step_ms is None
-    assert run.best_point.epoch == 3
-    with pytest.raises(YolomishError, match="2 of 3 epochs"):
-        read_run(_fake_run(tmp_path / "b", config, 2))
-    text = (tmp_path / "a" / "config.yaml").read_text()
-    (tmp_path / "a" / "config.yaml").write_text(text.replace("cache: 'off'\n", "").replace("mixup: 0.0\n", ""))
-    assert read_run(tmp_path / "a").config == config  # written before these settings existed
-
-
-def test_finished_runs_become_arms_by_what_they_hold(tmp_path: Path) -> None:
-    a, b = build_arms(BASE, ["mish", "relu"])
-    for arm in (a, b):
-        for seed in (0, 1):
-            _fake_run(tmp_path / "runs" / f"{arm.slug}{seed}", dataclasses.replace(arm.seeded(seed), workers=seed), 1)
-    arms = group(read_given([str(tmp_path / "runs")]))
-    assert {k: [run.config.seed for run in v] for k, v in arms.items()} == {"mish": [0, 1], "relu": [0, 1]}
-    other = dataclasses.replace(b.seeded(0), peak_lr=0.5)
-    _fake_run(tmp_path / "other", other, 1)
-    arms = group(read_given([str(tmp_path / "runs"), str(tmp_path / "other")]))
-    assert len(arms) == 3 and "peak_lr" in difference_table([v[0].config for v in arms.values()])
-    for wrong, words in (([str(tmp_path / "no")], "neither a run folder"), ([str(tmp_path / "other")], "nothing to compare")):
-        with pytest.raises(YolomishError, match=words):
-            read_given(wrong)
-
-
-def test_bare_result_files_are_compared(tmp_path: Path) -> None:
-    config = _yolo_data(tmp_path / "data")
-    box = [4.0, 4.0, 30.0, 30.0]
-    for name, shift in (("a", 0), ("b", 200)):
-        rows = [{"image_id": i, "category_id": 1, "bbox": [box[0] + shift, *box[1:]], "score": 0.9} for i in (1, 2, 3, 4)]
-        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
-    files = [f"one={tmp_path / 'a.json'}", f"two={tmp_path / 'b.json'}"]
-    report = compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)
-    assert report.verdict is Verdict.ONE_SEED and report.arms[0].label == "one" and report.arms[1].mean["AP"] == 0
-    assert any("bare detections" in line for line in declared(report)) and (tmp_path / "out" / "report.html").is_file()
-    with pytest.raises(YolomishError, match="--data"):
-        compare_finished(files, tmp_path / "out", log=lambda _: None)
-    (tmp_path / "a.json").write_text(json.dumps([{"image_id": 1}]))
-    with pytest.raises(YolomishError, match="entry 0 is no COCO result"):
-        compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)
-    (tmp_path / "a.json").write_text(json.dumps([{"image_id": 1, "category_id": 77, "bbox": box, "score": 1}]))
-    with pytest.raises(YolomishError, match="none of its category ids"):
-        compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)
