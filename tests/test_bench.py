@@ -8,8 +8,8 @@ from test_engines import calibrated
 from typer.testing import CliRunner
 
 from yolomish.commands import app
+from yolomish.darknet.summary import summarise
 from yolomish.inference.bench import STAGES, with_activation
-from yolomish.networks.summary import summarise
 from yolomish.weights.load import LoadedNetwork
 
 

@@ -20,11 +20,13 @@ from yolomish.comparison.evidence import weigh
 from yolomish.comparison.render import declared, headline, limits, not_controlled
 from yolomish.comparison.render.gallery import disagreements
 from yolomish.comparison.report import Design, build_report
-from yolomish.comparison.runs import EpochPoint, Run, Start, State, initial_kernels
+from yolomish.comparison.runs import EpochPoint, Run, Start, State
+from yolomish.comparison.train import plan
 from yolomish.config import TrainConfig, config_difference
 from yolomish.data.datasets import DetectionData, Record, open_data
 from yolomish.errors import YolomishError
 from yolomish.evaluation.stats import Verdict, paired_difference
+from yolomish.files import digest
 
 
 @pytest.fixture(autouse=True)
@@ -198,10 +200,10 @@ def test_a_report_refuses_missing_runs() -> None:
         _report({"mish": [0.5, 0.6], "relu": [0.1]})
 
 
-def test_arms_of_one_seed_start_from_the_same_kernels() -> None:
+def test_arms_of_one_seed_start_from_the_same_kernels(tmp_path: Path) -> None:
     arms = build_arms(BASE, ["mish", "leaky_relu", "prelu"], scope="all")
-    assert len({initial_kernels(arm.seeded(1)) for arm in arms}) == 1
-    assert initial_kernels(arms[0].seeded(1)) != initial_kernels(arms[0].seeded(2))
+    first, second = ({run.start.kernels for run in plan(arms, [seed], tmp_path)} for seed in (1, 2))
+    assert len(first) == len(second) == 1 and first != second
 
 
 def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(tmp_path: Path) -> None:
@@ -268,8 +270,8 @@ def test_weights_are_one_file_or_one_for_every_activation(tmp_path: Path) -> Non
         split_weights(f"mish={a}", ["mish", "relu"])
     with pytest.raises(YolomishError, match="no such weights file"):
         split_weights("none.pt", ["mish", "relu"])
-    arms = build_arms(BASE, ["mish", "relu"], weights={"mish": a, "relu": b})
-    assert initial_kernels(arms[0].seeded(0), a) != initial_kernels(arms[1].seeded(0), b)
+    mish, relu = plan(build_arms(BASE, ["mish", "relu"], weights={"mish": a, "relu": b}), [0], tmp_path)
+    assert (mish.start.weights, mish.start.sha256) == (a, digest(a).sha256) and mish.start.kernels != relu.start.kernels
 
 
 def test_unknown_activation_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -327,7 +329,7 @@ def _simulated(found: dict[str, float], seeds: int, folder: Path = Path("out"), 
         for i, (arm, share) in enumerate(found.items())
         for seed in range(seeds)
     }
-    evidence = weigh(results, data, resamples=200)
+    evidence = weigh(results, data, "detect", resamples=200)
     runs = []
     for arm, seed in results:
         metrics, per_class = evidence.named((arm, seed))
@@ -402,7 +404,7 @@ def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None
             stem.bn.bias[:2] = -1.0  # two channels of 8 under zero for every input
         save_checkpoint(tmp_path / f"{act}.pt", config=config, model=model, names=("square",))
         batch = shared_batch(open_data(config.data, "train"), config)
-        rows[act] = layer_statistics(act, tmp_path / f"{act}.pt", batch)
+        rows[act] = layer_statistics(act, tmp_path / f"{act}.pt", config, batch)
     relu, leaky = rows["relu"][0], rows["leaky_relu"][0]
     assert relu.layer == "backbone.stem" and relu.dead == relu.saturated == 0.25 and relu.mean == pytest.approx(0.75)
     assert leaky.dead == leaky.saturated == 0 and leaky.mean == pytest.approx(0.725)

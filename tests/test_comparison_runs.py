@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from reference.comparison import BASE, run_folder, squares
 from typer.testing import CliRunner
 
 from yolomish.commands import app
-from yolomish.comparison import compare_activations, compare_finished, evidence, train
+from yolomish.comparison import Report, compare_activations, compare_finished, evidence, train
 from yolomish.comparison.arms import build_arms, difference_table
 from yolomish.comparison.compare import group, pair, read_given
 from yolomish.comparison.render import declared, headline, left_out, limits
 from yolomish.comparison.report import InitialWeights, Pairing
-from yolomish.comparison.runs import IDENTITY, Run, State, read_run, recorded_start
+from yolomish.comparison.runs import IDENTITY, Run, Start, State, read_run, recorded_start
 from yolomish.config import DataConfig, TrainConfig, save_yaml, to_dict
 from yolomish.data.datasets import open_data
 from yolomish.errors import YolomishError
 from yolomish.evaluation.stats import Verdict
-from yolomish.training.fit import fit
+from yolomish.training import build
+from yolomish.training.loop import fit
 
 
 @pytest.fixture(autouse=True)
@@ -97,14 +99,19 @@ def test_every_run_is_trained_on_a_device_of_its_own(tmp_path: Path) -> None:
     assert {f"[{run.arm}, seed 0] working" for run in runs} <= set(lines)
 
 
-def test_a_resumed_run_keeps_the_mini_batch_that_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = dataclasses.replace(BASE, epochs=3, mini_batch=-1)
-    folder = run_folder(tmp_path / "run", dataclasses.replace(asked, mini_batch=2), 1)
-    (folder / IDENTITY).write_text(json.dumps({"config": to_dict(asked)}))
-    called: list[tuple[TrainConfig, bool]] = []
-    monkeypatch.setattr(train, "fit", lambda config, _, *, resume, **__: called.append((config, resume)))
-    train.train_folder(folder, "", print)
-    assert called == [(dataclasses.replace(asked, mini_batch=2), True)]
+def test_a_comparison_resumed_keeps_the_mini_batch_that_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu", epochs=2, mini_batch=-1)
+
+    def stop(line: str) -> None:
+        if line.startswith("epoch 1/2"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(build, "_mini_batch_by_memory", lambda *_: 2)
+    with pytest.raises(KeyboardInterrupt):
+        compare_activations(base, ["mish", "mish"], 1, tmp_path / "out", log=stop)
+    monkeypatch.setattr(build, "_mini_batch_by_memory", lambda *_: 4)
+    report = compare_activations(base, ["mish", "mish"], 1, tmp_path / "out", log=lambda _: None)
+    assert [run.trained().mini_batch for run in report.runs] == [2, 4] and report.other_settings == ("mini_batch",)
 
 
 def test_a_run_folder_is_read_and_an_unfinished_one_refused(tmp_path: Path) -> None:
@@ -202,47 +209,50 @@ def test_arms_are_paired_by_seed_or_in_the_order_given(tmp_path: Path) -> None:
     assert [(run.seed, run.path.name) for run in arms["a"] + arms["b"]] == [(0, "a3"), (1, "a1"), (0, "b5"), (1, "b4")]
 
 
+def _forget_start(folder: Path) -> None:
+    """Make a run's configuration like those written before it recorded initial weights."""
+    lines = (folder / "config.yaml").read_text().splitlines(keepends=True)
+    (folder / "config.yaml").write_text("".join(line for line in lines if not line.startswith("initial_weights")))
+
+
 def test_a_run_says_what_it_started_from_as_far_as_it_is_recorded(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path / "run", BASE, 1)
-    assert recorded_start(folder).weights is None
+    config = dataclasses.replace(BASE, initial_weights="n.pt", initial_weights_sha256="def")
+    folder = run_folder(tmp_path / "run", config, 1)
+    assert recorded_start(folder) == Start(weights="n.pt", sha256="def")
+    _forget_start(folder)
+    assert recorded_start(folder) == Start(weights=None)
     (folder / IDENTITY).write_text(json.dumps({"config": to_dict(BASE)}))
-    assert recorded_start(folder).weights == ""
+    assert recorded_start(folder) == Start(weights="")
     (folder / IDENTITY).write_text(json.dumps({"config": to_dict(BASE), "weights": "m.pt", "weights_sha256": "abc"}))
-    assert (recorded_start(folder).weights, recorded_start(folder).sha256) == ("m.pt", "abc")
-    with (folder / "config.yaml").open("a") as file:
-        file.write("initial_weights: n.pt\ninitial_weights_sha256: def\n")
-    assert (recorded_start(folder).weights, recorded_start(folder).sha256) == ("n.pt", "def")
+    assert recorded_start(folder) == Start(weights="m.pt", sha256="abc")
 
 
-def test_a_report_claims_no_initial_weights_that_are_not_recorded(trained: Path, tmp_path: Path) -> None:
-    def compared(name: str, identity: dict | None) -> tuple[InitialWeights, str]:
-        runs, _ = _copy(trained, tmp_path / name)
-        for run in map(Path, runs):
-            if identity is None:
-                (run / IDENTITY).unlink()
-            else:
-                (run / IDENTITY).write_text(json.dumps(json.loads((run / IDENTITY).read_text()) | identity))
-        report = compare_finished(runs, tmp_path / name / "out", log=lambda _: None)
-        assert report.controlled
-        return report.initial_weights, " ".join([headline(report), *declared(report), *limits(report)])
-
-    kind, text = compared("random", {})
-    assert kind is InitialWeights.RANDOM and "from random weights" in text
-    kind, text = compared("silent", None)
-    assert kind is InitialWeights.UNKNOWN and "random" not in text
-    assert "What mish and relu started from is not recorded." in text
-    kind, text = compared("file", {"weights": "m.pt", "weights_sha256": "abc"})
-    assert kind is InitialWeights.ONE_FILE and "All arms start from m.pt" in text and "random" not in text
+def _compared(runs: list[str], out_dir: Path, starts: Sequence[tuple[str, str]]) -> tuple[Report, str]:
+    """The report of runs that record these initial weights and digests (none: record nothing), and all that it says."""
+    for run, (weights, sha256) in zip(map(Path, runs), starts, strict=True):
+        config = dataclasses.replace(read_run(run).trained(), initial_weights=weights, initial_weights_sha256=sha256)
+        save_yaml(config, run / "config.yaml")
+    report = compare_finished(runs, out_dir, log=lambda _: None)
+    return report, " ".join([headline(report), *declared(report), *limits(report)])
 
 
-def test_arms_known_to_start_from_different_files_are_not_controlled(trained: Path, tmp_path: Path) -> None:
+def test_a_report_claims_no_initial_weights_but_those_recorded(trained: Path, tmp_path: Path) -> None:
     runs, _ = _copy(trained, tmp_path)
-    for run in map(Path, runs):
-        content = json.loads((run / IDENTITY).read_text()) | {"weights": f"{run.name}.pt", "weights_sha256": run.name}
-        (run / IDENTITY).write_text(json.dumps(content))
-    report = compare_finished(runs, tmp_path / "out", log=lambda _: None)
+    report, text = _compared(runs, tmp_path / "random", [("", ""), ("", "")])
+    assert report.initial_weights is InitialWeights.RANDOM and "from random weights" in text and report.controlled
+    report, text = _compared(runs, tmp_path / "file", [("m.pt", "abc"), ("copy/m.pt", "abc")])
+    assert report.initial_weights is InitialWeights.ONE_FILE and report.controlled
+    assert "All arms start from m.pt" in text and "random" not in text
+    report, text = _compared(runs, tmp_path / "own", [("m.pt", "abc"), ("n.pt", "def")])
     assert report.initial_weights is InitialWeights.OWN and report.other_starts == (0,)
-    assert headline(report).startswith("NOT CONTROLLED (initial kernels at seed 0)")
+    assert text.startswith("NOT CONTROLLED (initial kernels at seed 0)") and "mish from m.pt, relu from n.pt" in text
+    for run in map(Path, runs):
+        _forget_start(run)
+        (run / IDENTITY).unlink()
+    report = compare_finished(runs, tmp_path / "silent", log=lambda _: None)
+    text = " ".join([headline(report), *declared(report), *limits(report)])
+    assert report.initial_weights is InitialWeights.UNKNOWN and "random" not in text and report.controlled
+    assert "What mish and relu started from is not recorded." in text
 
 
 def test_runs_trained_elsewhere_are_compared_without_their_training_images(trained: Path, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from yolomish.config import ModelConfig, load_model_config
+from yolomish.darknet.summary import summarise
 from yolomish.errors import YolomishError
 from yolomish.networks import build_network
-from yolomish.networks.summary import summarise
 
 
 @pytest.mark.parametrize(("size", "bflops"), [(416, 60.1), (512, 91.1), (608, 128.5)])

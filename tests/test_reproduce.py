@@ -9,9 +9,9 @@ import typer
 
 from yolomish.commands import app
 from yolomish.config import check_train, config_difference, load_model_config, load_recipe
+from yolomish.darknet.summary import summarise
 from yolomish.data.loader import step_size, steps_per_epoch
 from yolomish.errors import YolomishError
-from yolomish.networks.summary import summarise
 
 PAGE = (Path(__file__).parents[1] / "docs" / "reproduce.md").read_text(encoding="utf-8")
 COCO_IMAGES = 118_287

@@ -2,33 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-ResizeMode = Literal["stretch", "letterbox"]
-BoxForm = Literal["exp", "squared"]
+from yolomish.config.settings import BoxForm, ResizeMode
+from yolomish.errors import YolomishError
+
 Interpolation = Literal["linear", "area", "darknet"]
+SizeHW = tuple[int, int]  # (height, width) in px
+GREY = 114  # what a letterboxed image stands on, 0..255 (PyTorch_YOLOv4 utils/datasets.py)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What a network takes: (B, ``channels``, height, width) float32 RGB, both sides multiples of ``stride`` px.
+
+    ``size_hw`` is its own size, ``resize`` how an image gets there (a letterbox stands on ``pad_value``, 0..255). Values are
+    in 0..1, less ``mean`` and over ``std`` per channel where those are given.
+    """
+
+    size_hw: SizeHW
+    stride: int
+    channels: int = 3
+    resize: ResizeMode = "stretch"
+    pad_value: int = GREY
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """The network's input from images (B, C, H, W) in 0..255, uint8 or float; the layout in memory stays."""
+        images = images.float() / 255
+        for values, operation in ((self.mean, torch.sub), (self.std, torch.div)):
+            if values:
+                images = operation(images, images.new_tensor(values).view(1, -1, 1, 1))
+        return images
+
+    def check_size(self, size_hw: SizeHW) -> None:
+        """YolomishError, with the nearest size that fits, where a side is no positive multiple of the stride."""
+        if any(side < self.stride or side % self.stride for side in size_hw):
+            near = tuple(max(self.stride, round(side / self.stride) * self.stride) for side in size_hw)
+            raise YolomishError(
+                f"image size must be a multiple of {self.stride} and at least {self.stride}, not {size_text(size_hw)}: "
+                f"try {size_text(near)}"
+            )
+
+
+def size_text(size_hw: tuple[int, ...]) -> str:
+    """``416`` for a square, else ``416x608``: height x width."""
+    height, width = size_hw
+    return str(height) if height == width else f"{height}x{width}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConstants:
+    """What a Darknet ``[yolo]`` section says of its training; the defaults are cfg/yolov4.cfg's.
+
+    ``ignore_iou`` is ignore_thresh, ``shape_iou`` iou_thresh, ``box`` iou_normalizer, ``objectness`` obj_normalizer,
+    ``max_delta`` bounds each box delta.
+    """
+
+    ignore_iou: float = 0.7
+    shape_iou: float = 0.213
+    box: float = 0.07
+    objectness: float = 1.0
+    max_delta: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec:
     """How one raw map becomes boxes (Darknet ``[yolo]``, src/yolo_layer.c get_yolo_box).
 
-    ``anchors`` are (width, height) in network pixels; a raw map is (B, A·(5+K), H/stride, W/stride), its channels
-    ordered anchor-major as tx, ty, tw, th, objectness, K classes, all logits.
-    x = (column + scale_xy·σ(tx) - (scale_xy-1)/2)·stride; w = anchor·e^tw (``box_form`` exp) or anchor·(2σ(tw))²
-    (squared: Darknet's new_coords, Scaled-YOLOv4), likewise y and h.
+    ``all_anchors`` are those of all heads, (width, height) in network pixels, of which this head has the ones in ``mask``; a
+    raw map is (B, A·(5+K), H/stride, W/stride), its channels ordered anchor-major as tx, ty, tw, th, objectness, K classes,
+    all logits. x = (column + scale_xy·σ(tx) - (scale_xy-1)/2)·stride; w = anchor·e^tw (``box_form`` exp) or
+    anchor·(2σ(tw))² (squared: Darknet's new_coords, Scaled-YOLOv4), likewise y and h.
     """
 
-    anchors: tuple[tuple[float, float], ...]
+    all_anchors: tuple[tuple[float, float], ...]
+    mask: tuple[int, ...]
     stride: int
     num_classes: int
     scale_xy: float = 1.0
     box_form: BoxForm = "exp"
+    loss: LossConstants = LossConstants()
+
+    @property
+    def anchors(self) -> tuple[tuple[float, float], ...]:
+        """This head's own anchors, in the order of its channels."""
+        return tuple(self.all_anchors[i] for i in self.mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +112,8 @@ class Sample:
 class Resize:
     """The map from image px to network px: x_net = x_img·scale_x + pad_x, likewise y. Sizes are (height, width)."""
 
-    image_size_hw: tuple[int, int]
-    network_size_hw: tuple[int, int]
+    image_size_hw: SizeHW
+    network_size_hw: SizeHW
     scale_x: float
     scale_y: float
     pad_x: float
@@ -55,9 +122,8 @@ class Resize:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a loader gives: images (B, 3, H, W) RGB in 0..255, uint8, or float32 where the resize does not round (the
-    model's input is images/255 as float);
-    targets (T, 6) float32 rows [index in batch, label, x1, y1, x2, y2] in network px."""
+    """What a loader returns: images (B, 3, H, W) RGB in 0..255, uint8, or float32 where the resize does not round (see
+    ``InputSpec.normalise``); targets (T, 6) float32 rows [index in batch, label, x1, y1, x2, y2] in network px."""
 
     images: Tensor
     targets: Tensor
@@ -87,33 +153,31 @@ class Detections:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossParts:
-    """The three losses of a batch as scalars with gradient, already weighted: their sum is what is minimised."""
+class Losses:
+    """The losses of a batch by name, scalars with gradient, already weighted: their sum is what is minimised."""
 
-    box: Tensor
-    objectness: Tensor
-    classes: Tensor
+    parts: Mapping[str, Tensor]
 
     @property
     def total(self) -> Tensor:
         """The sum of the parts."""
-        return self.box + self.objectness + self.classes
+        return reduce(torch.add, self.parts.values())
+
+    def values(self) -> Tensor:
+        """The parts (L,) in their order, without gradient."""
+        return torch.stack(tuple(self.parts.values())).detach()
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoMetrics:
-    """COCO's twelve numbers from pycocotools, 0..1 (-1 where there is no such ground truth), and AP per class name."""
+class Metrics:
+    """An evaluation's numbers by name, of which ``primary`` decides; -1 where there is no such ground truth. ``per_class``
+    holds the primary one of each class."""
 
-    ap: float
-    ap50: float
-    ap75: float
-    ap_small: float
-    ap_medium: float
-    ap_large: float
-    ar1: float
-    ar10: float
-    ar100: float
-    ar_small: float
-    ar_medium: float
-    ar_large: float
-    per_class_ap: dict[str, float] = field(default_factory=dict)
+    primary: str
+    values: dict[str, float]
+    per_class: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """The primary number."""
+        return self.values[self.primary]

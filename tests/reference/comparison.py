@@ -7,7 +7,7 @@ import numpy as np
 
 from yolomish.config import DataConfig, ModelConfig, TrainConfig, save_yaml
 
-BASE = TrainConfig(model=ModelConfig(name="tiny", width=0.125, depth=0.1), image_size=64, epochs=1, batch=4, workers=0)
+BASE = TrainConfig(model=ModelConfig(name="tiny", width=0.125, depth=0.1), image_size=(64, 64), epochs=1, batch=4, workers=0)
 
 
 def squares(root: Path) -> DataConfig:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from yolomish.config import TrainConfig, from_dict, load_data_config
+from yolomish.config import TrainConfig, load_data_config
 from yolomish.data.datasets import open_data
 from yolomish.data.loader import eval_loader
 from yolomish.errors import YolomishError, unknown_name
-from yolomish.networks import YOLOv4
+from yolomish.networks import Network
 from yolomish.tasks.detection.loss import detection_loss
-from yolomish.types import Batch, ResizeMode
-from yolomish.weights.checkpoint import read_checkpoint
+from yolomish.tasks.detection.protocol import training_protocol
+from yolomish.types import Batch
 from yolomish.weights.load import load_network
 
 Direction = dict[str, Tensor]
@@ -76,11 +75,11 @@ def loss_surface(
 
 
 @torch.no_grad()
-def batch_loss(model: YOLOv4, batches: Sequence[Batch], config: TrainConfig, device: torch.device) -> float:
-    """The mean detection loss an image over ``batches``, by ``config``'s gains, in the mode the model is in."""
+def batch_loss(model: Network, batches: Sequence[Batch], config: TrainConfig, device: torch.device) -> float:
+    """The mean detection loss per image over ``batches``, by ``config``'s gains, in the mode the model is in."""
     total = 0.0
     for batch in batches:
-        maps = model(batch.images.to(device).float() / 255)
+        maps = model(model.input.normalise(batch.images.to(device)))
         total += detection_loss(maps, model.heads, batch.targets.to(device), config).total.item()
     return total / sum(len(b.images) for b in batches)
 
@@ -108,16 +107,18 @@ def checkpoint_landscape(
         raise YolomishError(f"points must be odd and at least 3 and radius positive, not {points} and {radius}")
     if not weights.endswith(".pt"):
         raise YolomishError(f"{weights}: a landscape needs a .pt checkpoint, which knows its loss and data")
-    config = from_dict(TrainConfig, read_checkpoint(weights)["config"], f"configuration in {weights}")
+    loaded = load_network(weights)
+    network, config = loaded.network, loaded.training
+    assert config is not None
     if config.loss == "darknet":
         config = replace(config, loss="scaled", assignment="ratio")
-    network = load_network(weights)
     source = open_data(load_data_config(data) if data else config.data, "val").first(images)
-    if len(source.names) != len(network.names):
-        raise YolomishError(f"{weights} has {len(network.names)} classes, the data {len(source.names)}: wrong --data?")
+    if len(source.names) != len(loaded.names):
+        raise YolomishError(f"{weights} has {len(loaded.names)} classes, the data {len(source.names)}: wrong --data?")
     whole = len(source) if batch_norm == "batch" else 8
-    batches = list(eval_loader(source, size=network.image_size, mode=cast(ResizeMode, network.resize), batch=whole))
-    model, place = network.model.to(device), torch.device(device)
+    protocol, size_hw = training_protocol(network.input), network.input.size_hw
+    batches = list(eval_loader(source, size_hw=size_hw, resize=protocol.resize_image, batch=whole))
+    model, place = network.to(device), torch.device(device)
     if batch_norm == "batch":
         model.train()
         for module in model.modules():
@@ -128,5 +129,4 @@ def checkpoint_landscape(
     surface = loss_surface(
         model, lambda: batch_loss(model, batches, config, place), first, second, steps.tolist(), f"landscape of {weights}"
     )
-    label = f"{config.model.activation} / {config.model.neck_activation}"
-    return Landscape(label=label, steps=steps, loss=surface, batch_norm=batch_norm, images=len(source))
+    return Landscape(label=network.activation_label(), steps=steps, loss=surface, batch_norm=batch_norm, images=len(source))

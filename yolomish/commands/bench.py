@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from yolomish.commands.options import Device, ImageSize, read_size, split_list
+
 
 def bench(
     weights: Annotated[str, typer.Option("--weights", help="Weights to time; empty = random ones of --model.")] = "",
@@ -15,7 +17,7 @@ def bench(
         str, typer.Option("--engines", help="By commas: torch, onnxruntime, openvino, opencv; each also as NAME:half.")
     ] = "torch,torch:half,onnxruntime,openvino,openvino:half,opencv",
     acts: Annotated[str, typer.Option("--acts", help="Backbone activations, by commas; empty = the weights' own.")] = "",
-    imgsz: Annotated[int, typer.Option("--imgsz", "--img-size", "--img", help="Network size, px; 0 = the weights' own.")] = 0,
+    imgsz: ImageSize = "",
     batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images at once.")] = 1,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times that each engine runs.")] = 7,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of every engine; 0 = torch's default.")] = 0,
@@ -23,7 +25,7 @@ def bench(
         bool, typer.Option("--processor-time", help="Count this process's time, not the wall's: for busy machines, --threads 1.")
     ] = False,
     image: Annotated[str, typer.Option("--image", help="Picture to read, detect in and draw on; empty = a generated one.")] = "",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print all rounds as JSON.")] = False,
 ) -> None:
     """Time engines and precisions side by side, and the stages around the network."""
@@ -35,7 +37,7 @@ def bench(
 
     import torch
 
-    from yolomish.config import check_image_size, load_model_config
+    from yolomish.config import load_model_config
     from yolomish.data.images import read_image, write_image
     from yolomish.inference.bench import as_table, calibrate, measure
     from yolomish.inference.export.verify import generated_image
@@ -48,26 +50,24 @@ def bench(
     chosen = choose_device(device)
     picture = read_image(image) if image else generated_image()
     if weights:
-        network = load_network(weights, cfg=cfg, model=model)
+        loaded = load_network(weights, cfg=cfg, model=model)
     else:
         config = load_model_config(model)
         torch.manual_seed(0)
-        random = calibrate(build_network(config), picture)
-        names = tuple(str(i) for i in range(config.num_classes))
-        network = LoadedNetwork(model=random, names=names, resize="stretch", image_size=config.image_size)
-    size = imgsz or network.image_size
-    check_image_size(size)
+        loaded = LoadedNetwork(
+            network=calibrate(build_network(config), picture), names=tuple(str(i) for i in range(config.num_classes))
+        )
     with tempfile.TemporaryDirectory() as folder:
         file = image or str(Path(folder) / "generated.jpg")
         if not image:
             write_image(file, picture)
         report = measure(
-            network,
-            engines=[e.strip() for e in engines.split(",") if e.strip()],
-            activations=[a.strip() for a in acts.split(",") if a.strip()] or [network.model.config.activation],
+            loaded,
+            engines=split_list(engines),
+            activations=split_list(acts) or [loaded.network.activations()[0]],
             picture=file,
             image=picture,
-            image_size=size,
+            size_hw=read_size(imgsz) or loaded.network.input.size_hw,
             batch=batch,
             rounds=rounds,
             device=chosen,

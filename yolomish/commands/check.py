@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from yolomish.commands.options import ImageSize, split_list
+
 SHOWN = 5
 
 
@@ -25,7 +27,7 @@ def check(
     from yolomish.data.check import CHECKS, by_check, check_data, counts
     from yolomish.errors import unknown_name
 
-    wanted = [name.strip() for name in only.split(",") if name.strip()]
+    wanted = split_list(only)
     for name in wanted:
         if name not in CHECKS:
             raise unknown_name("check", name, CHECKS)
@@ -49,7 +51,7 @@ def check(
 def anchors(
     data: Annotated[str, typer.Argument(help="Shipped data set (shapes) or a data YAML.")],
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Anchors; the shipped models take 9.")] = 9,
-    imgsz: Annotated[int, typer.Option("--imgsz", help="Network size in px, a multiple of 32.")] = 608,
+    imgsz: ImageSize = "608",
     resize: Annotated[str, typer.Option("--resize", help="stretch or letterbox, as in training.")] = "stretch",
     model: Annotated[str, typer.Option("--model", help="Model whose anchors are measured beside the new ones.")] = "yolov4",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the starts.")] = 0,
@@ -57,17 +59,18 @@ def anchors(
     """Anchors for the training boxes at a network size, by k-means with IoU; prints the line for a model YAML."""
     import numpy as np
 
-    from yolomish.config import CHOICES, check_image_size, load_data_config, load_model_config
+    from yolomish.config import load_data_config, load_model_config, parse_size
     from yolomish.data.anchors import kmeans_anchors, mean_best_iou
     from yolomish.data.datasets import open_data
     from yolomish.errors import unknown_name
+    from yolomish.types import size_text
 
-    if resize not in CHOICES["resize"]:
-        raise unknown_name("resize", resize, CHOICES["resize"])
-    check_image_size(imgsz)
-    labels, sizes = open_data(load_data_config(data), "train").boxes_at(imgsz, keep_aspect=resize == "letterbox")
+    if resize not in ("stretch", "letterbox"):
+        raise unknown_name("resize", resize, ("stretch", "letterbox"))
+    size_hw = parse_size(imgsz, "--imgsz")
+    labels, sizes = open_data(load_data_config(data), "train").boxes_at(size_hw[0], keep_aspect=resize == "letterbox")
     now = np.array(load_model_config(model).anchors, np.float64)
     new = kmeans_anchors(sizes, number, seed=seed).round().clip(1)
-    typer.echo(f"# {len(labels)} boxes of {data} at {imgsz} px, {resize}: mean IoU with the best anchor")
+    typer.echo(f"# {len(labels)} boxes of {data} at {size_text(size_hw)} px, {resize}: mean IoU with the best anchor")
     typer.echo(f"# {mean_best_iou(sizes, now):.4f} with the {len(now)} of {model}, {mean_best_iou(sizes, new):.4f} with these")
     typer.echo("anchors: [" + ", ".join(f"[{w:.0f}, {h:.0f}]" for w, h in new) + "]")

@@ -165,7 +165,7 @@ def compare(
         if rates:
             rates = sorted({*rates, base.peak_lr})
         from yolomish.comparison import compare_activations
-        from yolomish.training.fit import Terminated
+        from yolomish.training.loop import Terminated
 
         kind = ["aa"] if aa else []
         folder = output / (name or _folder_name([*dict.fromkeys(names), *kind, scope, Path(data).stem]))

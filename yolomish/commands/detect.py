@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from yolomish.commands.options import Device, ImageSize, read_size, split_list
+
 if TYPE_CHECKING:
     from yolomish.inference.run import Found
 
@@ -23,11 +25,9 @@ def detect(
     conf: Annotated[float, typer.Option("--conf", "--conf-thres", min=0, max=1, help="Lowest score kept, 0..1.")] = 0.25,
     iou: Annotated[float, typer.Option("--iou", "--iou-thres", min=0, max=1, help="NMS threshold, 0..1.")] = 0.45,
     nms: Annotated[str, typer.Option("--nms", help="greedy-diou (Darknet's) or iou.")] = "greedy-diou",
-    imgsz: Annotated[
-        int, typer.Option("--imgsz", "--img-size", "--img", help="Network size, px, a multiple of 32; 0 = the weights' own.")
-    ] = 0,
+    imgsz: ImageSize = "",
     classes: Annotated[str, typer.Option("--classes", help="Class names or numbers to keep, by commas; empty = all.")] = "",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     engine: Annotated[
         str, typer.Option("--engine", help="auto (the fastest installed), torch, onnxruntime or openvino.")
     ] = "auto",
@@ -35,7 +35,7 @@ def detect(
     kernels: Annotated[str, typer.Option("--kernels", help="What torch runs Mish by: auto, eager, fused or compile.")] = "auto",
     half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
     batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images through the network at once.")] = 1,
-    max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most detections an image.")] = 300,
+    max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most detections per image.")] = 300,
     agnostic_nms: Annotated[bool, typer.Option("--agnostic-nms", help="Let classes suppress one another.")] = False,
     vid_stride: Annotated[int, typer.Option("--vid-stride", min=1, help="Look at every N-th frame of a video.")] = 1,
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/detect",
@@ -47,8 +47,8 @@ def detect(
     save_crop: Annotated[bool, typer.Option("--save-crop", help="Write each object to crops/CLASS/.")] = False,
     line_width: Annotated[int, typer.Option("--line-width", min=0, help="Width of drawn boxes, px; 0 = by size.")] = 0,
     show: Annotated[bool, typer.Option("--show", help="Show the pictures in a window; q stops.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture to stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no line a picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per picture to stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no line per picture.")] = False,
 ) -> None:
     """Detect objects. Exit code 1 if something could not be read (the rest is done), 2 if nothing could be begun."""
     import json
@@ -86,13 +86,13 @@ def detect(
         cfg=cfg,
         model=model,
         names=class_names,
-        image_size=imgsz,
+        image_size=read_size(imgsz) or 0,
         conf=conf,
         iou=iou,
         nms=nms,
         max_det=max_det,
         agnostic=agnostic_nms,
-        classes=[c.strip() for c in classes.split(",") if c.strip()],
+        classes=split_list(classes),
         device=device,
         engine=engine,
         half=half,

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from yolomish.commands.options import ImageSize, read_size
+
 
 def export(
     weights: Annotated[str, typer.Option("--weights", help="A name (yolov4, demo), our .pt or Darknet's .weights.")] = "yolov4",
@@ -14,9 +16,7 @@ def export(
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
-    imgsz: Annotated[
-        int, typer.Option("--imgsz", "--img-size", "--img", help="Network size, px, a multiple of 32; 0 = the weights' own.")
-    ] = 0,
+    imgsz: ImageSize = "",
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset; Mish has an operator from 18 on.")] = 18,
     elementary: Annotated[
         bool,
@@ -26,14 +26,13 @@ def export(
     nms: Annotated[bool, typer.Option("--nms", help="Put decoding and NMS (plain IoU) into the ONNX file.")] = False,
     conf: Annotated[float, typer.Option("--conf", min=0, max=1, help="Lowest score kept by --nms, 0..1.")] = 0.25,
     iou: Annotated[float, typer.Option("--iou", min=0, max=1, help="Threshold of --nms, 0..1.")] = 0.45,
-    max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most boxes a class and image of --nms.")] = 100,
+    max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most boxes per class and image of --nms.")] = 100,
     image: Annotated[str, typer.Option("--image", help="Photograph to verify on; empty = a generated picture.")] = "",
 ) -> None:
     """Write the network for ONNX, OpenVINO, torch or Darknet, verified against torch before it is kept."""
     import dataclasses
     from pathlib import Path
 
-    from yolomish.config import check_image_size
     from yolomish.data.images import read_image
     from yolomish.errors import YolomishError, unknown_name
     from yolomish.files import read_names
@@ -45,19 +44,18 @@ def export(
     if format not in SUFFIXES:
         raise unknown_name("export format", format, SUFFIXES)
     path = locate_weights(weights)
-    network = load_network(str(path), cfg=cfg, model=model)
+    loaded = load_network(str(path), cfg=cfg, model=model)
     if names:
         own = read_names(names)
-        if len(own) != len(network.names):
-            raise YolomishError(f"{names} names {len(own)} classes, the weights have {len(network.names)}")
-        network = dataclasses.replace(network, names=own)
-    size = imgsz or network.image_size
-    check_image_size(size)
+        if len(own) != len(loaded.names):
+            raise YolomishError(f"{names} names {len(own)} classes, the weights have {len(loaded.names)}")
+        loaded = dataclasses.replace(loaded, names=own)
+    size_hw = read_size(imgsz) or loaded.network.input.size_hw
     target = Path(output) if output else path.with_suffix(SUFFIXES[format][0])
     if path.resolve() in (target.with_suffix(s).resolve() for s in SUFFIXES[format]):
         raise YolomishError(f"this would overwrite {path} itself: name another file by --output")
     picture = read_image(image) if image else generated_image()
     options = ExportOptions(opset=opset, elementary=elementary, dynamic=dynamic, nms=nms, conf=conf, iou=iou, max_det=max_det)
-    done = export_network(network, target, format, image=picture, image_size=size, options=options)
+    done = export_network(loaded, target, format, image=picture, size_hw=size_hw, options=options)
     typer.echo(f"verified on {image or 'a generated picture'}: {done.agreement}")
     typer.echo(f"wrote {', '.join(str(file) for file in done.files)}")

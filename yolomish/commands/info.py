@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from yolomish.commands.options import ImageSize, read_size
+
 
 def info(
     model: Annotated[
         str, typer.Argument(help="Shipped model (yolov4, yolov4-s, yolov4-n), a YAML, or a Darknet .cfg.")
     ] = "yolov4",
-    imgsz: Annotated[int, typer.Option("--imgsz", help="Network size in px; 0 = the model's own.")] = 0,
+    imgsz: ImageSize = "",
     act: Annotated[str, typer.Option("--act", help="Backbone activation; empty = the model's own.")] = "",
     neck_act: Annotated[str, typer.Option("--neck-act", help="Neck activation; empty = the model's own.")] = "",
     layers: Annotated[bool, typer.Option("--layers/--no-layers", help="Print the layer table.")] = True,
@@ -24,16 +26,16 @@ def info(
 
     import torch
 
-    from yolomish.config import check_image_size, load_model_config
+    from yolomish.config import load_model_config
     from yolomish.darknet.cfg import read_cfg
+    from yolomish.darknet.summary import summarise
     from yolomish.kernels import describe
-    from yolomish.networks.summary import summarise
     from yolomish.ops.device import choose_device
+    from yolomish.types import size_text
 
     config = read_cfg(model) if model.endswith(".cfg") else load_model_config(model)
     config = dataclasses.replace(config, activation=act or config.activation, neck_activation=neck_act or config.neck_activation)
-    check_image_size(imgsz or config.image_size)
-    summary = summarise(config, imgsz or config.image_size)
+    summary = summarise(config, read_size(imgsz) or config.image_size)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
         return
@@ -47,7 +49,7 @@ def info(
             )
     counts = ", ".join(f"{n} {name}" for name, n in summary.activations.items())
     typer.echo(
-        f"{config.name}: {summary.parameters:,} parameters, {summary.bflops:.1f} BFLOPs at {summary.image_size} px, "
-        f"{len(summary.layers)} convolutions ({counts}), {config.num_classes} classes"
+        f"{config.name}: {summary.parameters:,} parameters, {summary.bflops:.1f} BFLOPs at "
+        f"{size_text(summary.image_size_hw)} px, {len(summary.layers)} convolutions ({counts}), {config.num_classes} classes"
     )
     typer.echo(describe(choose_device("auto"), torch.float32, list(summary.activations)))

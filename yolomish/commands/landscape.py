@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from yolomish.commands.options import Device, split_list
+
 landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, robustness to noise, depth: PNG and JSON.")
 
 OUTPUT = typer.Option("--output", help="Folder; a number is added if it exists.")
@@ -15,12 +17,10 @@ DATA = typer.Option("--data", help="Data YAML; empty = the one that the checkpoi
 
 
 def _write(output: str, name: str, content: Any) -> Path:
-    import json
-
-    from yolomish.files import free_folder
+    from yolomish.files import free_folder, write_json
 
     folder = free_folder(Path(output))
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(folder / f"{name}.json", content)
     return folder / f"{name}.png"
 
 
@@ -40,7 +40,7 @@ def loss(
         "running"
     ),
     seed: Annotated[int, typer.Option("--seed", help="Seed of the two directions.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     output: Annotated[str, OUTPUT] = "runs/landscape/loss",
 ) -> None:
     """The loss around trained weights in two filter-normalised directions (Li et al. 2018)."""
@@ -83,7 +83,7 @@ def output_(
     from yolomish.analysis.output_landscape import output_landscape
     from yolomish.analysis.plots import plot_outputs
 
-    names = [name.strip() for name in acts.split(",") if name.strip()]
+    names = split_list(acts)
     found = [output_landscape(name, layers=layers, width=width, points=points, span=span, seed=seed) for name in names]
     content = [
         {"activation": f.activation, "roughness": f.roughness(), "axis": f.axis.tolist(), "values": f.values.tolist()}
@@ -106,7 +106,7 @@ def noise(
     images: Annotated[int, typer.Option("--images", min=0, help="Validation images; 0 = all.")] = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 8,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the noise, the same for all weights.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     output: Annotated[str, OUTPUT] = "runs/landscape/noise",
 ) -> None:
     """AP over the strength of Gaussian noise on the images."""
@@ -114,33 +114,18 @@ def noise(
 
     from yolomish.analysis.noise import noise_curve
     from yolomish.analysis.plots import plot_noise
-    from yolomish.config import TrainConfig, from_dict, load_data_config
-    from yolomish.data.datasets import open_data
+    from yolomish.config import load_data_config
     from yolomish.errors import YolomishError
-    from yolomish.ops.device import choose_device
-    from yolomish.weights.checkpoint import read_checkpoint
-    from yolomish.weights.load import load_network
 
     try:
         strengths = [float(s) for s in sigmas.split(",")]
     except ValueError:
         raise YolomishError(f"--sigmas takes numbers separated by commas, not {sigmas!r}") from None
-    if min(strengths) < 0:
-        raise YolomishError(f"--sigmas must not be negative: {sigmas}")
-    curves = []
-    names = []
-    for path in weights:
-        config = from_dict(TrainConfig, read_checkpoint(path)["config"], f"configuration in {path}")
-        network = load_network(path)
-        source = open_data(load_data_config(data) if data else config.data, "val")
-        source = source.first(images) if images else source
-        size, resize = network.image_size, network.resize
-        place = choose_device(device)
-        curves.append(
-            noise_curve(network.model, source, strengths, image_size=size, resize=resize, batch=batch, seed=seed, device=place)
-        )
-        names.append(f"{config.model.activation} / {config.model.neck_activation}")
-    labelled = dict(zip(_labels(names, weights), curves, strict=True))
+    source = load_data_config(data) if data else None
+    options: dict[str, Any] = {"data": source, "images": images, "batch": batch, "seed": seed, "device": device}
+    curves = [noise_curve(path, strengths, **options) for path in weights]
+    labels = _labels([curve.label for curve in curves], weights)
+    labelled = {label: curve.points for label, curve in zip(labels, curves, strict=True)}
     content = {label: [dataclasses.asdict(p) for p in points] for label, points in labelled.items()}
     picture = _write(output, "noise", content)
     plot_noise(labelled, picture)
@@ -168,7 +153,7 @@ def depth(
     from yolomish.analysis.plots import plot_depth
     from yolomish.errors import YolomishError
 
-    names = [name.strip() for name in acts.split(",") if name.strip()]
+    names = split_list(acts)
     try:
         layers = tuple(int(d) for d in depths.split(","))
     except ValueError:

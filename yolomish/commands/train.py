@@ -11,11 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.config import TrainConfig, check_train, from_dict, load_data_config, load_model_config, load_recipe, load_yaml
+from yolomish.commands.options import SIZE_HELP
+from yolomish.config import (
+    RESUMABLE,
+    TrainConfig,
+    check_train,
+    from_dict,
+    load_data_config,
+    load_model_config,
+    load_recipe,
+    load_yaml,
+    parse_size,
+)
 from yolomish.errors import YolomishError
 from yolomish.files import free_name
 
-WITH_RESUME = {"resume", "epochs", "workers", "device", "cache", "dry_run"}
+WITH_RESUME = {"resume", "dry_run", *RESUMABLE}
 # option -> TrainConfig key; an option left out keeps the recipe's value
 SETTINGS = {
     "epochs": "epochs",
@@ -57,6 +68,8 @@ def given_settings(ctx: typer.Context) -> dict[str, Any]:
     """The ``TrainConfig`` settings that stand on the command line."""
     given = {k: v for k, v in ctx.params.items() if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
     settings = {SETTINGS[k]: v for k, v in given.items() if k in SETTINGS}
+    if "image_size" in settings:
+        settings["image_size"] = parse_size(settings["image_size"], "--imgsz")
     if "freeze" in settings:
         settings["freeze"] = tuple(part.strip() for part in settings["freeze"].split(",") if part.strip())
     return settings
@@ -64,8 +77,10 @@ def given_settings(ctx: typer.Context) -> dict[str, Any]:
 
 def train(
     ctx: typer.Context,
-    act: Annotated[str, typer.Option(help="Backbone activation: a registered name or FILE.py:NAME.")] = "mish",
-    neck_act: Annotated[str, typer.Option(help="Activation of neck and heads.")] = "leaky_relu",
+    act: Annotated[
+        str | None, typer.Option(help="Backbone activation: a registered name or FILE.py:NAME; left out: the model's.")
+    ] = None,
+    neck_act: Annotated[str | None, typer.Option(help="Activation of neck and heads; left out: the model's.")] = None,
     model: Annotated[str, typer.Option(help="Model: yolov4, yolov4-s, yolov4-n or a YAML.")] = "yolov4",
     data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
     recipe: Annotated[str, typer.Option(help="Training recipe: darknet, scaled or a YAML.")] = "scaled",
@@ -75,7 +90,7 @@ def train(
     mini_batch: Annotated[
         int | None, typer.Option(help="Images in memory at once; 0: all, -1: as the GPU holds" + RECIPE)
     ] = None,
-    imgsz: Annotated[int | None, typer.Option(help="Network size in pixels, a multiple of 32" + RECIPE)] = None,
+    imgsz: Annotated[str | None, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=SIZE_HELP + RECIPE)] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw" + RECIPE)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate" + RECIPE)] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine, linear or steps" + RECIPE)] = None,
@@ -93,16 +108,14 @@ def train(
     adversarial: Annotated[
         float | None, typer.Option(help="Self-adversarial step in image units of 0 to 1, such as 0.01; 0: off" + RECIPE)
     ] = None,
-    freeze: Annotated[str | None, typer.Option(help="Starts of parameter names to freeze, such as backbone" + RECIPE)] = None,
+    freeze: Annotated[str | None, typer.Option(help="Parts or modules that are not trained, such as backbone" + RECIPE)] = None,
     resize: Annotated[str | None, typer.Option(help="stretch or letterbox" + RECIPE)] = None,
     amp: Annotated[str | None, typer.Option(help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile" + RECIPE)] = None,
     kernels: Annotated[str | None, typer.Option(help="Batch norm + activation: auto, eager, fused or compile" + RECIPE)] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="normal, or lean: activations are computed again in backward" + RECIPE)
-    ] = None,
+    memory: Annotated[str | None, typer.Option(help="normal, or lean: activations are recomputed in backward" + RECIPE)] = None,
     cache: Annotated[str | None, typer.Option(help="off, ram or disk: decoded images stay there" + RECIPE)] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N" + RECIPE)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps" + RECIPE)] = None,
     workers: Annotated[int | None, typer.Option(help="Loader processes; does not change the result" + RECIPE)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation" + RECIPE)] = None,
     eval_every: Annotated[int | None, typer.Option(help="Epochs between evaluations" + RECIPE)] = None,
@@ -122,28 +135,34 @@ def train(
         folder = Path(resume).parent if Path(resume).suffix == ".pt" else Path(resume)
         config = from_dict(TrainConfig, load_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
     else:
-        config = load_recipe(recipe, replace(load_model_config(model), activation=act, neck_activation=neck_act))
-        config = replace(config, data=load_data_config(data))
-        folder = free_name(output / (name or f"{Path(model).stem}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', Path(act).name)}"))
+        structure = load_model_config(model)
+        structure = replace(
+            structure,
+            activation=structure.activation if act is None else act,
+            neck_activation=structure.neck_activation if neck_act is None else neck_act,
+        )
+        config = replace(load_recipe(recipe, structure), data=load_data_config(data), initial_weights=weights)
+        shown = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(structure.activation).name)
+        folder = free_name(output / (name or f"{Path(model).stem}-{shown}"))
     config = replace(config, **settings)
     if "batch" in settings and "mini_batch" not in settings and config.batch % (config.mini_batch or 1):
         config = replace(config, mini_batch=0)
     check_train(config)
 
-    from yolomish.training.fit import Terminated, fit, try_out  # torch is slow to import
+    from yolomish.training.loop import Terminated, fit, try_out  # torch is slow to import
 
     if dry_run:
-        try_out(config, initial_weights=weights, log=log)
+        try_out(config, log=log)
         typer.echo("dry run: settings, data and one batch are fine; nothing written")
         return
     try:
-        result = fit(config, folder, initial_weights=weights, resume=bool(resume), log=log)
+        result = fit(config, folder, resume=bool(resume), log=log)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except Terminated:
         raise typer.Exit(143) from None
     if int(os.environ.get("RANK", "0")):
         return
-    metrics = result.metrics
-    typer.echo(f"AP {metrics.ap:.4f}  AP50 {metrics.ap50:.4f}  AP75 {metrics.ap75:.4f}  {result.step_ms:.1f} ms/step")
+    values = "  ".join(f"{name} {result.metrics.values[name]:.4f}" for name in result.columns)
+    typer.echo(f"{values}  {result.step_ms:.1f} ms/step")
     typer.echo(f"wrote {folder}: best.pt, last.pt, results.csv, timing.csv, curves.png, config.yaml")

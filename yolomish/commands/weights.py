@@ -60,11 +60,12 @@ def export(
     output: Annotated[str, typer.Option("--output", help="Folder; empty = the checkpoint's.")] = "",
 ) -> None:
     """Write a checkpoint as Darknet's .weights, .cfg and .names."""
-    from yolomish.weights.describe import export_darknet
+    from yolomish.weights.describe import write_darknet
+    from yolomish.weights.load import load_network
     from yolomish.weights.store import locate_weights
 
     path = locate_weights(source)
-    for file in export_darknet(str(path), Path(output) if output else path.parent):
+    for file in write_darknet(load_network(str(path)), Path(output) if output else path.parent, path.stem):
         typer.echo(f"wrote {file}")
 
 

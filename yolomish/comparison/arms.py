@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from yolomish.config import TrainConfig, config_difference
+from yolomish.config import RESUMABLE, TrainConfig, config_difference
 from yolomish.errors import YolomishError, unknown_name
 
 Scope = Literal["backbone", "neck", "all"]
@@ -18,21 +18,21 @@ SCOPE_KEYS: dict[str, tuple[str, ...]] = {
     "all": ("model.activation", "model.neck_activation"),
 }
 ACTIVATION_KEYS = frozenset(SCOPE_KEYS["all"])
-NO_RESULT = frozenset({"device", "workers", "cache"})  # change no result: may differ between runs and when one is resumed
+START_KEYS = frozenset({"initial_weights", "initial_weights_sha256"})
+NO_RESULT = RESUMABLE - {"epochs"}  # may differ between equal runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
     """One side of a comparison. ``label`` is unique among its arms (``mish``, ``mish (2)``); ``slug`` names its folder.
 
-    ``seed_offset`` is added to each seed (A/A arms); ``weights`` is the file that it starts from, empty for none.
+    ``seed_offset`` is added to each seed (A/A arms).
     """
 
     label: str
     slug: str
     config: TrainConfig
     seed_offset: int = 0
-    weights: str = ""
 
     def seeded(self, seed: int) -> TrainConfig:
         """This arm's configuration with another seed."""
@@ -40,18 +40,18 @@ class Arm:
 
 
 def require_controlled(arms: Sequence[Arm]) -> None:
-    """YolomishError, naming the keys, where two arms differ in anything but an activation."""
+    """YolomishError, naming the keys, where two arms differ in anything but an activation and what they start from."""
     for arm in arms[1:]:
         found = config_difference(arms[0].config, arm.config)
-        other = {k: v for k, v in found.items() if k not in ACTIVATION_KEYS}
+        other = {k: v for k, v in found.items() if k not in ACTIVATION_KEYS | START_KEYS}
         if other:
             what = ", ".join(f"{k} ({a!r} and {b!r})" for k, (a, b) in other.items())
             raise YolomishError(f"NOT CONTROLLED: arms {arms[0].label!r} and {arm.label!r} also differ in {what}")
 
 
 def difference_table(configs: Sequence[TrainConfig]) -> dict[str, tuple[Any, ...]]:
-    """Every setting in which configurations differ, with the value of each; seeds and what changes no result left out."""
-    found = {key for other in configs[1:] for key in config_difference(configs[0], other)} - NO_RESULT - {"seed"}
+    """Every setting in which configurations differ, with the value of each; seeds, starts and what changes no result left out."""
+    found = {key for other in configs[1:] for key in config_difference(configs[0], other)} - NO_RESULT - START_KEYS - {"seed"}
     return {key: tuple(_value(config, key) for config in configs) for key in sorted(found)}
 
 
@@ -104,9 +104,8 @@ def build_arms(
         again = list(acts[: i + 1]).count(act)
         label = act if again == 1 else f"{act} ({again})"
         keys = {key.removeprefix("model."): act for key in SCOPE_KEYS[scope]}
-        config = dataclasses.replace(base, model=dataclasses.replace(base.model, **keys))  # type: ignore[arg-type]
-        offset = (again - 1) * seed_step
-        start = (weights or {}).get(act, "")
-        arms.append(Arm(label=label, slug=slug_of(label, slugs), config=config, seed_offset=offset, weights=start))
+        model = dataclasses.replace(base.model, **keys)  # type: ignore[arg-type]
+        config = dataclasses.replace(base, model=model, initial_weights=(weights or {}).get(act, base.initial_weights))
+        arms.append(Arm(label=label, slug=slug_of(label, slugs), config=config, seed_offset=(again - 1) * seed_step))
     require_controlled(arms)
     return tuple(arms)

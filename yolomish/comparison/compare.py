@@ -148,11 +148,12 @@ def _conclude(
 
     ``training_data``: where a batch of training images may be found, the best place first.
     """
-    firsts = {run.arm: run for run in reversed(runs)}
-    firsts = {label: firsts[label] for label in dict.fromkeys(run.arm for run in runs)}
-    checkpoints = {label: run.last for label, run in firsts.items()} if all(run.config for run in runs) else {}
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        firsts.setdefault(run.arm, run)
+    complete = all(run.config for run in runs)
     batch, missing = None, {}
-    if checkpoints:
+    if complete:
         batch, reason = _training_batch(runs[0].trained(), training_data, data.names)
         if batch is None:
             missing["layers"] = reason
@@ -162,15 +163,15 @@ def _conclude(
     for run in runs:
         metrics, per_class = evidence.named((run.arm, run.seed))
         measured.append(replace(run, metrics=metrics, per_class=per_class))
-    if checkpoints:
+    if complete:
         log("measuring inference side by side" + (", and activations layer by layer" if batch is not None else ""))
     report = build_report(
         measured,
         design,
         out_dir,
         evidence=evidence,
-        speed=measure_speed(checkpoints, device) if checkpoints else (),
-        layers=all_layers(checkpoints, batch) if batch is not None else (),
+        speed=measure_speed({label: run.last for label, run in firsts.items()}, device) if complete else (),
+        layers=all_layers(firsts, batch) if batch is not None else (),
         tuned=tuned,
         missing=missing,
     )

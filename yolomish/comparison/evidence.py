@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +15,14 @@ from yolomish.comparison.runs import Run, State
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
 from yolomish.errors import YolomishError
-from yolomish.evaluation.resample import METRICS, draw_images, match, resampled_ap, summarise
+from yolomish.evaluation.resample import draw_images
 from yolomish.files import digest, write_json
+from yolomish.networks.registry import outline
 from yolomish.ops.device import choose_device
+from yolomish.tasks import find_task
+from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
-from yolomish.tasks.detection.protocol import EvalProtocol
-from yolomish.types import ResizeMode
+from yolomish.tasks.detection.protocol import EvalProtocol, training_protocol
 from yolomish.weights.load import load_network
 
 PREDICTIONS = "predictions-last.json"
@@ -33,13 +35,15 @@ Detections = list[dict]  # COCO results
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """AP of every run on the images as they are, (6 + K,), and on R resamples of them, (R, 6 + K): ``METRICS``, then classes.
+    """The task's statistics of every run on the images as they are, (S + K,), and on R resamples of them, (R, S + K), those
+    of the whole before those of each class.
 
     NaN where there are no such objects. The resamples are the same for all runs.
     """
 
     images: int
     objects: int
+    statistics: tuple[str, ...]
     classes: tuple[str, ...]
     values: Mapping[Key, np.ndarray]
     resampled: Mapping[Key, np.ndarray]
@@ -47,18 +51,20 @@ class Evidence:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return (*METRICS, *self.classes)
+        return (*self.statistics, *self.classes)
 
     def named(self, key: Key) -> tuple[dict[str, float | None], dict[str, float | None]]:
         """A run's metrics and its AP by class, None for NaN."""
         plain = [None if np.isnan(v) else float(v) for v in self.values[key]]
-        return dict(zip(METRICS, plain, strict=False)), dict(zip(self.classes, plain[len(METRICS) :], strict=True))
+        count = len(self.statistics)
+        return dict(zip(self.statistics, plain, strict=False)), dict(zip(self.classes, plain[count:], strict=True))
 
 
 def protocol_of(config: TrainConfig) -> EvalProtocol:
     """How a run's checkpoints are judged: as its training evaluated them."""
-    resize = cast(ResizeMode, config.resize)
-    return EvalProtocol(name="training", resize=resize, conf=0.001, nms="greedy-diou", iou=0.6, max_det=300)
+    network = outline(config.model)
+    network.resized(config.image_size, config.resize)
+    return training_protocol(network.input)
 
 
 def require_objects(data: DetectionData) -> None:
@@ -88,7 +94,7 @@ def gather(
     content = data_digest(data) if len(given) < len(runs) else ""
     results |= {(run.arm, run.seed): predictions(run, data, content=content, device=device) for run in runs if run not in given}
     log(f"resampling {len(data)} images for {len(results)} runs")
-    return results, weigh(results, data)
+    return results, weigh(results, data, runs[0].task)
 
 
 def data_digest(data: DetectionData) -> str:
@@ -114,8 +120,8 @@ def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> 
     origin = {
         "checkpoint_sha256": digest(run.last).sha256,
         "data_sha256": content,
-        "image_size": config.image_size,
-        "protocol": asdict(protocol),
+        "image_size": list(config.image_size),
+        "protocol": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(protocol).items()},  # as JSON reads it
     }
     file, note = run.home / PREDICTIONS, run.home / ORIGIN
     try:
@@ -123,20 +129,10 @@ def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> 
             return list(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         pass  # none yet, or cut off: detected again
-    results = predict(
-        load_network(str(run.last)).model,
-        data,
-        image_size=config.image_size,
-        resize=protocol.resize,
-        conf=protocol.conf,
-        iou=protocol.iou,
-        nms=protocol.nms,
-        batch=config.mini_batch if config.mini_batch > 0 else config.batch,
-        device=choose_device(device),
-        max_det=protocol.max_det,
-        interpolation=protocol.interpolation,
-        grey=protocol.grey,
-    )
+    place = choose_device(device)
+    network = load_network(str(run.last)).network.to(place)
+    pipeline = Pipeline(runner=network, protocol=protocol, size_hw=config.image_size, device=place)
+    results = predict(pipeline, data, batch=config.mini_batch if config.mini_batch > 0 else config.batch)
     run.home.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
     write_json(file, results)
@@ -163,26 +159,18 @@ def read_results(file: Path, data: DetectionData) -> Detections:
     return results
 
 
-def weigh(results: Mapping[Key, Detections], data: DetectionData, *, resamples: int = RESAMPLES, threads: int = 2) -> Evidence:
-    """AP of all ``results`` on ``data`` as it is and on the same ``resamples`` draws of its images (seed 0)."""
-    truth = data.coco()
+def weigh(results: Mapping[Key, Detections], data: DetectionData, task: str, *, resamples: int = RESAMPLES) -> Evidence:
+    """Statistics of all ``results`` on ``data`` as it is and on the same ``resamples`` draws of its images (seed 0)."""
+    judge, truth = find_task(task), data.coco()
     order = sorted(truth.getImgIds())
-    weights = draw_images(len(order), resamples, np.random.default_rng(0))
+    draws = (np.ones((1, len(order)), np.int32), draw_images(len(order), resamples, np.random.default_rng(0)))
+    found = {key: judge.resampled(data, rows, draws) for key, rows in results.items()}
     names = dict(zip(data.category_ids, data.names, strict=True))
-    values, resampled = {}, {}
-    for key, found in results.items():
-        matches = match(truth, found)
-        values[key] = _columns(resampled_ap(matches, np.ones((1, len(order)), np.int32)))[0]
-        resampled[key] = _columns(resampled_ap(matches, weights, threads=threads))
     return Evidence(
         images=len(order),
         objects=sum(not a.get("iscrowd") for a in truth.dataset["annotations"]),
+        statistics=judge.statistics,
         classes=tuple(names[c] for c in sorted(truth.getCatIds())),
-        values=values,
-        resampled=resampled,
+        values={key: whole[0] for key, (whole, _) in found.items()},
+        resampled={key: drawn for key, (_, drawn) in found.items()},
     )
-
-
-def _columns(ap: np.ndarray) -> np.ndarray:
-    """(R, 6 + K) from (R, K, A, T): the six metrics, then each category's AP."""
-    return np.concatenate((summarise(ap), ap[:, :, 0].mean(2)), 1).astype(np.float64)

@@ -5,6 +5,7 @@ The Mish paper claims self-regularisation: no dead units, small negative values 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from yolomish.config import TrainConfig, from_dict
+from yolomish.comparison.runs import Run
+from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
-from yolomish.data.loader import train_loader
-from yolomish.networks import build_network
+from yolomish.networks.registry import outline
 from yolomish.nn.blocks import ConvBlock
-from yolomish.tasks.detection.loss import detection_loss
+from yolomish.tasks import find_task
 from yolomish.types import Batch
-from yolomish.weights.checkpoint import read_checkpoint
+from yolomish.weights.load import load_network
 
 FLAT = 0.01  # of the identity's slope: below it an input hardly moves the output
 MOST_IMAGES = 16
@@ -29,12 +30,13 @@ PIXELS = 1 << 20  # of a batch: a full YOLOv4 then needs some 8 GiB
 
 @dataclass(frozen=True, kw_only=True)
 class LayerStatistics:
-    """One layer of one arm: mean and variance of the activation's outputs, the share of inputs where its slope is under
-    0.01 (``saturated``) and of channels where it is so for every input (``dead``), and the loss gradient's norm over the
-    kernel's own."""
+    """One layer of one arm, in a part of the network: mean and variance of the activation's outputs, the share of inputs
+    where its slope is under 0.01 (``saturated``) and of channels where it is so for every input (``dead``), and the loss
+    gradient's norm over the kernel's own."""
 
     arm: str
     layer: str
+    part: str
     activation: str
     mean: float
     variance: float
@@ -42,25 +44,18 @@ class LayerStatistics:
     dead: float
     gradient: float
 
-    @property
-    def in_backbone(self) -> bool:
-        """Whether the layer is one of the backbone's."""
-        return self.layer.partition(".")[0] == "backbone"
-
 
 def shared_batch(data: DetectionData, config: TrainConfig) -> Batch:
     """The first training batch that a run of ``config`` saw, at most 16 images, with its mosaics and flips."""
-    size = min(config.batch, MOST_IMAGES, len(data), max(1, PIXELS // config.image_size**2))
+    size = min(config.batch, MOST_IMAGES, len(data), max(1, PIXELS // math.prod(config.image_size)))
     plain = replace(config, batch=size, mini_batch=0, workers=0, multi_scale=0.0, device="cpu", cache="off")
-    return next(iter(train_loader(data, plain, epoch=0)))
+    return next(iter(find_task(config.task).loader(data, plain, outline(config.model), epoch=0)))
 
 
-def layer_statistics(arm: str, checkpoint: Path, batch: Batch) -> tuple[LayerStatistics, ...]:
-    """Statistics of every activated layer in network order, averaged weights, BatchNorm as in inference, on the CPU."""
-    content = read_checkpoint(checkpoint)
-    config = from_dict(TrainConfig, content["config"], f"configuration in {checkpoint}")
-    model = build_network(config.model).eval()
-    model.load_state_dict(content["ema"] or content["model"])
+def layer_statistics(arm: str, checkpoint: Path, config: TrainConfig, batch: Batch) -> tuple[LayerStatistics, ...]:
+    """Statistics of every activated layer of a run of ``config``, in network order: averaged weights, BatchNorm as in
+    inference, on the CPU."""
+    network = load_network(str(checkpoint)).network
     found: dict[str, tuple[float, float, float, float]] = {}
 
     def watch(name: str, block: ConvBlock) -> RemovableHandle:
@@ -78,14 +73,14 @@ def layer_statistics(arm: str, checkpoint: Path, batch: Batch) -> tuple[LayerSta
 
         return block.act.register_forward_hook(hook)
 
-    blocks = [(name, module) for name, module in model.named_modules() if isinstance(module, ConvBlock)]
-    handles = [watch(name, block) for name, block in blocks]
-    maps = model(batch.images.float() / 255)
+    blocks = [(part, name, block) for part in network.parts for name, block in network.slots(part).items()]
+    handles = [watch(name, block) for _, name, block in blocks]
+    maps = network(network.input.normalise(batch.images))
     for handle in handles:
         handle.remove()
-    detection_loss(maps, model.heads, batch.targets, config).total.backward()
+    find_task(config.task).loss(network, maps, batch.targets, config).total.backward()
     rows = []
-    for name, block in blocks:
+    for part, name, block in blocks:
         kernel = block.conv.weight
         gradient = kernel.grad.norm().item() / kernel.norm().item() if kernel.grad is not None else 0.0
         mean, variance, saturated, dead = found[name]
@@ -93,6 +88,7 @@ def layer_statistics(arm: str, checkpoint: Path, batch: Batch) -> tuple[LayerSta
             LayerStatistics(
                 arm=arm,
                 layer=name,
+                part=part,
                 activation=block.activation_name,
                 mean=mean,
                 variance=variance,
@@ -104,6 +100,6 @@ def layer_statistics(arm: str, checkpoint: Path, batch: Batch) -> tuple[LayerSta
     return tuple(rows)
 
 
-def all_layers(checkpoints: Mapping[str, Path], batch: Batch) -> tuple[LayerStatistics, ...]:
-    """``layer_statistics`` of every arm, arm after arm, on one batch."""
-    return tuple(row for arm, path in checkpoints.items() for row in layer_statistics(arm, path, batch))
+def all_layers(runs: Mapping[str, Run], batch: Batch) -> tuple[LayerStatistics, ...]:
+    """``layer_statistics`` of a run of each arm, arm after arm, on one batch."""
+    return tuple(row for arm, run in runs.items() for row in layer_statistics(arm, run.last, run.trained(), batch))

@@ -16,7 +16,6 @@ from yolomish.comparison.layers import LayerStatistics
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import SpeedResult
 from yolomish.config import to_dict
-from yolomish.evaluation.resample import METRICS
 from yolomish.evaluation.stats import PairedDifference, Verdict, corrected, mean_sd, paired_difference
 
 PRIMARY = "AP"
@@ -156,10 +155,6 @@ class Report:
         """Whether the runs record different software or devices."""
         return len({tuple(sorted(run.ran_on.items())) for run in self.runs if run.ran_on}) > 1
 
-    def difference(self, metric: str, b: str) -> PairedDifference:
-        """The first arm minus arm ``b`` in a metric."""
-        return next(d for d in self.differences if d.metric == metric and d.b == b)
-
 
 def differences_in(
     metric: str,
@@ -211,7 +206,7 @@ def build_report(
     if len(table) != len(runs) or set(table) != {(arm, seed) for arm in labels for seed in seeds} or len(labels) < 2:
         raise ValueError("a report needs two arms or more, and every arm at every seed exactly once")
     by_arm = {label: [table[label, seed] for seed in seeds] for label in labels}
-    classes = evidence.classes if evidence else ()
+    names, classes = tuple(runs[0].metrics), evidence.classes if evidence else ()
 
     def drawn(label: str, metric: str) -> np.ndarray | None:
         if evidence is None:
@@ -225,7 +220,7 @@ def build_report(
     def summary(label: str) -> ArmSummary:
         of_arm = by_arm[label]
         model = of_arm[0].config.model if of_arm[0].config else None
-        levels = {m: _level([r.metrics.get(m) for r in of_arm], drawn(label, m)) for m in METRICS}
+        levels = {m: _level([r.metrics.get(m) for r in of_arm], drawn(label, m)) for m in names}
         class_levels = {c: _level([r.per_class.get(c) for r in of_arm], drawn(label, c)) for c in classes}
         best_ap = [r.best_ap for r in of_arm if r.best_ap is not None]
         steps = [r.step_ms for r in of_arm if r.step_ms is not None]
@@ -257,7 +252,7 @@ def build_report(
         objects=evidence.objects if evidence else None,
         resamples=len(next(iter(evidence.resampled.values()))) if evidence else 0,
         arms=tuple(summary(label) for label in labels),
-        differences=tuple(d for m in METRICS for d in family(m, {k: [r.metrics.get(m) for r in v] for k, v in by_arm.items()})),
+        differences=tuple(d for m in names for d in family(m, {k: [r.metrics.get(m) for r in v] for k, v in by_arm.items()})),
         class_differences=_correct_over_classes(by_class, len(labels) - 1),
         best_differences=differences_in(
             "best AP", labels, {k: [r.best_ap for r in v] for k, v in by_arm.items()}, dict.fromkeys(labels)

@@ -100,6 +100,11 @@ class Run:
         best = self.best_point
         return best.ap if best else None
 
+    @property
+    def task(self) -> str:
+        """What it was trained for; bare detections are detection's."""
+        return self.config.task if self.config else "detect"
+
     def trained(self) -> TrainConfig:
         """The configuration of a run that has one; ValueError for bare detections."""
         if self.config is None:
@@ -165,8 +170,8 @@ def recorded_start(folder: Path) -> Start:
     return Start()
 
 
-def initial_kernels(config: TrainConfig, weights_sha256: str = "") -> str:
-    """SHA-256 of what training starts from: torch seeded, then the network built; then a weights file's digest, if any.
+def initial_kernels(config: TrainConfig, weights_sha256: str) -> str:
+    """SHA-256 of what training starts from: torch seeded, then the network built; then the weights file's digest, if any.
 
     Parameters inside activations (PReLU's slopes) are left out; they are constants that belong to the activation.
     """

@@ -18,8 +18,9 @@ from yolomish.comparison.arms import NO_RESULT, Arm
 from yolomish.comparison.runs import IDENTITY, Run, Start, State, initial_kernels, read_identity
 from yolomish.config import TrainConfig, config_difference, from_dict, to_dict
 from yolomish.errors import YolomishError
-from yolomish.files import digest, write_json
-from yolomish.training.fit import fit
+from yolomish.files import write_json
+from yolomish.training.build import with_initial_weights
+from yolomish.training.loop import fit
 
 Log = Callable[[str], None]
 DEVICE = "YOLOMISH_WORKER_DEVICE"
@@ -30,15 +31,16 @@ def plan(arms: Sequence[Arm], seeds: Sequence[int], out_dir: Path) -> list[Run]:
     """Every arm at every seed, with what each starts from. Each seed's arms come before the next, odd rounds in reverse
     order, so that a machine that slows down does not favour one.
 
-    YolomishError where arms of equal seed and weights start from different kernels, or a weights file cannot be read.
+    YolomishError where arms of equal seed and weights start from different kernels, or a weights file is missing.
     """
-    files = {arm.weights: digest(arm.weights).sha256 for arm in arms if arm.weights}
+    arms = [replace(arm, config=with_initial_weights(arm.config)) for arm in arms]
     runs = []
     for turn, seed in enumerate(seeds):
         first: dict[tuple[int, str], Run] = {}
         for arm in arms if turn % 2 == 0 else arms[::-1]:
-            config, sha256 = arm.seeded(seed), files.get(arm.weights, "")
-            start = Start(weights=arm.weights, sha256=sha256, kernels=initial_kernels(config, sha256))
+            config = arm.seeded(seed)
+            sha256 = config.initial_weights_sha256
+            start = Start(weights=config.initial_weights, sha256=sha256, kernels=initial_kernels(config, sha256))
             path = out_dir / f"{arm.slug}-seed{config.seed}"
             run = Run(arm=arm.label, seed=seed, path=path, home=path, state=State.PLANNED, config=config, start=start)
             other = first.setdefault((arm.seed_offset, sha256), run)
@@ -97,10 +99,7 @@ def _identity(run: Run, environment: Mapping[str, str]) -> dict[str, Any]:
         if path is not None and path.is_file():
             sources[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     ran_on = {key: environment[key].split(" (commit")[0] for key in ("yolomish", "torch", "device")}
-    identity: dict[str, Any] = {"config": to_dict(config), "activation_sources": sources, "ran_on": ran_on}
-    if run.start.weights:
-        identity |= {"weights": run.start.weights, "weights_sha256": run.start.sha256}
-    return identity
+    return {"config": to_dict(config), "activation_sources": sources, "ran_on": ran_on}
 
 
 def _same_run(folder: Path, identity: dict[str, Any]) -> bool:
@@ -112,24 +111,13 @@ def _same_run(folder: Path, identity: dict[str, Any]) -> bool:
     ours = from_dict(TrainConfig, identity["config"], IDENTITY)
     if config_difference(theirs, ours).keys() - NO_RESULT:
         return False
-    keys = ("activation_sources", "ran_on", "weights_sha256")
-    return all(saved.get(key) == identity.get(key) for key in keys)
+    return all(saved.get(key) == identity[key] for key in ("activation_sources", "ran_on"))
 
 
 def train_folder(folder: Path, device: str, log: Log) -> None:
-    """Train, or go on with, the run that ``identity.json`` in ``folder`` describes, on ``device`` (empty: its own).
-
-    A run that asked for as large a mini-batch as fits (-1) goes on with the one it found: the memory that is free now may
-    differ, and with it the statistics of batch norm.
-    """
-    saved = read_identity(folder)
-    config = from_dict(TrainConfig, saved["config"], str(folder / IDENTITY))
-    config = replace(config, device=device or config.device)
-    resume = (folder / "last.pt").exists()
-    if resume and config.mini_batch < 0:
-        began = Run(arm="", seed=0, path=folder, home=folder, state=State.BEGUN).read().trained()
-        config = replace(config, mini_batch=began.mini_batch)
-    fit(config, folder, initial_weights=saved.get("weights", ""), resume=resume, log=log)
+    """Train, or go on with, the run that ``identity.json`` in ``folder`` describes, on ``device`` (empty: its own)."""
+    config = from_dict(TrainConfig, read_identity(folder)["config"], str(folder / IDENTITY))
+    fit(replace(config, device=device or config.device), folder, resume=(folder / "last.pt").exists(), log=log)
 
 
 def train_all(runs: Sequence[Run], devices: Sequence[str], log: Log, *, worker: Sequence[str] = WORKER) -> None:

@@ -55,8 +55,7 @@ def _one(path: str | Path, what: str, values: list[str]) -> str:
 def read_cfg(path: str | Path) -> ModelConfig:
     """The ModelConfig of a cfg that has yolov4.cfg's structure, at width 1 and depth 1.
 
-    Other structures (yolov3, tiny, csp) are refused by name of what differs. ``image_size`` is the cfg's width;
-    height must equal it.
+    Other structures (yolov3, tiny, csp) are refused by name of what differs. ``image_size`` is the cfg's height and width.
     """
     sections = parse_cfg(path)
     counts = Counter(s.kind for s in sections[1:])
@@ -72,7 +71,7 @@ def read_cfg(path: str | Path) -> ModelConfig:
     activations = [s.options.get("activation", "logistic") for s in hidden]
     try:
         net = sections[0].options
-        size, height = int(net.get("width", 0)), int(net.get("height", 0))
+        width, height = int(net.get("width", 0)), int(net.get("height", 0))
         flat = [float(v) for v in yolos[0].options["anchors"].split(",")]
         anchors = tuple(zip(flat[::2], flat[1::2], strict=True))
         num_classes = int(yolos[0].options.get("classes", "20"))
@@ -80,8 +79,6 @@ def read_cfg(path: str | Path) -> ModelConfig:
         masks = [tuple(int(v) for v in y.options["mask"].split(",")) for y in yolos]
     except (KeyError, ValueError) as error:
         raise YolomishError(f"{path}: [net] or [yolo] cannot be understood: {error}") from None
-    if size != height:
-        raise YolomishError(f"{path}: width {size} and height {height} differ; only square networks are supported")
     if masks != [(0, 1, 2), (3, 4, 5), (6, 7, 8)]:
         raise YolomishError(f"{path}: masks {masks} are not yolov4's 0-2, 3-5, 6-8")
     for section in yolos:
@@ -101,9 +98,9 @@ def read_cfg(path: str | Path) -> ModelConfig:
         num_classes=num_classes,
         activation=_one(path, "backbone activations", activations[:BACKBONE_CONVOLUTIONS]),
         neck_activation=_one(path, "neck activations", activations[BACKBONE_CONVOLUTIONS:]),
-        image_size=size,
+        image_size=(height, width),
         anchors=anchors,
-        scale_xy=scale_xy,  # type: ignore[arg-type]
+        scale_xy=scale_xy,
     )
     check_model(config)
     return config

@@ -18,8 +18,11 @@ import torch
 from torch import Tensor
 
 from yolomish.config import ModelConfig
+from yolomish.darknet.order import file_order
 from yolomish.errors import YolomishError
-from yolomish.networks import YOLOv4, build_network
+from yolomish.files import replace_file
+from yolomish.networks import Network
+from yolomish.networks.registry import outline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +49,9 @@ def is_darknet_file(path: str | Path) -> bool:
     return re.search(r"\.weights$|\.conv\.\d+$", Path(path).name) is not None
 
 
-def _tensors(model: YOLOv4) -> Iterator[tuple[int, str, list[Tensor]]]:
+def _tensors(model: Network) -> Iterator[tuple[int, str, list[Tensor]]]:
     """(index, description, tensors in file order) of each convolution."""
-    for index, (name, conv, bn) in enumerate(model.darknet_order()):
+    for index, (name, conv, bn) in enumerate(file_order(model)):
         k = conv.kernel_size[0]
         what = f"convolution {index} ({name}, {k}x{k}, {conv.in_channels} -> {conv.out_channels} filters)"
         if bn is not None:
@@ -78,15 +81,14 @@ def fitting_classes(path: str | Path, config: ModelConfig) -> int | None:
     """
     with open(path, "rb") as file:
         header = parse_header(file.read(20), path)
-    with torch.device("meta"):  # shapes alone
-        model = build_network(replace(config, num_classes=1))
-    per_class = sum(3 * (out.in_channels + 1) for _, out, bn in model.darknet_order() if bn is None)
-    missing = os.path.getsize(path) - header.size - 4 * sum(t.numel() for _, _, ts in _tensors(model) for t in ts)
-    more, rest = divmod(missing, 4 * per_class)
+    one, two = (
+        sum(t.numel() for _, _, tensors in _tensors(outline(replace(config, num_classes=k))) for t in tensors) for k in (1, 2)
+    )
+    more, rest = divmod(os.path.getsize(path) - header.size - 4 * one, 4 * (two - one))
     return more + 1 if more >= 0 and not rest else None
 
 
-def read_weights(path: str | Path, model: YOLOv4) -> WeightsHeader:
+def read_weights(path: str | Path, model: Network) -> WeightsHeader:
     """Load ``path`` into ``model``, whole or cut off at the end of any convolution (such as yolov4.conv.137).
 
     YolomishError, with the model untouched, where the file is missing, is no Darknet file, ends inside a layer, or
@@ -104,7 +106,7 @@ def read_weights(path: str | Path, model: YOLOv4) -> WeightsHeader:
     if available > expected:
         raise YolomishError(
             f"{path} holds {len(raw)} bytes, {available - expected} more than the {start + expected} that "
-            f"{model.config.name} with {model.config.num_classes} classes takes: wrong cfg or class count for these weights?"
+            f"{model.name} with {model.heads[0].num_classes} classes takes: wrong cfg or class count for these weights?"
         )
     loaded, used = 0, 0
     for (_, what, _tensors_here), size in zip(layers, sizes, strict=True):
@@ -113,7 +115,7 @@ def read_weights(path: str | Path, model: YOLOv4) -> WeightsHeader:
         if used + 4 * size > available:
             raise YolomishError(
                 f"{path} ends {used + 4 * size - available} bytes early at {what}: it holds {len(raw)} bytes, "
-                f"{start + expected} make the whole of {model.config.name} with {model.config.num_classes} classes; "
+                f"{start + expected} make the whole of {model.name} with {model.heads[0].num_classes} classes; "
                 f"wrong cfg or class count for these weights?"
             )
         used += 4 * size
@@ -132,24 +134,21 @@ def read_weights(path: str | Path, model: YOLOv4) -> WeightsHeader:
 
 
 def write_weights(
-    path: str | Path, model: YOLOv4, images_seen: int = 0, *, convolutions: int | None = None, minor: int = 2
+    path: str | Path, model: Network, images_seen: int = 0, *, convolutions: int | None = None, minor: int = 2
 ) -> None:
     """Write ``model`` as Darknet does (version 0.2.5, 20-byte header), or its first ``convolutions`` only.
 
     92 convolutions of yolov4 make a yolov4.conv.137. ``minor`` 1 writes the old 16-byte header. The file replaces
     an older one only when it is complete.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    try:
-        with open(partial, "wb") as file:
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
             file.write(struct.pack("<3i", 0, minor, 5) + struct.pack("<Q" if minor >= 2 else "<I", images_seen))
             for index, _, tensors in _tensors(model):
                 if convolutions is not None and index >= convolutions:
                     break
                 for tensor in tensors:
                     file.write(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise YolomishError(f"{path} cannot be written: {error.strerror}") from None
+
+    replace_file(path, write)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from yolomish.config import ModelConfig, check_model
 from yolomish.darknet.cfg import ACTIVATIONS
 from yolomish.errors import YolomishError
+from yolomish.files import write_text
 from yolomish.networks.cspdarknet import CHANNELS, RESIDUALS, STEM_CHANNELS, scaled_channels
+from yolomish.types import SizeHW
 
 # Darknet src/activations.c get_activation, by our names
 DARKNET_NAMES = {ours: theirs for theirs, ours in ACTIVATIONS.items()} | {
@@ -124,8 +125,8 @@ class _Writer:
         )
 
 
-def cfg_text(config: ModelConfig, image_size: int = 0) -> str:
-    """The cfg of ``config`` at a network size in px (0: the model's own), with cfg/yolov4.cfg's training options.
+def cfg_text(config: ModelConfig, size_hw: SizeHW | None = None) -> str:
+    """The cfg of ``config`` at a network size in px (None: the model's own), with cfg/yolov4.cfg's training options.
 
     YolomishError where Darknet has no such activation.
     """
@@ -135,26 +136,18 @@ def cfg_text(config: ModelConfig, image_size: int = 0) -> str:
         if activation not in DARKNET_NAMES:
             raise YolomishError(f"Darknet has no activation {activation!r}; it has those of {', '.join(sorted(DARKNET_NAMES))}")
         names.append(DARKNET_NAMES[activation])
-    size = image_size or config.image_size
+    height, width = size_hw or config.image_size
     writer = _Writer(config)
     ends = writer.backbone(names[0])
     writer.neck_and_heads(ends[2], ends[3], names[1])
     net = (
-        f"[net]\nbatch=64\nsubdivisions=8\nwidth={size}\nheight={size}\nchannels=3\nmomentum=0.949\ndecay=0.0005\nangle=0\n"
+        f"[net]\nbatch=64\nsubdivisions=8\nwidth={width}\nheight={height}\nchannels=3\nmomentum=0.949\ndecay=0.0005\nangle=0\n"
         "saturation=1.5\nexposure=1.5\nhue=.1\nlearning_rate=0.0013\nburn_in=1000\nmax_batches=500500\npolicy=steps\n"
         "steps=400000,450000\nscales=.1,.1\nmosaic=1"
     )
     return "\n\n".join([net, *writer.sections]) + "\n"
 
 
-def write_cfg(path: str | Path, config: ModelConfig, image_size: int = 0) -> None:
+def write_cfg(path: str | Path, config: ModelConfig, size_hw: SizeHW | None = None) -> None:
     """Write ``cfg_text`` to ``path``, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
-    text = cfg_text(config, image_size)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise YolomishError(f"{path} cannot be written: {error.strerror}") from None
+    write_text(path, cfg_text(config, size_hw))

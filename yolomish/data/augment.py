@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 
 from yolomish.config import TrainConfig
-from yolomish.types import Sample
+from yolomish.types import GREY, Sample
 
 MIN_SIDE = 1.0  # px; Darknet src/data.c fill_truth_detection and blend_truth_mosaic
 MIN_PASTED_SIDE, MIN_VISIBLE = 2.0, 0.1  # px, and share of the area: PyTorch_YOLOv4 utils/datasets.py
-GREY = 114  # PyTorch_YOLOv4 utils/datasets.py
 
 
 def clip_sample(sample: Sample, full_areas: np.ndarray | None = None) -> Sample:

@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from yolomish.config import TrainConfig
 from yolomish.data.augment import augment_one, clip_sample, cutmix, mixup, mosaic
 from yolomish.data.datasets import DetectionData
-from yolomish.data.transforms import LETTERBOX_GREY as GREY
-from yolomish.data.transforms import apply_resize, resize_image
-from yolomish.types import Batch, Interpolation, Resize, ResizeMode, Sample
+from yolomish.data.transforms import apply_resize
+from yolomish.types import Batch, Resize, Sample, SizeHW
 
 Item = tuple[Sample, Resize]
 
@@ -31,7 +30,7 @@ class ResizedData(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, int | tuple[int, int]]) -> Item:
+    def __getitem__(self, key: tuple[int, SizeHW]) -> Item:
         index, size = key
         sample = self.data.load(index)
         image, resize = self.resize(sample.image, size)
@@ -92,29 +91,42 @@ def steps_per_epoch(count: int, config: TrainConfig) -> int:
     return max(count // config.batch, min(count, 1))
 
 
-def largest_size(config: TrainConfig) -> int:
-    """The largest network size in pixels that a run reaches."""
-    return round(config.multi_scale * config.image_size / 32 + 1) * 32 if config.multi_scale else config.image_size
+def scaled_size(factor: float, config: TrainConfig, stride: int) -> SizeHW:
+    """The configured size times ``factor``, in whole strides, and one more (src/detector.c train_detector, random=1)."""
+    height, width = (round(factor * side / stride + 1) * stride for side in config.image_size)
+    return height, width
 
 
-def step_size(step: int, total_steps: int, config: TrainConfig) -> int:
-    """The network size in pixels of an optimiser step, counted from 0 (src/detector.c train_detector, random=1).
+def largest_size(config: TrainConfig, stride: int) -> SizeHW:
+    """The largest network size in px that a run reaches."""
+    return scaled_size(config.multi_scale, config, stride) if config.multi_scale else config.image_size
 
-    With ``multi_scale`` r it is drawn anew every ten steps: round(u·size/32 + 1)·32, u in U(1/r, r), not above the
+
+def step_size(step: int, total_steps: int, config: TrainConfig, stride: int) -> SizeHW:
+    """The network size in px of an optimiser step, counted from 0 (src/detector.c train_detector, random=1).
+
+    With ``multi_scale`` r it is drawn anew every ten steps: both sides times u in U(1/r, r), one stride more, not above the
     configured size where u < 1. The first step and the last tenth of the run, at most 100 steps, use the largest.
     """
     if not config.multi_scale:
         return config.image_size
     if step == 0 or total_steps - step <= min(100, total_steps // 10):
-        return largest_size(config)
+        return largest_size(config, stride)
     low, high = 1 / config.multi_scale, config.multi_scale
     factor = np.random.default_rng((config.seed, 1, step // 10)).uniform(low, high)
-    size = round(factor * config.image_size / 32 + 1) * 32
-    return min(size, config.image_size) if factor < 1 else size
+    height, width = scaled_size(factor, config, stride)
+    return (min(height, config.image_size[0]), min(width, config.image_size[1])) if factor < 1 else (height, width)
 
 
 def train_loader(
-    data: DetectionData, config: TrainConfig, *, epoch: int, first_step: int = 0, rank: int = 0, world_size: int = 1
+    data: DetectionData,
+    config: TrainConfig,
+    stride: int,
+    *,
+    epoch: int,
+    first_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> DataLoader:
     """An epoch's mini-batches from its optimiser step ``first_step`` on, shuffled by rng(seed, epoch) and augmented.
 
@@ -125,7 +137,7 @@ def train_loader(
     mini = config.mini_batch or config.batch
     batches = []
     for step in range(first_step, steps):
-        size = step_size(epoch * steps + step, config.epochs * steps, config)
+        size = step_size(epoch * steps + step, config.epochs * steps, config, stride)[0]
         chosen = order[step * config.batch : (step + 1) * config.batch]
         for start in range(0, len(chosen), mini):
             batches.append([(index, size) for index in chosen[start : start + mini][rank::world_size]])
@@ -141,17 +153,17 @@ def train_loader(
 
 
 def rectangles(
-    sizes_hw: Sequence[tuple[int, int]], size: int, batch: int, margin: float = 0.0
-) -> list[tuple[list[int], tuple[int, int]]]:
-    """Images grouped by shape, and each group's (height, width) in network px: the long side is ``size``, the other the
-    least multiple of 32 that holds all, so that little grey is computed (PyTorch_YOLOv4 utils/datasets.py, rect).
-    ``margin`` in strides of 32 is added to both before rounding up, as its test.py does with 0.5 (640 becomes 672)."""
+    sizes_hw: Sequence[SizeHW], size_hw: SizeHW, batch: int, stride: int, margin: float = 0.0
+) -> list[tuple[list[int], SizeHW]]:
+    """Images grouped by shape, and each group's (height, width) in network px: the long side is that of ``size_hw``, the other
+    the least multiple of ``stride`` that holds all, so that little grey is computed (PyTorch_YOLOv4 utils/datasets.py, rect).
+    ``margin`` in strides is added to both before rounding up, as its test.py does with 0.5 (640 becomes 672)."""
     order = sorted(range(len(sizes_hw)), key=lambda i: (sizes_hw[i][0] / sizes_hw[i][1], i))
     groups = []
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        sides = np.array([np.multiply(sizes_hw[i], size / max(sizes_hw[i])) for i in chosen]).max(0)
-        height, width = (math.ceil(round(side, 6) / 32 + margin) * 32 for side in sides)
+        sides = np.array([np.multiply(sizes_hw[i], max(size_hw) / max(sizes_hw[i])) for i in chosen]).max(0)
+        height, width = (math.ceil(round(side, 6) / stride + margin) * stride for side in sides)
         groups.append((chosen, (height, width)))
     return groups
 
@@ -159,29 +171,28 @@ def rectangles(
 def eval_loader(
     data: DetectionData,
     *,
-    size: int,
-    mode: ResizeMode,
+    size_hw: SizeHW,
+    resize: Callable[..., tuple[np.ndarray, Resize]],
     batch: int,
-    rect: bool = False,
-    rect_margin: float = 0.0,
-    interpolation: Interpolation = "linear",
-    grey: int = GREY,
+    rectangles_of: tuple[int, float] | None = None,
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """Every image once, resized to ``size`` px (see ``resize_image``); of several processes each gets its share.
+    """Every image once, by ``resize(image, size_hw)``; of several processes each gets its share.
 
-    ``rect`` (letterbox only) batches images of like shape and pads them no further than they need (see ``rectangles``).
+    ``size_hw`` is the network's size in px. ``rectangles_of`` (stride, margin) batches images of like shape, padded no
+    further than they need (see ``rectangles``): ``resize`` is then told the longest side as ``long_side``. ``workers``
+    processes decode ``batch`` images each at a time.
     """
-    keys: list[list[tuple[int, int | tuple[int, int]]]]
-    if rect:
-        groups = rectangles([data.size_hw(i) for i in range(len(data))], size, batch, rect_margin)
+    keys: list[list[tuple[int, SizeHW]]]
+    if rectangles_of:
+        groups = rectangles([data.size_hw(i) for i in range(len(data))], size_hw, batch, *rectangles_of)
         keys = [[(index, shape) for index in chosen] for chosen, shape in groups[rank::world_size]]
+        resize = partial(resize, long_side=max(size_hw))
     else:
         mine = range(rank, len(data), world_size)
-        keys = [[(index, size) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
-    resize = partial(resize_image, mode=mode, interpolation=interpolation, grey=grey, long_side=size if rect else 0)
+        keys = [[(index, size_hw) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
     return DataLoader(
         ResizedData(data, resize),
         batch_sampler=keys,

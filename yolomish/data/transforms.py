@@ -6,9 +6,7 @@ import cv2
 import numpy as np
 import torch
 
-from yolomish.types import Detections, Interpolation, Resize, ResizeMode
-
-LETTERBOX_GREY = 128  # Darknet src/image.c letterbox_image fills with 0.5
+from yolomish.types import GREY, Detections, Interpolation, Resize, ResizeMode
 
 
 def darknet_resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -56,7 +54,7 @@ def resize_image(
     mode: ResizeMode,
     *,
     interpolation: Interpolation = "linear",
-    grey: int = LETTERBOX_GREY,
+    grey: int = GREY,
     long_side: int = 0,
 ) -> tuple[np.ndarray, Resize]:
     """(H, W, 3) uint8 to network px by stretching or letterboxing (aspect kept, centred on ``grey``), and the map there.

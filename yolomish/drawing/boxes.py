@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
@@ -14,7 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from yolomish.types import Detections
+from yolomish.files import replace_file
+from yolomish.types import GREY, Batch, Detections
 
 SMALLEST_TEXT = 8  # px a letter is high; below it cannot be read
 SYSTEM_FONTS = (  # with Chinese, Japanese and Korean: Linux, macOS, Windows
@@ -158,3 +160,20 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
         return ImageFont.truetype(name, size)  # looks through the system's folders for a bare name
     except OSError:
         return None
+
+
+def draw_batch(batch: Batch, names: Sequence[str], path: Path, *, most: int = 16) -> None:
+    """Write the first ``most`` images of a training batch in a square grid with their boxes and names, as a picture."""
+    images = batch.images[:most].permute(0, 2, 3, 1).cpu().numpy()
+    side = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / side)
+    height, width = images.shape[1:3]
+    sheet = np.full((rows * height, side * width, 3), GREY, np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // side * height, i % side * width
+        targets = batch.targets[batch.targets[:, 0] == i]
+        labels = targets[:, 1].int().tolist()
+        # a copy: never draw on the batch itself, it is trained on next
+        drawn = draw_boxes(image, targets[:, 2:].numpy(), labels, [names[label] for label in labels])
+        sheet[top : top + height, left : left + width] = drawn
+    replace_file(path, lambda temporary: cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)))

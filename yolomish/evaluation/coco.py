@@ -1,10 +1,9 @@
-"""COCO's twelve numbers, from pycocotools, or from a faster twin that gives the same ones."""
+"""COCO's twelve numbers, from pycocotools, or from a faster alternative backend with the same ones."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import importlib
 import io
 from collections.abc import Sequence
@@ -15,8 +14,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolomish.errors import YolomishError, unknown_name
-from yolomish.types import CocoMetrics
+from yolomish.types import Metrics
 
+# COCOeval.stats, in its order
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 # name -> package, class of the annotations, class of the evaluation; both have pycocotools' interface
 BACKENDS = {
     "pycocotools": ("pycocotools", "COCO", "COCOeval"),
@@ -80,7 +81,7 @@ def _run_backend(truth: COCO, results: list[dict], backend: str) -> Any:
 
 def evaluate(
     truth: COCO, results: list[dict], names: Sequence[str], category_ids: Sequence[int], *, backend: str = "pycocotools"
-) -> CocoMetrics:
+) -> Metrics:
     """The twelve numbers and AP per class of COCO results against ``truth``, by a backend of ``BACKENDS``."""
     evaluation = _run_backend(truth, results, backend)
     precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, 2]  # (IoU, recall, class), all areas, 100 detections
@@ -89,6 +90,5 @@ def evaluate(
     for name, category in zip(names, category_ids, strict=True):
         values = precision[:, :, order.index(category)]
         per_class[name] = float(values[values > -1].mean()) if (values > -1).any() else -1.0
-    numbers = [float(v) for v in np.asarray(evaluation.stats)]
-    keys = [field.name for field in dataclasses.fields(CocoMetrics)][:12]
-    return CocoMetrics(**dict(zip(keys, numbers[:12], strict=True)), per_class_ap=per_class)
+    numbers = [float(v) for v in np.asarray(evaluation.stats)[: len(NAMES)]]
+    return Metrics(primary="AP", values=dict(zip(NAMES, numbers, strict=True)), per_class=per_class)

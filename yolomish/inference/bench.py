@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import itertools
 import statistics
 import time
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yolomish.data.transforms import undo_resize
+from yolomish.darknet.summary import summarise
 from yolomish.drawing.boxes import draw_detections
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.inference.detector import Detector
@@ -22,11 +22,11 @@ from yolomish.inference.engines import ENGINES, Engine, build_engine
 from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.packages import installed
 from yolomish.inference.export.verify import probe_images
-from yolomish.networks import YOLOv4, build_network
-from yolomish.networks.summary import summarise
+from yolomish.networks import Network
+from yolomish.nn.blocks import set_activation
+from yolomish.ops.decode import decode_above
 from yolomish.ops.device import wait
-from yolomish.ops.nms import postprocess
-from yolomish.types import HeadSpec
+from yolomish.types import HeadSpec, InputSpec, SizeHW, size_text
 from yolomish.weights.load import LoadedNetwork
 
 PEAK_SIDE = 2048  # of the square matrices whose product gives the peak
@@ -54,10 +54,10 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchReport:
-    """What ``measure`` saw. ``bflops`` are an image's (2 x MAC / 1e9); ``peaks`` are GFLOP/s of a matrix product by
-    precision; ``stages`` are seconds an image of the default engine in each round."""
+    """What ``measure`` saw. ``bflops`` are per image (2 x MAC / 1e9); ``peaks`` are GFLOP/s of a matrix product by
+    precision; ``stages`` are seconds per image of the default engine in each round."""
 
-    image_size: int
+    image_size_hw: SizeHW
     batch: int
     threads: int
     clock: str
@@ -72,10 +72,11 @@ class BenchReport:
 class OpenCvEngine:
     """OpenCV's DNN module over the same network, to compare with; one call at a time."""
 
-    def __init__(self, network: YOLOv4, image_size: int) -> None:
-        model = write_graph(network, dynamic=False, image_size=image_size)
+    def __init__(self, network: Network, size_hw: SizeHW) -> None:
+        model = write_graph(network, dynamic=False, size_hw=size_hw)
         self.net = cv2.dnn.readNetFromONNX(np.frombuffer(model.SerializeToString(), np.uint8))
         self.outputs = self.net.getUnconnectedOutLayersNames()
+        self.input: InputSpec = network.input
         self.heads: tuple[HeadSpec, ...] = network.heads
         self.how = f"OpenCV {cv2.__version__} DNN"
 
@@ -84,26 +85,28 @@ class OpenCvEngine:
         return tuple(torch.from_numpy(out) for out in self.net.forward(self.outputs))
 
 
-@torch.no_grad()
-def with_activation(network: LoadedNetwork, activation: str, image: np.ndarray) -> LoadedNetwork:
-    """``network`` with another backbone activation and batch norms that hold its statistics on ``image``, so that no value
-    vanishes or explodes; the same network where it has that activation already."""
-    if activation == network.model.config.activation:
+def with_activation(network: Network, activation: str, image: np.ndarray) -> Network:
+    """A copy of ``network`` with another activation in its first part, and batch norms that hold its statistics on ``image``,
+    so that no value vanishes or explodes; the same network where it has that activation already."""
+    part = next(iter(network.parts))
+    if network.activations(part) == (activation,):
         return network
-    model = build_network(dataclasses.replace(network.model.config, activation=activation))
-    model.load_state_dict(network.model.state_dict(), strict=False)
-    return dataclasses.replace(network, model=calibrate(model, image))
+    other = copy.deepcopy(network)
+    for block in other.slots(part).values():
+        set_activation(block, activation)
+    return calibrate(other, image)
 
 
 @torch.no_grad()
-def calibrate(model: YOLOv4, image: np.ndarray) -> YOLOv4:
+def calibrate(model: Network, image: np.ndarray) -> Network:
     """``model`` in evaluation mode with the batch norms' statistics of ``image`` (H, W, 3) uint8 RGB."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    small = cv2.resize(image, (CALIBRATION_PX, CALIBRATION_PX))
-    model.train()(torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255)
+    side = max(CALIBRATION_PX // model.input.stride, 1) * model.input.stride
+    small = cv2.resize(image, (side, side))
+    model.train()(model.input.normalise(torch.from_numpy(small).permute(2, 0, 1)[None]))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
@@ -120,7 +123,7 @@ def peak_gflops(dtype: torch.dtype, rounds: int, clock: Callable[[], float]) -> 
     return 2 * PEAK_SIDE**3 / best / 1e9
 
 
-def _build(name: str, network: YOLOv4, image_size: int, device: torch.device) -> Engine:
+def _build(name: str, network: Network, size_hw: SizeHW, device: torch.device) -> Engine:
     engine, _, precision = name.partition(":")
     for package in NEEDS.get(engine, ()):
         if not installed(package):
@@ -128,18 +131,18 @@ def _build(name: str, network: YOLOv4, image_size: int, device: torch.device) ->
     if engine == "opencv":
         if precision:
             raise YolomishError("OpenCV's DNN computes in fp32 on the CPU")
-        return OpenCvEngine(network, image_size)
+        return OpenCvEngine(network, size_hw)
     return build_engine(engine, network, device=device, half=precision == "half")
 
 
 def measure(
-    network: LoadedNetwork,
+    loaded: LoadedNetwork,
     *,
     engines: Sequence[str],
     activations: Sequence[str],
     picture: str,
     image: np.ndarray,
-    image_size: int,
+    size_hw: SizeHW,
     batch: int,
     rounds: int,
     device: torch.device,
@@ -156,16 +159,18 @@ def measure(
     for name in engines:
         if name.partition(":")[0] not in known or name.partition(":")[2] not in ("", "half"):
             raise unknown_name("engine", name, [f"{e}{h}" for e in known for h in ("", ":half")])
+    network = loaded.network
+    network.input.check_size(size_hw)
     clock = time.process_time if processor_time else time.perf_counter
-    images = probe_images(network, image, image_size=image_size, dynamic=False)[0].repeat(batch, 1, 1, 1)
+    images = probe_images(network, image, size_hw=size_hw, dynamic=False)[0].repeat(batch, 1, 1, 1)
     ready: list[tuple[str, str, Engine]] = []
     skipped: dict[str, str] = {}
     for activation in activations:
-        variant = with_activation(network, activation, image).model
+        variant = with_activation(network, activation, image)
         for name in engines:
             say(f"preparing {name} with {activation}")
             try:
-                engine = _build(name, variant, image_size, device)
+                engine = _build(name, variant, size_hw, device)
                 engine(images)
             except (YolomishError, cv2.error) as error:
                 skipped[name] = str(error).strip().splitlines()[0][:160]
@@ -182,18 +187,18 @@ def measure(
             ready[j][2](images)
             wait(device)
             seconds[j].append(clock() - began)
-    base = dataclasses.replace(network, image_size=image_size)
-    stages = _stages(Detector(base, conf=0.001, max_det=100, device=str(device)), picture, rounds, clock)
+    detector = Detector(loaded, image_size=size_hw, conf=0.001, max_det=100, device=str(device))
+    stages = _stages(detector, picture, rounds, clock)
     halves = torch.bfloat16 if device.type == "cpu" else torch.float16
     peaks = {"fp32": peak_gflops(torch.float32, rounds, clock)} if device.type == "cpu" else {}
     if device.type == "cpu" and any(name.endswith(":half") for name, _, _ in ready):
         peaks["half"] = peak_gflops(halves, rounds, clock)
     return BenchReport(
-        image_size=image_size,
+        image_size_hw=size_hw,
         batch=batch,
         threads=torch.get_num_threads(),
         clock="processor time" if processor_time else "wall time",
-        bflops=summarise(network.model.config, image_size).bflops,
+        bflops=summarise(network.config, size_hw).bflops,
         peaks=peaks,
         timings=tuple(
             Timing(
@@ -217,20 +222,18 @@ def _stages(
     """Seconds of each stage on one picture in each round, at the evaluation's confidence of 0.001."""
     from yolomish.data.images import read_image
 
+    pipeline = detector.pipeline
     times: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for i in range(rounds + 1):
         marks = [clock()]
         image = read_image(picture)
         marks.append(clock())
-        images, resizes = detector.prepare([image])
+        images, resizes = pipeline.prepare([image])
         marks.append(clock())
         maps = detector.engine(images)
         marks.append(clock())
         with torch.inference_mode():
-            (found,) = postprocess(
-                maps, detector.engine.heads, conf=detector.conf, iou=detector.iou, kind=detector.nms, max_det=detector.max_det
-            )
-            found = undo_resize(found, resizes[0]).to("cpu")
+            (found,) = pipeline.finish(decode_above(maps, detector.engine.heads, pipeline.protocol.conf), resizes)
         marks.append(clock())
         draw_detections(image, found, detector.names)
         marks.append(clock())
@@ -251,10 +254,10 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 def as_table(report: BenchReport) -> list[str]:
     """The report in lines of Markdown."""
     lines = [
-        f"{report.image_size} px, batch {report.batch}, {report.threads} threads, {report.clock}; "
-        f"{report.bflops:.1f} BFLOPs an image; median [quartiles] of {len(report.timings[0].seconds)} interleaved rounds",
+        f"{size_text(report.image_size_hw)} px, batch {report.batch}, {report.threads} threads, {report.clock}; "
+        f"{report.bflops:.1f} BFLOPs per image; median [quartiles] of {len(report.timings[0].seconds)} interleaved rounds",
         "",
-        "| engine | activation | ms a batch | images/s | of the peak | mish / this activation |",
+        "| engine | activation | ms per batch | images/s | of the peak | mish / this activation |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for timing in report.timings:

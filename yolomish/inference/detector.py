@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from yolomish.config import check_image_size
+from yolomish.config import parse_size
 from yolomish.data.images import as_rgb, read_image
-from yolomish.data.transforms import resize_image, undo_resize
 from yolomish.errors import YolomishError, unknown_name
-from yolomish.inference.engines import build_engine
+from yolomish.inference.engines import Engine, build_engine
 from yolomish.inference.engines.exported import RUNNERS, open_exported
-from yolomish.inference.export.metadata import Description
 from yolomish.ops.device import choose_device
-from yolomish.ops.nms import NMS_KINDS, postprocess
-from yolomish.types import Detections, Resize
+from yolomish.tasks.detection.pipeline import Pipeline
+from yolomish.tasks.detection.protocol import EvalProtocol, detect_protocol
+from yolomish.types import Detections, size_text
 from yolomish.weights.load import LoadedNetwork, load_network
 
 if TYPE_CHECKING:
@@ -33,10 +30,13 @@ class Detector:
     """A network with its class names, size and thresholds: images in, ``Detections`` in image px out. It writes nothing.
 
     ``weights`` is a ``.pt`` checkpoint, a Darknet ``.weights`` file (with its ``cfg``, else the shipped ``model`` that
-    it fits), a model that ``yolomish export`` wrote, or a loaded ``Network``. ``engine`` runs it (see ``build_engine``).
-    ``image_size`` (0: the weights' own) is the network's side in px; ``classes`` are the names or numbers to keep (empty:
-    all). Detections are fixed by the arguments, so any number of threads may call
-    one detector at once. YolomishError on a value that cannot be.
+    it fits), a model that ``yolomish export`` wrote, or a ``LoadedNetwork``. ``names`` replace the weights' class names,
+    ``image_size`` is the network's size in px (416, or (height, width); 0: the weights' own). ``conf`` is the lowest score
+    kept and ``iou`` the threshold of the ``nms`` (greedy-diou or iou), 0..1; ``max_det`` the most detections per image;
+    ``agnostic`` lets classes suppress one another; ``classes`` are the names or numbers to keep (empty: all). ``protocol``
+    replaces these thresholds and the resize by a whole protocol. ``engine`` runs the network on ``device``, in ``half``
+    precision or by torch's ``compile`` (see ``build_engine``). Detections are fixed by the arguments, so any number of
+    threads may call one detector at once. YolomishError on a value that cannot be.
     """
 
     def __init__(
@@ -46,43 +46,43 @@ class Detector:
         cfg: str = "",
         model: str = "yolov4",
         names: Sequence[str] = (),
-        image_size: int = 0,
+        image_size: int | tuple[int, int] = 0,
         conf: float = 0.25,
         iou: float = 0.45,
         nms: str = "greedy-diou",
         max_det: int = 300,
         agnostic: bool = False,
         classes: Sequence[str | int] = (),
+        protocol: EvalProtocol | None = None,
         device: str = "auto",
         engine: str = "auto",
         half: bool = False,
         compile: bool = False,
     ) -> None:
-        for key, value in (("conf", conf), ("iou", iou)):
-            if not 0 <= value <= 1:
-                raise YolomishError(f"{key} must be between 0 and 1, not {value}")
-        if max_det < 1:
-            raise YolomishError(f"max_det must be at least 1, not {max_det}")
-        if nms not in NMS_KINDS:
-            raise unknown_name("NMS kind", nms, NMS_KINDS)
         chosen = choose_device(device)
-        network: LoadedNetwork | Description
+        wanted = parse_size(image_size, "image_size") if image_size else None
+        self.engine: Engine
         if not isinstance(weights, LoadedNetwork) and Path(weights).suffix in RUNNERS:
             if compile:
                 raise YolomishError(f"{os.fspath(weights)} is compiled already: leave --compile out")
-            self.engine, network = open_exported(os.fspath(weights), engine=engine, device=chosen, half=half)
-            if not network.dynamic and image_size not in (0, network.image_size):
-                raise YolomishError(f"{os.fspath(weights)} was exported for {network.image_size} px alone, not {image_size}")
+            self.engine, description = open_exported(os.fspath(weights), engine=engine, device=chosen, half=half)
+            own = description.input.size_hw
+            if not description.dynamic and wanted not in (None, own):
+                raise YolomishError(
+                    f"{os.fspath(weights)} was exported for {size_text(own)} px alone, not {size_text(wanted or own)}"
+                )
+            own_names = description.names
         else:
-            network = weights if isinstance(weights, LoadedNetwork) else load_network(os.fspath(weights), cfg=cfg, model=model)
-            self.engine = build_engine(engine, network.model, device=chosen, half=half, compile=compile)
-        self.image_size, self.resize = image_size or network.image_size, network.resize
-        check_image_size(self.image_size)
-        if names and len(names) != len(network.names):
-            raise YolomishError(f"{len(names)} class names were given, the weights have {len(network.names)} classes")
-        self.names = tuple(names) or network.names
-        self.classes = choose_classes(classes, self.names)
-        self.conf, self.iou, self.nms, self.max_det, self.agnostic = conf, iou, nms, max_det, agnostic
+            loaded = weights if isinstance(weights, LoadedNetwork) else load_network(os.fspath(weights), cfg=cfg, model=model)
+            self.engine = build_engine(engine, loaded.network, device=chosen, half=half, compile=compile)
+            own_names = loaded.names
+        if names and len(names) != len(own_names):
+            raise YolomishError(f"{len(names)} class names were given, the weights have {len(own_names)} classes")
+        self.names = tuple(names) or own_names
+        spec, labels = self.engine.input, choose_classes(classes, self.names)
+        if protocol is None:
+            protocol = detect_protocol(spec, conf=conf, iou=iou, nms=nms, max_det=max_det, agnostic=agnostic, classes=labels)
+        self.pipeline = Pipeline(runner=self.engine, protocol=protocol, size_hw=wanted or spec.size_hw)
 
     def detect(self, image: ImageLike) -> Detections:
         """Detections of one image, on the CPU: boxes in its px, clipped to it, best first.
@@ -95,31 +95,7 @@ class Detector:
 
     def detect_batch(self, images: Sequence[ImageLike]) -> list[Detections]:
         """Detections of several images of any kinds and sizes in one pass of the network, in their order."""
-        if not images:
-            return []
-        stacked, resizes = self.prepare([open_image(image) for image in images])
-        return self.finish(self.engine(stacked), resizes)
-
-    def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Resize]]:
-        """Images (H, W, 3) uint8 RGB as the network's input (B, 3, S, S) float32 in 0..1, and how each was resized."""
-        pairs = [resize_image(image, self.image_size, self.resize) for image in images]
-        stacked = torch.from_numpy(np.stack([image for image, _ in pairs])).permute(0, 3, 1, 2)  # channels_last in memory
-        return stacked.float().div_(255), [resize for _, resize in pairs]
-
-    @torch.inference_mode()
-    def finish(self, maps: Sequence[Tensor], resizes: Sequence[Resize]) -> list[Detections]:
-        """Detections in image px, on the CPU, from a batch's raw maps."""
-        found = postprocess(
-            maps,
-            self.engine.heads,
-            conf=self.conf,
-            iou=self.iou,
-            kind=self.nms,
-            max_det=self.max_det,
-            agnostic=self.agnostic,
-            classes=self.classes,
-        )
-        return [undo_resize(d, resize).to("cpu") for d, resize in zip(found, resizes, strict=True)]
+        return self.pipeline.detect([open_image(image) for image in images]) if images else []
 
 
 def open_image(image: ImageLike) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""The network as Python modules that read like the paper."""
+"""The networks as Python modules that read like their papers, behind one way to build them."""
 
-from yolomish.networks.yolov4 import YOLOv4, build_network
+from yolomish.networks.base import Network
+from yolomish.networks.registry import build_network
 
-__all__ = ["YOLOv4", "build_network"]
+__all__ = ["Network", "build_network"]

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from yolomish.config import ModelConfig, check_model
+from yolomish.config import ModelConfig
+from yolomish.errors import YolomishError
+from yolomish.networks.base import Network
 from yolomish.networks.cspdarknet import CSPDarknet53
 from yolomish.networks.panet import PANet
 from yolomish.nn.blocks import ConvBlock
-from yolomish.types import BoxForm, HeadSpec
+from yolomish.types import HeadSpec, InputSpec
 
 STRIDES = (8, 16, 32)
-ANCHORS = 3  # a head
+ANCHORS = 3  # per head
 OBJECTNESS_PRIOR = 0.01
 
 
 class Head(nn.Module):
-    """3x3 doubling the channels, then a linear 1x1 with bias to 3·(5+K) logits a cell."""
+    """3x3 doubling the channels, then a linear 1x1 with bias to 3·(5+K) logits per cell."""
 
     def __init__(self, channels: int, num_classes: int, *, activation: str) -> None:
         super().__init__()
@@ -37,11 +37,8 @@ class Head(nn.Module):
         return self.out(self.conv(x))
 
 
-class YOLOv4(nn.Module):
-    """Images (B, 3, H, W) RGB in 0..1, H and W multiples of 32 -> raw maps at strides 8, 16, 32.
-
-    The same return in training and evaluation: three (B, A·(5+K), H/s, W/s) maps of logits, described by ``heads``.
-    """
+class YOLOv4(Network):
+    """Images (B, 3, H, W) in 0..1 -> raw maps at strides 8, 16, 32 (see ``Network``)."""
 
     def __init__(
         self,
@@ -57,53 +54,37 @@ class YOLOv4(nn.Module):
         self.head_layers = heads
         self.heads = specs
         self.config = config
+        self.parts = {"backbone": ("backbone",), "neck": ("neck",), "head": ("head_layers",)}
+        self.input = InputSpec(size_hw=config.image_size, stride=max(STRIDES))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.neck(*self.backbone(images))
         return tuple(head(x) for head, x in zip(self.head_layers, features, strict=True))
 
-    def darknet_order(self) -> Iterator[tuple[str, nn.Conv2d, nn.BatchNorm2d | None]]:
-        """(name, convolution, BN or None) in the order of cfg/yolov4.cfg.
 
-        Darknet stores the P3 head before the bottom-up path and the P4 head before the last step down.
-        """
-        neck = self.neck
-        parts: list[tuple[str, nn.Module]] = [("backbone", self.backbone)]
-        top_down = ("before_spp", "after_spp", "up5", "lateral4", "top_down4", "up4", "lateral3", "top_down3")
-        parts += [(f"neck.{n}", getattr(neck, n)) for n in top_down]
-        parts += [("head_layers.0", self.head_layers[0])]
-        parts += [(f"neck.{n}", getattr(neck, n)) for n in ("down3", "bottom_up4")]
-        parts += [("head_layers.1", self.head_layers[1])]
-        parts += [(f"neck.{n}", getattr(neck, n)) for n in ("down4", "bottom_up5")]
-        parts += [("head_layers.2", self.head_layers[2])]
-        for prefix, part in parts:
-            blocks = {id(m.conv): m.bn for m in part.modules() if isinstance(m, ConvBlock)}
-            for name, module in part.named_modules():
-                if isinstance(module, nn.Conv2d):
-                    yield f"{prefix}.{name}", module, blocks.get(id(module))
-
-
-def build_network(config: ModelConfig) -> YOLOv4:
+def build_yolov4(config: ModelConfig) -> YOLOv4:
     """A YOLOv4 of ``config`` with Darknet's initial weights from torch's global RNG; YolomishError on a bad value.
 
-    Activations draw nothing, so one seed gives the same kernels whatever the activation. Objectness biases start at a
-    prior of 0.01 (arXiv:1708.02002, 4.1), for early steadiness; Darknet starts at 0.5.
+    Objectness biases start at a prior of 0.01 (arXiv:1708.02002, 4.1), for early steadiness; Darknet starts at 0.5.
     """
-    check_model(config)
+    heads, anchors = len(STRIDES), config.anchors
+    if len(anchors) != heads * ANCHORS or len(config.scale_xy) != heads:
+        raise YolomishError(
+            f"{config.architecture} has {heads} heads of {ANCHORS} anchors: it needs {heads * ANCHORS} anchors and {heads} "
+            f"scale_xy, not {len(anchors)} and {len(config.scale_xy)}"
+        )
     backbone = CSPDarknet53(width=config.width, depth=config.depth, activation=config.activation)
     neck = PANet(*backbone.out_channels, activation=config.neck_activation)
-    heads = nn.ModuleList(Head(c, config.num_classes, activation=config.neck_activation) for c in neck.out_channels)
-    for module in (*backbone.modules(), *neck.modules(), *heads.modules()):
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = config.bn_momentum
+    layers = nn.ModuleList(Head(c, config.num_classes, activation=config.neck_activation) for c in neck.out_channels)
     specs = tuple(
         HeadSpec(
-            anchors=tuple(config.anchors[ANCHORS * i : ANCHORS * (i + 1)]),
+            all_anchors=anchors,
+            mask=tuple(range(ANCHORS * i, ANCHORS * (i + 1))),
             stride=stride,
             num_classes=config.num_classes,
             scale_xy=config.scale_xy[i],
-            box_form=cast(BoxForm, config.box_form),
+            box_form=config.box_form,
         )
         for i, stride in enumerate(STRIDES)
     )
-    return YOLOv4(backbone, neck, heads, specs, config)
+    return YOLOv4(backbone, neck, layers, specs, config)

@@ -31,6 +31,12 @@ class ConvBlock(nn.Module):
         return norm_act(self.conv(x), self.bn, self.act, self.activation_name)
 
 
+def set_activation(block: ConvBlock, activation: str) -> None:
+    """Put another activation into a block; YolomishError for an unknown name."""
+    block.act = build_activation(activation)
+    block.activation_name = activation
+
+
 class Residual(nn.Module):
     """x + 3x3(1x1(x)); the sum is linear, as Darknet's [shortcut]."""
 

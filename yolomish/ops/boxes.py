@@ -42,7 +42,7 @@ def _pairs(a: Tensor, b: Tensor) -> tuple[Planes, Planes]:
 
 
 def box_iou_matrix(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of every box of ``a`` (N, 4) with every box of ``b`` (M, 4), gives (N, M) in 0..1."""
+    """IoU of every box of ``a`` (N, 4) with every box of ``b`` (M, 4), returns (N, M) in 0..1."""
     return _overlap(*_pairs(a, b))[0]
 
 
@@ -56,22 +56,10 @@ def diou_matrix(a: Tensor, b: Tensor, exponent: float = 1.0) -> Tensor:
     return iou_ - (_centre_distance(*planes) / (diagonal + EPSILON)).pow(exponent)
 
 
-def iou(boxes: Tensor, targets: Tensor) -> Tensor:
-    """IoU of matching boxes (N, 4), gives (N,) in 0..1."""
-    return _overlap(boxes.unbind(-1), targets.unbind(-1))[0]
-
-
-def diou(boxes: Tensor, targets: Tensor) -> Tensor:
-    """Distance IoU of matching boxes (N, 4), gives (N,) in [-1, 1] (arXiv:1911.08287)."""
-    planes = boxes.unbind(-1), targets.unbind(-1)
-    overlap, diagonal = _overlap(*planes)
-    return overlap - _centre_distance(*planes) / (diagonal + EPSILON)
-
-
 def ciou(boxes: Tensor, targets: Tensor) -> Tensor:
     """Complete IoU of matching boxes: overlap, centre distance and aspect ratio (arXiv:1911.08287).
 
-    ``boxes`` and ``targets`` are (N, 4) xyxy in the same frame; gives (N,) in [-1.5, 1], 1 for equal boxes.
+    ``boxes`` and ``targets`` are (N, 4) xyxy in the same frame; returns (N,) in [-1.5, 1], 1 for equal boxes.
     The aspect weight is taken as a constant in backward, as in the paper.
     """
     planes = boxes.unbind(-1), targets.unbind(-1)

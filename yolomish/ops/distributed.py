@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = ContextVar("alone", default=False)
+
 
 def world_size() -> int:
-    """The number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """The number of processes; 1 inside ``alone``."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() and not _alone.get() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Computes as if there were no other processes: what one of them may leave by an error, the others must not wait for."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
 
 
 def rank() -> int:
@@ -46,7 +59,7 @@ def share(value: Any) -> Any:
 
 @contextmanager
 def process_group(device: str) -> Iterator[str]:
-    """Join torchrun's processes for the duration, by NCCL on CUDA and gloo elsewhere; gives this process's device."""
+    """Join torchrun's processes for the duration, by NCCL on CUDA and gloo elsewhere; returns this process's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or world_size() > 1:
         yield device
         return

@@ -64,12 +64,9 @@ def _suppresses(a: Tensor, b: Tensor, boxes: Tensor, groups: Tensor, threshold: 
     return (groups[a][:, None] == groups[b]) & (overlap(boxes[a], boxes[b]) > threshold)
 
 
-def _scores(candidates: Candidates, single_label: bool, classes: Sequence[int]) -> Tensor:
+def _scores(candidates: Candidates, classes: Sequence[int]) -> Tensor:
     """Objectness x class (M, K), 0 for what may not be found."""
     scores = candidates.objectness[:, None] * candidates.classes
-    if single_label and len(scores):
-        best = scores.argmax(1, keepdim=True)
-        scores = torch.zeros_like(scores).scatter(1, best, scores.gather(1, best))
     if classes:
         wanted = torch.zeros(scores.shape[1], device=scores.device)
         wanted[list(classes)] = 1
@@ -77,7 +74,7 @@ def _scores(candidates: Candidates, single_label: bool, classes: Sequence[int]) 
     return scores
 
 
-def _steep_threshold(scores: Tensor, conf: float) -> float:
+def _higher_threshold(scores: Tensor, conf: float) -> float:
     """``conf`` or higher, so that at most ``FIRST_CANDIDATES`` scores, or a few more, are above it: bisected by counting."""
     low, high = conf, 1.0
     for _ in range(BISECTIONS):
@@ -98,13 +95,12 @@ def postprocess(
     kind: str = "greedy-diou",
     max_det: int = 300,
     agnostic: bool = False,
-    single_label: bool = False,
     classes: Sequence[int] = (),
 ) -> list[Detections]:
     """Detections of each image in network px, best first: objectness and objectness x class both above ``conf``.
 
-    Multi-label unless ``single_label``; classes suppress one another only if ``agnostic``. Only the labels in
-    ``classes`` take part (empty: all). Gives B Detections of at most ``max_det`` each, on the maps' device.
+    Multi-label; classes suppress one another only if ``agnostic``. Only the labels in
+    ``classes`` take part (empty: all). Returns B Detections of at most ``max_det`` each, on the maps' device.
     """
     return select(
         decode_above(maps, heads, conf),
@@ -114,7 +110,6 @@ def postprocess(
         kind=kind,
         max_det=max_det,
         agnostic=agnostic,
-        single_label=single_label,
         classes=classes,
     )
 
@@ -128,13 +123,12 @@ def select(
     kind: str = "greedy-diou",
     max_det: int = 300,
     agnostic: bool = False,
-    single_label: bool = False,
     classes: Sequence[int] = (),
 ) -> list[Detections]:
     """``postprocess`` of candidates that are already boxes, of so many ``images``."""
     if kind not in NMS_KINDS:
         raise unknown_name("NMS kind", kind, NMS_KINDS)
-    scores = _scores(candidates, single_label, classes)
+    scores = _scores(candidates, classes)
     counts = torch.bincount(candidates.image, minlength=images).tolist()
     return [
         _detections(boxes, image_scores, conf, iou, OVERLAPS[kind], max_det, agnostic)
@@ -147,10 +141,10 @@ def _detections(
 ) -> Detections:
     """One image's detections from boxes (M, 4) and scores (M, K).
 
-    The best scores go first: where they alone give ``max_det`` detections, the crowd below them cannot change a thing.
+    The best scores go first: where they alone give ``max_det`` detections, those below cannot change a thing.
     """
     many = int((scores > conf).count_nonzero()) > 2 * FIRST_CANDIDATES
-    for threshold in (_steep_threshold(scores, conf), conf) if many else (conf,):
+    for threshold in (_higher_threshold(scores, conf), conf) if many else (conf,):
         rows, labels = (scores > threshold).nonzero(as_tuple=True)
         values = scores[rows, labels]
         if len(values) > MAX_CANDIDATES:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from yolomish.config import TrainConfig
+from yolomish.config import OptimConfig
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """SGD or AdamW in three groups: ``kernels`` (4 dimensions) decay; ``biases`` and ``rest`` (norms, slopes) do not.
 
     SGD is heavy-ball as Darknet's unless ``nesterov``. Frozen parameters are left out.
@@ -31,8 +32,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.SGD(groups, lr=config.peak_lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
-def set_step(optimizer: torch.optim.Optimizer, step: int, total_steps: int, burn_in: int, config: TrainConfig) -> float:
-    """Set every group's rate and momentum for a step, counted from 1; gives the kernels' rate.
+def set_step(optimizer: torch.optim.Optimizer, step: int, total_steps: int, burn_in: int, config: OptimConfig) -> float:
+    """Set every group's rate and momentum for a step, counted from 1; returns the kernels' rate.
 
     During the burn-in biases fall from ``burn_in_bias_lr`` (if any) and momentum rises from ``burn_in_momentum`` (if any),
     both linearly, as in PyTorch_YOLOv4 train.py.
@@ -53,12 +54,12 @@ def set_step(optimizer: torch.optim.Optimizer, step: int, total_steps: int, burn
     return lr
 
 
-def burn_in_steps(total_steps: int, steps_per_epoch: int, config: TrainConfig) -> int:
+def burn_in_steps(total_steps: int, steps_per_epoch: int, config: OptimConfig) -> int:
     """The burn-in in optimiser steps: the configured steps or epochs, whichever is more, at most a fifth of the run."""
     return min(max(config.burn_in, round(config.burn_in_epochs * steps_per_epoch)), total_steps // 5)
 
 
-def learning_rate(step: int, total_steps: int, burn_in: int, config: TrainConfig) -> float:
+def learning_rate(step: int, total_steps: int, burn_in: int, config: OptimConfig) -> float:
     """The rate of a step, counted from 1 as Darknet does (src/network.c get_current_rate).
 
     ``peak_lr`` times (step/burn_in)^power up to the burn-in, then the schedule: half a cosine or a line down to
@@ -73,26 +74,23 @@ def learning_rate(step: int, total_steps: int, burn_in: int, config: TrainConfig
     return config.peak_lr * (config.final_lr_fraction + (1 - config.final_lr_fraction) * down)
 
 
-class EMA:
-    """An exponential moving average of a model's parameters and buffers in float32, held as a model in eval mode.
+def build_average(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a model's parameters and buffers in float32, in eval mode; integer buffers are copied.
 
     The decay rises as decay·(1 - e^(-t/200)) with the number t of updates, so that short runs follow their weights.
+    ``n_averaged`` is t + 1: the start counts as the first.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
-        self.decay = decay
-        self.updates = 0
-
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards ``model``'s present state; integer buffers are copied."""
-        self.updates += 1
-        decay = self.decay * (1 - math.exp(-self.updates / 200))
-        present = model.state_dict()
-        for name, average in self.model.state_dict().items():
-            value = present[name].detach()
+    def mix(averages: Sequence[Tensor], present: Sequence[Tensor], count: int | Tensor) -> None:
+        share = 1 - decay * (1 - math.exp(-int(count) / 200))
+        for average, value in zip(averages, present, strict=True):
             if average.is_floating_point():
-                average.lerp_(value.to(average.dtype), 1 - decay)
+                average.lerp_(value.to(average.dtype), share)
             else:
                 average.copy_(value)
+
+    average = AveragedModel(model, multi_avg_fn=mix, use_buffers=True)
+    average.module.float().eval().requires_grad_(False)
+    average.n_averaged.fill_(1)
+    return average

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,26 +11,22 @@ from typing import Any
 import torch
 
 from yolomish.files import replace_file
-from yolomish.types import CocoMetrics
+from yolomish.tasks import Task
+from yolomish.types import Metrics
 
 Log = Callable[[str], Any]
-RESULTS = (
-    "epoch",
-    "train/box_loss",
-    "train/objectness_loss",
-    "train/class_loss",
-    "lr",
-    "metrics/AP",
-    "metrics/AP50",
-    "metrics/AP75",
-)
 TIMES = ("epoch", "step_ms", "images_per_s", "data_wait_share", "peak_memory_bytes", "seconds")
 
 
-def result_row(epoch: int, losses: list[float], lr: float, metrics: CocoMetrics | None) -> dict[str, Any]:
-    """A row of results.csv: mean losses of the epoch's steps; AP empty where it was not measured."""
-    measured = (metrics.ap, metrics.ap50, metrics.ap75) if metrics else (None, None, None)
-    return dict(zip(RESULTS, (epoch, *losses, lr, *measured), strict=True))
+def columns(task: Task) -> tuple[str, ...]:
+    """The columns of results.csv: mean losses of the epoch's steps, the rate at its end, metrics."""
+    return ("epoch", *(f"train/{n}_loss" for n in task.losses), "lr", *(f"metrics/{n}" for n in task.metrics))
+
+
+def result_row(task: Task, epoch: int, losses: list[float], lr: float, metrics: Metrics | None) -> dict[str, Any]:
+    """A row of results.csv; metrics are empty where they were not measured."""
+    measured = [metrics.values[name] if metrics else None for name in task.metrics]
+    return dict(zip(columns(task), (epoch, *losses, lr, *measured), strict=True))
 
 
 def save_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], path: Path) -> None:
@@ -46,14 +41,11 @@ def save_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], path: Path) 
     replace_file(path, write)
 
 
-def epoch_line(row: dict[str, Any], times: dict[str, Any], epochs: int) -> str:
-    """One line an epoch: losses, rate, AP, step time, share of time waiting for data, memory, and the time left."""
-    text = (
-        f"epoch {row['epoch']}/{epochs}: box {row['train/box_loss']:.4f} objectness {row['train/objectness_loss']:.4f} "
-        f"classes {row['train/class_loss']:.4f} lr {row['lr']:.2e}"
-    )
-    if row["metrics/AP"] is not None:
-        text += f" AP {row['metrics/AP']:.4f} AP50 {row['metrics/AP50']:.4f} AP75 {row['metrics/AP75']:.4f}"
+def epoch_line(task: Task, row: dict[str, Any], times: dict[str, Any], epochs: int) -> str:
+    """One line per epoch: losses, rate, metrics, step time, share of time waiting for data, memory, and the time left."""
+    text = f"epoch {row['epoch']}/{epochs}: " + " ".join(f"{name} {row[f'train/{name}_loss']:.4f}" for name in task.losses)
+    text += f" lr {row['lr']:.2e}"
+    text += "".join(f" {name} {value:.4f}" for name in task.metrics if (value := row[f"metrics/{name}"]) is not None)
     left = int((epochs - row["epoch"]) * times["seconds"])
     return (
         f"{text} {times['step_ms']:.0f} ms/step {times['images_per_s']:.1f} img/s data wait {times['data_wait_share']:.0%} "
@@ -72,8 +64,12 @@ def tensorboard(out_dir: Path, log: Log) -> Any:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: CUDA's most allocated by torch, elsewhere the process's largest resident set."""
+    """Bytes: CUDA's most allocated by torch, elsewhere the process's largest resident set; 0 where the system tells none."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -10,11 +10,12 @@ from typing import Any
 
 from yolomish.config import ModelConfig, TrainConfig, from_dict, load_model_config, shipped
 from yolomish.darknet.cfg import read_cfg
+from yolomish.darknet.summary import summarise
 from yolomish.darknet.weights import fitting_classes, is_darknet_file, parse_header, write_weights
 from yolomish.darknet.write_cfg import write_cfg
 from yolomish.errors import YolomishError
-from yolomish.files import digest
-from yolomish.networks.summary import summarise
+from yolomish.files import digest, write_text
+from yolomish.types import SizeHW
 from yolomish.weights.catalogue import published_as
 from yolomish.weights.checkpoint import read_checkpoint, save_checkpoint
 from yolomish.weights.load import LoadedNetwork, load_network
@@ -48,42 +49,31 @@ def import_darknet(path: Path, target: Path, *, cfg: str = "", model: str = "yol
     """
     if not is_darknet_file(path):
         raise YolomishError(f"{path} is not a Darknet .weights file: there is nothing to import")
-    network = load_network(str(path), cfg=cfg, model=model)
-    if names and len(names) != len(network.names):
-        raise YolomishError(f"{len(names)} class names were given, {path} has {len(network.names)} classes")
-    with path.open("rb") as file:
-        header = parse_header(file.read(20), path)
-    origin = {"imported_from": path.name, "sha256": digest(path).sha256, "images_seen": header.images_seen}
-    config = TrainConfig(model=network.model.config, image_size=network.image_size, resize=network.resize)
-    save_checkpoint(target, config=config, model=network.model, names=tuple(names) or network.names, progress=origin)
+    loaded = load_network(str(path), cfg=cfg, model=model)
+    if names and len(names) != len(loaded.names):
+        raise YolomishError(f"{len(names)} class names were given, {path} has {len(loaded.names)} classes")
+    origin = {"imported_from": path.name, "sha256": digest(path).sha256, "images_seen": loaded.images_seen}
+    spec = loaded.network.input
+    config = TrainConfig(model=loaded.network.config, image_size=spec.size_hw, resize=spec.resize)
+    save_checkpoint(target, config=config, model=loaded.network, names=tuple(names) or loaded.names, progress=origin)
 
 
-def export_darknet(weights: str, folder: Path, *, stem: str = "") -> list[Path]:
-    """Write a checkpoint (its averaged weights, where it has them) as ``stem``.weights, .cfg and .names into ``folder``.
+def write_darknet(loaded: LoadedNetwork, folder: Path, stem: str, *, size_hw: SizeHW | None = None) -> list[Path]:
+    """Write a network as ``stem``.weights, .cfg and .names into ``folder``; returns the files written.
 
-    Darknet stretches images to the network's size: a checkpoint trained with letterbox loses a little there. ``stem``
-    is the checkpoint's own if empty. Gives the files written.
+    ``size_hw`` px (None: the network's own) is the cfg's. Darknet stretches images to the network's size: a network trained
+    with letterbox loses a little there.
     """
-    return write_darknet(load_network(weights), folder, stem or Path(weights).stem, images_seen=_images_seen(weights))
-
-
-def write_darknet(network: LoadedNetwork, folder: Path, stem: str, *, image_size: int = 0, images_seen: int = 0) -> list[Path]:
-    """Write ``network`` as ``stem``.weights, .cfg and .names into ``folder``; ``image_size`` px (0: its own) is the cfg's."""
     files = [folder / f"{stem}{suffix}" for suffix in (".weights", ".cfg", ".names")]
+    network = loaded.network
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_cfg(files[1], network.model.config, image_size or network.image_size)  # first: it refuses what Darknet lacks
-        write_weights(files[0], network.model, images_seen)
-        files[2].write_text("".join(f"{name}\n" for name in network.names), encoding="utf-8")
     except OSError as error:
         raise YolomishError(f"{folder} cannot be written: {error.strerror}") from None
+    write_cfg(files[1], network.config, size_hw or network.input.size_hw)  # first: it refuses what Darknet lacks
+    write_weights(files[0], network, loaded.images_seen)
+    write_text(files[2], "".join(f"{name}\n" for name in loaded.names))
     return files
-
-
-def _images_seen(weights: str) -> int:
-    if not Path(weights).is_file() or is_darknet_file(weights):
-        return 0
-    return int(read_checkpoint(weights)["progress"].get("images_seen", 0))
 
 
 def describe_weights(path: Path, *, cfg: str = "", model: str = "") -> WeightsReport:

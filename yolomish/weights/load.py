@@ -1,29 +1,40 @@
-"""From the name or path of weights to a network that is ready to use."""
+"""From the name or path of weights to a network: whole and ready to use, or as the start of a training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from yolomish.coco_names import COCO_NAMES
-from yolomish.config import TrainConfig, from_dict, load_model_config
+from yolomish.config import ModelConfig, TrainConfig, from_dict, load_model_config
 from yolomish.darknet.cfg import read_cfg
+from yolomish.darknet.order import file_order
 from yolomish.darknet.weights import fitting_classes, is_darknet_file, read_weights
 from yolomish.errors import YolomishError
-from yolomish.networks import YOLOv4, build_network
-from yolomish.types import ResizeMode
+from yolomish.networks import Network, build_network
 from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.store import locate_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNetwork:
-    """A model ready to use, in eval mode on the CPU, with its class names and the resize that it was trained with."""
+    """A network in eval mode on the CPU with its class names, how many images it has seen in training, and the
+    configuration of that training where the file records it."""
 
-    model: YOLOv4
+    network: Network
     names: tuple[str, ...]
-    resize: ResizeMode
-    image_size: int
+    images_seen: int = 0
+    training: TrainConfig | None = None
+
+
+def numbered_names(count: int) -> tuple[str, ...]:
+    """Names for classes of which only the number is known: COCO's for 80, else 0, 1, ..."""
+    return COCO_NAMES if count == len(COCO_NAMES) else tuple(str(i) for i in range(count))
 
 
 def load_network(weights: str, *, cfg: str = "", model: str = "yolov4") -> LoadedNetwork:
@@ -45,21 +56,58 @@ def load_network(weights: str, *, cfg: str = "", model: str = "yolov4") -> Loade
             raise YolomishError(
                 f"{path} holds {header.convolutions} of {structure.name}'s {header.total} convolutions: it is to train from"
             )
-        count = structure.num_classes
-        names = COCO_NAMES if count == len(COCO_NAMES) else tuple(str(i) for i in range(count))
-        return LoadedNetwork(model=network.eval(), names=names, resize="stretch", image_size=structure.image_size)
+        names = numbered_names(structure.num_classes)
+        return LoadedNetwork(network=network.eval(), names=names, images_seen=header.images_seen)
     if cfg:
         raise YolomishError(f"{path} is no Darknet .weights file and needs no cfg: leave out {cfg}")
     content = read_checkpoint(path)
     config = from_dict(TrainConfig, content["config"], f"configuration in {weights}")
     network = build_network(config.model)
+    network.resized(config.image_size, config.resize)
     try:
         network.load_state_dict(content["ema"] or content["model"])
     except RuntimeError as error:
         raise YolomishError(f"{weights} does not fit its own model: {' '.join(str(error).split())[:200]}") from None
-    return LoadedNetwork(
-        model=network.eval(),
-        names=tuple(content["names"]),
-        resize=cast(ResizeMode, config.resize),
-        image_size=config.image_size,
-    )
+    seen = int(content["progress"].get("images_seen", 0))
+    return LoadedNetwork(network=network.eval(), names=tuple(content["names"]), images_seen=seen, training=config)
+
+
+def start_from(network: Network, weights: str | Path, log: Callable[[str], Any]) -> None:
+    """Start ``network`` from a ``.pt`` or Darknet file; ``log`` is told what fitted.
+
+    Tensors of other shapes stay as initialised; YolomishError where less than half of them fit.
+    """
+    config = network.config
+    if is_darknet_file(weights):
+        source = _read_darknet(network, weights)
+        if config.box_form != "exp":
+            log(f"{weights} was probably trained with box_form exp, this model has {config.box_form}: its boxes start anew")
+    else:
+        content = read_checkpoint(weights)
+        source = content["ema"] or content["model"]
+        theirs = from_dict(ModelConfig, content["config"]["model"], f"model in {weights}")
+        for key in ("activation", "neck_activation", "box_form"):
+            if getattr(theirs, key) != getattr(config, key):
+                log(f"{weights} was trained with {key} {getattr(theirs, key)}, this model has {getattr(config, key)}")
+    own = network.state_dict()
+    fitting = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
+    if 2 * len(fitting) < len(own):
+        raise YolomishError(f"{weights} fits {len(fitting)} of this model's {len(own)} tensors: is it another model?")
+    network.load_state_dict(fitting, strict=False)
+    left = [k for k in own if k not in fitting]
+    rest = f"; left as initialised: {', '.join(left[:6])}{', ...' if len(left) > 6 else ''}" if left else ""
+    log(f"{weights}: {len(fitting)} of {len(own)} tensors loaded{rest}")
+
+
+def _read_darknet(network: Network, weights: str | Path) -> dict[str, Tensor]:
+    """The state that a ``.weights`` file holds, whole or cut off, with this network's number of classes or COCO's."""
+    try:
+        header = read_weights(weights, network)
+    except YolomishError:
+        if network.config.num_classes == len(COCO_NAMES):
+            raise
+        network = build_network(replace(network.config, num_classes=len(COCO_NAMES)))
+        header = read_weights(weights, network)
+    read = [part for _, *parts in islice(file_order(network), header.convolutions) for part in parts if part is not None]
+    tensors = {tensor.data_ptr() for part in read for tensor in part.state_dict().values()}
+    return {name: tensor for name, tensor in network.state_dict().items() if tensor.data_ptr() in tensors}

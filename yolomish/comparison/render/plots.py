@@ -65,7 +65,7 @@ def draw_curves(report: Report, what: Literal["loss", "ap"]) -> bytes:
     return _png(figure)
 
 
-def draw_differences(differences: Sequence[PairedDifference], *, with_pair: bool = True) -> bytes:
+def draw_differences(differences: Sequence[PairedDifference]) -> bytes:
     """A row per pair and metric: dots are the seeds' differences, the bar their mean and interval, the line at 0 equality."""
     from matplotlib.figure import Figure
 
@@ -79,7 +79,7 @@ def draw_differences(differences: Sequence[PairedDifference], *, with_pair: bool
             error = [[d.mean - d.low], [d.high - d.mean]]
             axis.errorbar([d.mean], [row], xerr=error, color=colour, capsize=4, linewidth=2, fmt="D", markersize=5)
     axis.axvline(0, color="#444444", linewidth=1)
-    several = with_pair and len(pairs) > 1
+    several = len(pairs) > 1
     axis.set_yticks(range(len(differences)), [f"{d.a} - {d.b}: {d.metric}" if several else d.metric for d in differences])
     axis.set_ylim(len(differences) - 0.5, -0.5)
     widest = max((abs(v) for d in differences for v in (*d.per_seed, d.low or 0, d.high or 0)), default=0)
@@ -163,7 +163,7 @@ def draw_layers(layers: Sequence[LayerStatistics], key: str) -> bytes:
 
     title, scale = PANELS[key]
     arms = list(dict.fromkeys(row.arm for row in layers))
-    inside = [i for i, row in enumerate(r for r in layers if r.arm == arms[0]) if row.in_backbone]
+    inside = [i for i, row in enumerate(r for r in layers if r.arm == arms[0]) if row.part == "backbone"]
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
     if inside:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from yolomish.comparison.render.wording import declared, interval, probability, signed, tuned_headline
 from yolomish.comparison.report import ArmSummary, Level, Report
-from yolomish.evaluation.resample import METRICS
 from yolomish.evaluation.stats import PairedDifference
 
 MOST_SEED_COLUMNS = 5
@@ -63,7 +62,7 @@ def results(report: Report) -> Table:
     best = any(arm.best_ap is not None for arm in report.arms)
     if best:
         note += " Best AP is that of each run's best epoch, chosen on these same images and so too high: secondary."
-    shown = [m for m in METRICS if any(m in arm.levels for arm in report.arms)]
+    shown = list(dict.fromkeys(m for arm in report.arms for m in arm.levels))
 
     def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
         last = (f"{arm.best_ap:.4f}" if arm.best_ap is not None else "-",) if best else ()
@@ -195,7 +194,7 @@ def layers(report: Report) -> Table:
     rows = []
     for arm in report.arms:
         for part, inside in (("backbone", True), ("neck and heads", False)):
-            found = [r for r in report.layers if r.arm == arm.label and r.in_backbone == inside]
+            found = [r for r in report.layers if r.arm == arm.label and (r.part == "backbone") == inside]
             if found:
                 values = [statistics.median(getattr(r, k) for r in found) for k in ("mean", "variance", "saturated", "gradient")]
                 dead = statistics.fmean(r.dead for r in found)

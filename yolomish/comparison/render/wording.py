@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from yolomish.comparison.report import Design, InitialWeights, Pairing, Report, Tuned
 from yolomish.comparison.runs import Run
 from yolomish.evaluation.stats import PairedDifference, Verdict
+from yolomish.types import size_text
 
 WHERE = {"backbone": "the backbone only", "neck": "the neck and heads only", "all": "backbone, neck and heads"}
 START = {
@@ -142,9 +143,9 @@ def limits(report: Report) -> list[str]:
     """What the comparison does not show."""
     config, seeds, pairs = report.config, len(report.seeds), len(report.arms) - 1
     if config:
-        shapes = config["data"]["format"] == "shapes"
+        shapes, size = config["data"]["format"] == "shapes", size_text(report.runs[0].trained().image_size)
         lines = [
-            f"Other data, models or sizes: this is {config['model']['name']} at {config['image_size']} px on "
+            f"Other data, models or sizes: this is {config['model']['name']} at {size} px on "
             f"{config['data']['format']} data{' (generated pictures, far easier than photographs)' if shapes else ''}.",
             f"Other places for the activation: here it changes in {WHERE[report.design.scope]}.",
             f"Longer training: every arm had {count(max(len(run.epochs) for run in report.runs), 'epoch')} from "

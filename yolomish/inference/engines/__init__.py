@@ -1,4 +1,4 @@
-"""What runs the network: an engine has ``heads`` and turns images into raw maps, whatever library is behind it."""
+"""What runs the network: an engine turns images into raw maps, whatever library is behind it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from yolomish.inference.engines.openvino_engine import OpenVinoEngine
 from yolomish.inference.engines.torch_engine import TorchEngine
 from yolomish.inference.export.packages import installed
-from yolomish.networks import YOLOv4
-from yolomish.types import HeadSpec
+from yolomish.networks import Network
+from yolomish.types import HeadSpec, InputSpec
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 
 
 class Engine(Protocol):
-    """Images (B, 3, H, W) float32 RGB in 0..1 on the CPU -> the network's raw maps, described by ``heads``.
+    """Images as ``input`` says, on the CPU -> the network's raw maps, described by ``heads``.
 
     Any number of threads may call one engine at once. ``how`` says in one line what runs.
     """
 
+    input: InputSpec
     heads: tuple[HeadSpec, ...]
     how: str
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]: ...
 
 
-def build_engine(name: str, network: YOLOv4, *, device: torch.device, half: bool = False, compile: bool = False) -> Engine:
+def build_engine(name: str, network: Network, *, device: torch.device, half: bool = False, compile: bool = False) -> Engine:
     """The engine called ``name`` (``auto``: the fastest here) for ``network``; ``half`` is fp16 on CUDA, bf16 on the CPU.
 
     ``compile`` is torch's alone. YolomishError on an unknown or missing engine, or what it cannot do.
@@ -61,7 +62,7 @@ def build_engine(name: str, network: YOLOv4, *, device: torch.device, half: bool
     return torch_engine
 
 
-def _openvino(network: YOLOv4, device: torch.device, half: bool) -> OpenVinoEngine:
+def _openvino(network: Network, device: torch.device, half: bool) -> OpenVinoEngine:
     if device.type != "cpu":
         raise YolomishError(f"openvino runs on the CPU here, not on {device}: use --device cpu or --engine torch")
     return OpenVinoEngine.of(network, half=half)

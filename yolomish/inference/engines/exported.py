@@ -14,7 +14,7 @@ from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from yolomish.inference.engines.openvino_engine import OpenVinoEngine
 from yolomish.inference.export.metadata import KEY, Description, from_json
 from yolomish.inference.export.packages import installed, require
-from yolomish.types import HeadSpec
+from yolomish.types import HeadSpec, InputSpec
 
 RUNNERS = {
     ".onnx": ("openvino", "onnxruntime"),
@@ -27,8 +27,11 @@ RUNNERS = {
 class ProgramEngine:
     """A TorchScript or torch.export program on ``device``."""
 
-    def __init__(self, program: Any, heads: tuple[HeadSpec, ...], device: torch.device, how: str) -> None:
-        self.program, self.heads, self.device, self.how = program, heads, device, how
+    input: InputSpec
+    heads: tuple[HeadSpec, ...]
+
+    def __init__(self, program: Any, device: torch.device, how: str) -> None:
+        self.program, self.device, self.how = program, device, how
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -63,19 +66,19 @@ def open_exported(
         raise YolomishError(f"{path} cannot be opened by {engine}: {reason}") from None
     description = from_json(text, path)
     if description.nms:
-        raise YolomishError(f"{path} was exported with --nms: it gives boxes to your own program; export without it for detect")
-    made.heads = description.heads
+        raise YolomishError(f"{path} was exported with --nms: it returns boxes to your own program; export without it for detect")
+    made.input, made.heads = description.input, description.heads
     return made, description
 
 
 def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[Engine, str]:
     if engine == "onnxruntime":
-        session = OnnxRuntimeEngine(path, (), device=device)
+        session = OnnxRuntimeEngine(path, device=device)
         return session, session.session.get_modelmeta().custom_metadata_map.get(KEY, "")
     if engine == "openvino":
         if device.type != "cpu":
             raise YolomishError(f"openvino runs on the CPU here, not on {device}: use --device cpu")
-        made = OpenVinoEngine(path, (), half=half)
+        made = OpenVinoEngine(path, half=half)
         if path.suffix == ".xml":
             return made, made.model.get_rt_info([KEY]).astype(str) if made.model.has_rt_info([KEY]) else ""
         properties = require("onnx").load(path, load_external_data=False).metadata_props
@@ -90,4 +93,4 @@ def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[En
         program = torch.export.load(str(path), extra_files=extra).module().to(device)
         how = "torch.export"
     text = extra[f"{KEY}.json"]
-    return ProgramEngine(program, (), device, how), text.decode() if isinstance(text, bytes) else text
+    return ProgramEngine(program, device, how), text.decode() if isinstance(text, bytes) else text

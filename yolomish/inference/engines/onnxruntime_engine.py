@@ -12,14 +12,17 @@ from torch import Tensor
 from yolomish.errors import YolomishError
 from yolomish.inference.export.onnx_graph import INPUT, write_graph
 from yolomish.inference.export.packages import require
-from yolomish.networks import YOLOv4
-from yolomish.types import HeadSpec
+from yolomish.networks import Network
+from yolomish.types import HeadSpec, InputSpec
 
 
 class OnnxRuntimeEngine:
     """A session over ``model``, an ONNX file's path or its bytes, with as many threads as torch has."""
 
-    def __init__(self, model: str | Path | bytes, heads: tuple[HeadSpec, ...], *, device: torch.device) -> None:
+    input: InputSpec
+    heads: tuple[HeadSpec, ...]
+
+    def __init__(self, model: str | Path | bytes, *, device: torch.device) -> None:
         ort = require("onnxruntime")
         provider = "CUDAExecutionProvider" if device.type == "cuda" else "CPUExecutionProvider"
         if provider not in ort.get_available_providers():
@@ -30,13 +33,14 @@ class OnnxRuntimeEngine:
         source: Any = model if isinstance(model, bytes) else os.fspath(model)
         where = (provider, {"device_id": device.index or 0}) if device.type == "cuda" else provider
         self.session = ort.InferenceSession(source, options, providers=[where])
-        self.heads = heads
         self.how = f"ONNX Runtime {ort.__version__} on {device.type}"
 
     @classmethod
-    def of(cls, network: YOLOv4, *, device: torch.device) -> OnnxRuntimeEngine:
+    def of(cls, network: Network, *, device: torch.device) -> OnnxRuntimeEngine:
         """The engine of a torch network, through ONNX in memory; Mish in the form that is cheapest here."""
-        return cls(write_graph(network, elementary=True).SerializeToString(), network.heads, device=device)
+        engine = cls(write_graph(network, elementary=True).SerializeToString(), device=device)
+        engine.input, engine.heads = network.input, network.heads
+        return engine
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = self.session.run(None, {INPUT: images.contiguous().numpy()})

@@ -15,8 +15,8 @@ from torch import Tensor
 from yolomish.errors import YolomishError
 from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.packages import require
-from yolomish.networks import YOLOv4
-from yolomish.types import HeadSpec
+from yolomish.networks import Network
+from yolomish.types import HeadSpec, InputSpec
 
 MOST_SHAPES = 2  # compiled at once; each holds its own copy of the weights
 
@@ -37,7 +37,10 @@ class OpenVinoEngine:
     A fixed shape is faster than an open one. ``half`` computes in bf16; YolomishError where the CPU has none.
     """
 
-    def __init__(self, model: str | Path | bytes, heads: tuple[HeadSpec, ...], *, half: bool = False) -> None:
+    input: InputSpec
+    heads: tuple[HeadSpec, ...]
+
+    def __init__(self, model: str | Path | bytes, *, half: bool = False) -> None:
         self.ov = require("openvino")
         self.core = openvino_core()
         if half and "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -48,16 +51,17 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         }
-        self.heads = heads
         self.how = f"OpenVINO {self.ov.__version__.split('-')[0]} in {'bf16' if half else 'fp32'}"
         self.compiled: dict[tuple[int, ...], Any] = {}
         self.lock = threading.Lock()
         self.local = threading.local()
 
     @classmethod
-    def of(cls, network: YOLOv4, *, half: bool = False) -> OpenVinoEngine:
+    def of(cls, network: Network, *, half: bool = False) -> OpenVinoEngine:
         """The engine of a torch network, through ONNX in memory."""
-        return cls(write_graph(network).SerializeToString(), network.heads, half=half)
+        engine = cls(write_graph(network).SerializeToString(), half=half)
+        engine.input, engine.heads = network.input, network.heads
+        return engine
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         """This thread's inference request for ``shape``."""
@@ -77,4 +81,4 @@ class OpenVinoEngine:
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         request = self._request(tuple(images.shape))
         request.infer([self.ov.Tensor(images.contiguous().numpy(), shared_memory=True)], share_inputs=True)
-        return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(len(self.heads)))
+        return tuple(torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(len(self.model.outputs)))

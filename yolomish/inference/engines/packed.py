@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from yolomish.kernels.formulas import LEAKY_SLOPE
-from yolomish.networks import YOLOv4
+from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.fold import FoldedBlock, folded
 
@@ -63,7 +63,7 @@ def packing_missing(dtype: torch.dtype) -> str:
     return ""
 
 
-def packed(network: YOLOv4, dtype: torch.dtype) -> YOLOv4:
+def packed(network: Network, dtype: torch.dtype) -> Network:
     """A folded, packed copy of ``network`` on the CPU in ``dtype``; it wants channels_last images.
 
     The heads' last convolutions, which are the raw maps, stay in float32.

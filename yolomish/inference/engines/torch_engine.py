@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yolomish.errors import YolomishError
 from yolomish.inference.engines.packed import packed, packing_missing
-from yolomish.networks import YOLOv4
+from yolomish.networks import Network
 from yolomish.nn.fold import folded
 
 
@@ -27,12 +27,12 @@ class TorchEngine:
     ``how`` says in a few words what runs. The network itself is left as it was.
     """
 
-    def __init__(self, network: YOLOv4, *, device: torch.device, half: bool = False, compile: bool = False) -> None:
+    def __init__(self, network: Network, *, device: torch.device, half: bool = False, compile: bool = False) -> None:
         self.device = device
         self.dtype = torch.float32 if not half else torch.float16 if device.type == "cuda" else torch.bfloat16
         if half and device.type == "cpu" and (missing := bf16_missing()):
             raise YolomishError(f"{missing}, so --half would be slower than fp32: leave it out")
-        self.heads = network.heads
+        self.input, self.heads = network.input, network.heads
         self.lock = threading.Lock() if compile and device.type == "cuda" else None  # graphs share one set of buffers
         reason = "compiled" if compile else "" if device.type == "cpu" else "no oneDNN on CUDA"
         reason = reason or packing_missing(self.dtype)

@@ -13,33 +13,33 @@ from yolomish.darknet.cfg import read_cfg
 from yolomish.darknet.weights import read_weights
 from yolomish.errors import YolomishError
 from yolomish.inference.export.verify import Agreement, compare
-from yolomish.networks import build_network
+from yolomish.networks import Network, build_network
 from yolomish.ops.decode import decode
-from yolomish.weights.load import LoadedNetwork
 
 TOLERANCE = 2e-3  # in scores 0..1 and in fractions of the image
 
 
 @torch.no_grad()
-def check_darknet(network: LoadedNetwork, cfg: Path, images: Tensor) -> Agreement:
+def check_darknet(network: Network, cfg: Path, images: Tensor) -> Agreement:
     """How far the files at ``cfg`` are from ``network`` on ``images`` (1, 3, S, S); YolomishError where they differ."""
     weights = cfg.with_suffix(".weights")
     if not hasattr(cv2.dnn, "readNetFromDarknet"):  # OpenCV 5 has none
-        config = network.model.config
+        config = network.config
         whole = config.width == config.depth == 1
-        twin = build_network(read_cfg(cfg) if whole else config).eval()
-        read_weights(weights, twin)
-        agreement = compare(network.model, twin, [images], "the darknet file")
+        other = build_network(read_cfg(cfg) if whole else config).eval()
+        read_weights(weights, other)
+        agreement = compare(network, other, [images], "the darknet file")
         return dataclasses.replace(agreement, by=f"our own reader: OpenCV {cv2.__version__} reads no Darknet files")
     net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
     net.enableWinograd(False)  # its rounding shows in a network without training
     net.setInput(images.numpy())
     outputs = {len(out): torch.from_numpy(out) for out in net.forward(net.getUnconnectedOutLayersNames())}
-    size = images.shape[-1]
+    height, width = images.shape[2:]
+    size = torch.tensor((width, height, width, height))
     worst = 0.0
-    for raw, head in zip(network.model(images), network.model.heads, strict=True):
+    for raw, head in zip(network(images), network.heads, strict=True):
         decoded = decode([raw], [head])
-        cells, anchors = (size // head.stride) ** 2, len(head.anchors)
+        cells, anchors = raw[0, 0].numel(), len(head.anchors)
         corners = decoded.boxes[0].view(anchors, cells, 4).transpose(0, 1).reshape(-1, 4) / size
         objectness = decoded.objectness[0].view(anchors, cells).T.reshape(-1)
         out = outputs[anchors * cells]

@@ -1,4 +1,4 @@
-"""A YOLOv4 as an ONNX graph, batch norms folded: a node for a node, so that it takes a second and needs only ``onnx``.
+"""A network as an ONNX graph, batch norms folded: a node for a node, so that it takes a second and needs only ``onnx``.
 
 Activations that ONNX does not know are traced by ``torch.onnx`` alone and put in wherever they stand.
 """
@@ -18,15 +18,15 @@ from torch.nn import functional as F
 from yolomish.activations.standard import LEAKY_SLOPE
 from yolomish.errors import YolomishError
 from yolomish.inference.export.packages import require
-from yolomish.networks import YOLOv4
+from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.fold import fold_batch_norm
+from yolomish.types import HeadSpec, SizeHW
 
 if TYPE_CHECKING:
     import onnx
 
 INPUT = "images"
-OUTPUTS = ("stride8", "stride16", "stride32")
 MISH_OPSET = 18  # the first opset with the Mish operator
 
 SIMPLE: dict[str, tuple[str, dict[str, float]]] = {
@@ -48,7 +48,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Graph:
-    """Nodes and initializers under construction; every method gives the name of its result."""
+    """Nodes and initializers under construction; every method returns the name of its result."""
 
     def __init__(self, opset: int, elementary: bool) -> None:
         self.onnx = require("onnx")
@@ -138,17 +138,31 @@ def _trace(act: nn.Module, opset: int) -> onnx.GraphProto:
         return onnx.load(file).graph
 
 
-def write_graph(
-    network: YOLOv4, *, opset: int = MISH_OPSET, elementary: bool = False, dynamic: bool = True, image_size: int = 0
-) -> onnx.ModelProto:
-    """``network`` as an ONNX model: ``images`` (B, 3, H, W) float32 RGB 0..1 -> raw maps ``stride8``, ``stride16``, ``stride32``.
+def output_names(heads: Sequence[HeadSpec]) -> tuple[str, ...]:
+    """What the raw maps are called: ``stride8``, ...; a stride that comes again is numbered."""
+    names: list[str] = []
+    for head in heads:
+        same = sum(name.startswith(f"stride{head.stride}") for name in names)
+        names.append(f"stride{head.stride}" + (f"_{same + 1}" if same else ""))
+    return tuple(names)
 
-    ``dynamic`` leaves batch, height and width open (multiples of 32), else they are 1 and ``image_size`` px (0: the
+
+def write_graph(
+    network: Network,
+    *,
+    opset: int = MISH_OPSET,
+    elementary: bool = False,
+    dynamic: bool = True,
+    size_hw: SizeHW | None = None,
+) -> onnx.ModelProto:
+    """``network`` as an ONNX model: ``images`` (B, C, H, W) as its input says -> raw maps, see ``output_names``.
+
+    ``dynamic`` leaves batch, height and width open (whole strides), else they are 1 and ``size_hw`` px (None: the
     network's own). Mish is ONNX's operator, or with ``elementary`` operators that any opset and runtime has. YolomishError
     where the opset is too old for that.
     """
     onnx = require("onnx")
-    if opset < MISH_OPSET and not elementary and "mish" in (network.config.activation, network.config.neck_activation):
+    if opset < MISH_OPSET and not elementary and "mish" in network.activations():
         raise YolomishError(f"opset {opset} has no Mish operator: use --opset {MISH_OPSET} or higher, or --elementary")
     newest = onnx.defs.onnx_opset_version()
     if not 13 <= opset <= newest:
@@ -179,17 +193,19 @@ def write_graph(
             values[node.name] = graph.node("MaxPool", [x[0]], kernel_shape=[k, k], strides=[1, 1], pads=[pad] * 4)
         else:
             raise NotImplementedError(f"{node.op} {node.target} has no ONNX form here")
-    for result, name in zip(results, OUTPUTS, strict=True):
+    names = output_names(network.heads)
+    for result, name in zip(results, names, strict=True):
         next(n for n in graph.nodes if n.output[0] == result).output[0] = name
-    size = image_size or network.config.image_size
-    shape = ["batch", 3, "height", "width"] if dynamic else [1, 3, size, size]
+    height, width = size_hw or network.input.size_hw
+    channels = network.input.channels
+    shape = ["batch", channels, "height", "width"] if dynamic else [1, channels, height, width]
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     outputs = []
-    for name, head in zip(OUTPUTS, network.heads, strict=True):
-        cells = [f"rows{head.stride}", f"columns{head.stride}"] if dynamic else [size // head.stride] * 2
-        channels = len(head.anchors) * (5 + head.num_classes)
-        outputs.append(helper.make_tensor_value_info(name, kind, [shape[0], channels, *cells]))
+    for name, head in zip(names, network.heads, strict=True):
+        cells = [f"rows{head.stride}", f"columns{head.stride}"] if dynamic else [height // head.stride, width // head.stride]
+        values_per_cell = len(head.anchors) * (5 + head.num_classes)
+        outputs.append(helper.make_tensor_value_info(name, kind, [shape[0], values_per_cell, *cells]))
     inputs = [helper.make_tensor_value_info(INPUT, kind, shape)]
-    made = helper.make_graph(graph.nodes, network.config.name, inputs, outputs, graph.initializers)
+    made = helper.make_graph(graph.nodes, network.name, inputs, outputs, graph.initializers)
     opsets = [helper.make_opsetid("", opset)]
     return helper.make_model(made, opset_imports=opsets, ir_version=min(onnx.IR_VERSION, 10), producer_name="yolomish")

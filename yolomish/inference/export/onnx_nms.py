@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yolomish.inference.export.onnx_graph import OUTPUTS
+from yolomish.inference.export.onnx_graph import output_names
 from yolomish.inference.export.packages import require
 from yolomish.ops.decode import MAX_LOG_SIZE
 from yolomish.types import HeadSpec
@@ -76,7 +76,7 @@ def add_nms(model: onnx.ModelProto, heads: Sequence[HeadSpec], *, conf: float, i
     score. At most ``max_det`` a class and image.
     """
     node = _Nodes()
-    parts = [_decode(node, name, head) for name, head in zip(OUTPUTS, heads, strict=True)]
+    parts = [_decode(node, name, head) for name, head in zip(output_names(heads), heads, strict=True)]
     boxes = node("Concat", *(b for b, _ in parts), axis=1)
     scores = node("Transpose", node("Concat", *(s for _, s in parts), axis=1), perm=[0, 2, 1])  # (B, K, N)
     kept = node(

@@ -1,4 +1,4 @@
-"""No export is called good before it has given the torch network's own numbers on a photograph."""
+"""No export is called good before it has returned the torch network's own numbers on a photograph."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from yolomish.data.shapes import picture
-from yolomish.data.transforms import resize_image
 from yolomish.errors import YolomishError
 from yolomish.inference.export.onnx_graph import INPUT
 from yolomish.inference.export.packages import require
-from yolomish.networks import YOLOv4
+from yolomish.networks import Network
 from yolomish.ops.decode import decode
 from yolomish.ops.nms import postprocess
-from yolomish.weights.load import LoadedNetwork
+from yolomish.tasks.detection.pipeline import Pipeline
+from yolomish.tasks.detection.protocol import detect_protocol
+from yolomish.types import SizeHW
 
 TOLERANCE = 1e-3  # of the largest value; fp32 in another order of summation stays two to three digits below
 
@@ -42,17 +43,17 @@ class Agreement:
         return f"largest difference to torch: {logits}{self.scores:.1e} in scores (images {sizes}{self.by and ', by ' + self.by})"
 
 
-def probe_images(network: LoadedNetwork, image: np.ndarray, *, image_size: int, dynamic: bool) -> list[Tensor]:
-    """``image`` (H, W, 3) uint8 RGB as the network sees it, (1, 3, S, S); with ``dynamic`` also a batch of two, not square."""
-    sizes: list[tuple[int, int]] = [(image_size, image_size)]
-    if dynamic:
-        sizes.append((max(32, image_size - 32), image_size))
+def probe_images(network: Network, image: np.ndarray, *, size_hw: SizeHW, dynamic: bool) -> list[Tensor]:
+    """``image`` (H, W, 3) uint8 RGB as the network sees it, (1, 3, H, W); with ``dynamic`` also a batch of two of another
+    shape."""
+    height, width = size_hw
+    stride = network.input.stride
+    sizes = [size_hw, (max(stride, height - stride), width)]
     probes = []
-    for index, size in enumerate(sizes):
-        resized, _ = resize_image(image, size, network.resize)
-        one = torch.from_numpy(resized).permute(2, 0, 1)[None].float() / 255
-        probes.append(one if index == 0 else torch.cat((one, one.flip(3))))
-    return probes
+    for size in sizes[: 1 + dynamic]:
+        protocol = detect_protocol(network.input)
+        probes.append(Pipeline(runner=network, protocol=protocol, size_hw=size).prepare([image])[0])
+    return [probes[0], *(torch.cat((probe, probe.flip(3))) for probe in probes[1:])]
 
 
 def generated_image() -> np.ndarray:
@@ -61,7 +62,7 @@ def generated_image() -> np.ndarray:
 
 
 @torch.no_grad()
-def compare(network: YOLOv4, run: Runner, probes: Sequence[Tensor], what: str) -> Agreement:
+def compare(network: Network, run: Runner, probes: Sequence[Tensor], what: str) -> Agreement:
     """How far ``run`` is from ``network`` on ``probes``; YolomishError beyond ``TOLERANCE`` or where values are not finite."""
     logits = scores = 0.0
     for images in probes:
@@ -69,7 +70,7 @@ def compare(network: YOLOv4, run: Runner, probes: Sequence[Tensor], what: str) -
         for expected, given in zip(theirs, ours, strict=True):
             if given.shape != expected.shape or not torch.isfinite(given).all():
                 raise YolomishError(
-                    f"{what} gives maps {tuple(given.shape)} of another shape, or not finite: nothing was written"
+                    f"{what} returns maps {tuple(given.shape)} of another shape, or not finite: nothing was written"
                 )
             difference = (given - expected).abs().max().item()
             if difference > TOLERANCE * max(1.0, expected.abs().max().item()):
@@ -81,8 +82,8 @@ def compare(network: YOLOv4, run: Runner, probes: Sequence[Tensor], what: str) -
 
 
 @torch.no_grad()
-def check_nms(network: YOLOv4, path: Path, probes: Sequence[Tensor], conf: float, iou: float, max_det: int) -> Agreement:
-    """How far the boxes of an ONNX file with NMS are from ours, by ONNX Runtime; YolomishError where a box has no twin.
+def check_nms(network: Network, path: Path, probes: Sequence[Tensor], conf: float, iou: float, max_det: int) -> Agreement:
+    """How far the boxes of an ONNX file with NMS are from ours, by ONNX Runtime; YolomishError where a box has no counterpart.
 
     Boxes whose score is within the tolerance of ``conf`` may be on either side.
     """

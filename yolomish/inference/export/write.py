@@ -1,4 +1,4 @@
-"""``yolomish export``: write a network for another runtime, and only what has given torch's own numbers."""
+"""``yolomish export``: write a network for another runtime, and only what has returned torch's own numbers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from yolomish.inference.export.onnx_graph import MISH_OPSET, write_graph
 from yolomish.inference.export.onnx_nms import add_nms
 from yolomish.inference.export.packages import installed, require
 from yolomish.inference.export.verify import Agreement, check_nms, compare, probe_images
-from yolomish.networks import YOLOv4
+from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.fold import fold_batch_norm
+from yolomish.types import SizeHW
 from yolomish.weights.describe import write_darknet
 from yolomish.weights.load import LoadedNetwork
 
@@ -40,7 +41,7 @@ SUFFIXES = {
     "torch_export": (".pt2",),
     "darknet": (".cfg", ".weights", ".names"),
 }
-MOST_CELLS = 512  # torch.export bounds a side, in cells of 32 px
+MOST_CELLS = 512  # torch.export bounds a side, in strides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +67,11 @@ class Exported:
 
 
 def export_network(
-    network: LoadedNetwork, output: str | Path, format: str, *, image: np.ndarray, image_size: int, options: ExportOptions
+    loaded: LoadedNetwork, output: str | Path, format: str, *, image: np.ndarray, size_hw: SizeHW, options: ExportOptions
 ) -> Exported:
-    """Write ``network`` as ``format`` (a key of ``SUFFIXES``) to ``output`` and its siblings, verified on ``image``.
+    """Write a network as ``format`` (a key of ``SUFFIXES``) to ``output`` and its siblings, verified on ``image``.
 
-    ``image`` is (H, W, 3) uint8 RGB, ``image_size`` the network's side in px. The files are made in a folder beside, read
+    ``image`` is (H, W, 3) uint8 RGB, ``size_hw`` the network's size in px. The files are made in a folder beside, read
     back, compared with the torch network and only then moved into place. YolomishError where they differ from it by more
     than ``verify.TOLERANCE``, a package is missing or the format cannot hold the network; nothing is then changed.
     """
@@ -81,20 +82,22 @@ def export_network(
     output = Path(output)
     if output.suffix != SUFFIXES[format][0]:
         raise YolomishError(f"a file of format {format} must end in {SUFFIXES[format][0]}, not {output.name!r}")
-    description = describe(network, image_size=image_size, dynamic=options.dynamic, nms=options.nms)
-    probes = probe_images(network, image, image_size=image_size, dynamic=options.dynamic and format != "darknet")
+    network = loaded.network
+    network.input.check_size(size_hw)
+    description = describe(loaded, size_hw=size_hw, dynamic=options.dynamic, nms=options.nms)
+    probes = probe_images(network, image, size_hw=size_hw, dynamic=options.dynamic and format != "darknet")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}-part-") as folder:
             partial = Path(folder) / output.name
-            WRITERS[format](network, partial, description, options)
+            WRITERS[format](loaded, partial, description, options)
             if format == "darknet":
                 agreement = check_darknet(network, partial, probes[0])
             elif options.nms:
-                agreement = check_nms(network.model, partial, probes, options.conf, options.iou, options.max_det)
+                agreement = check_nms(network, partial, probes, options.conf, options.iou, options.max_det)
             else:
                 engine, _ = open_exported(partial, engine=_checker(format), device=torch.device("cpu"))
-                agreement = compare(network.model, engine, probes, f"the {format} file")
+                agreement = compare(network, engine, probes, f"the {format} file")
             files = tuple(output.with_suffix(suffix) for suffix in SUFFIXES[format])
             for file in reversed(files):  # the file that is opened comes last
                 os.replace(partial.with_suffix(file.suffix), file)
@@ -109,38 +112,38 @@ def _checker(format: str) -> str:
     return "onnxruntime" if installed("onnxruntime") or not installed("openvino") else "openvino"
 
 
-def _onnx_model(network: LoadedNetwork, description: Description, options: ExportOptions) -> onnx.ModelProto:
+def _onnx_model(loaded: LoadedNetwork, description: Description, options: ExportOptions) -> onnx.ModelProto:
     model = write_graph(
-        network.model,
+        loaded.network,
         opset=options.opset,
         elementary=options.elementary,
         dynamic=options.dynamic,
-        image_size=description.image_size,
+        size_hw=description.input.size_hw,
     )
     if options.nms:
-        add_nms(model, network.model.heads, conf=options.conf, iou=options.iou, max_det=options.max_det)
+        add_nms(model, description.heads, conf=options.conf, iou=options.iou, max_det=options.max_det)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, to_json(description)
     return model
 
 
-def _write_onnx(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
+def _write_onnx(loaded: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
     onnx = require("onnx")
-    model = _onnx_model(network, description, options)
+    model = _onnx_model(loaded, description, options)
     onnx.checker.check_model(model)
     onnx.save(model, path)
 
 
-def _write_openvino(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
+def _write_openvino(loaded: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
     from io import BytesIO
 
     ov = require("openvino")
-    model = openvino_core().read_model(BytesIO(_onnx_model(network, description, options).SerializeToString()))
+    model = openvino_core().read_model(BytesIO(_onnx_model(loaded, description, options).SerializeToString()))
     model.set_rt_info(to_json(description), [KEY])
     ov.save_model(model, str(path), compress_to_fp16=False)
 
 
-def plain(network: YOLOv4) -> YOLOv4:
+def plain(network: Network) -> Network:
     """A folded copy whose every part is torch's own, so that a program of it runs without this package."""
     folded = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     for path, block in list(folded.named_modules()):
@@ -150,27 +153,29 @@ def plain(network: YOLOv4) -> YOLOv4:
     return folded.requires_grad_(False)
 
 
-def _write_torchscript(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
-    size = description.image_size
+def _write_torchscript(loaded: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
+    images = torch.zeros(1, description.input.channels, *description.input.size_hw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates TorchScript; runtimes still read it
-        program = torch.jit.freeze(torch.jit.trace(plain(network.model), torch.zeros(1, 3, size, size)))
+        program = torch.jit.freeze(torch.jit.trace(plain(loaded.network), images))
         program.save(str(path), _extra_files={f"{KEY}.json": to_json(description)})
 
 
-def _write_torch_export(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
-    size, dim = description.image_size, torch.export.Dim
+def _write_torch_export(loaded: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
+    spec, dim = description.input, torch.export.Dim
+    height, width = spec.size_hw
+    images: torch.Tensor = torch.zeros(1, spec.channels, height, width)
     shapes = None
     if options.dynamic:
-        height, width = (32 * dim(f"{name}_cells", min=1, max=MOST_CELLS) for name in ("height", "width"))
-        shapes = ({0: dim("batch", min=1, max=1024), 2: height, 3: width},)
-    images = torch.zeros(2, 3, size, size + 32) if options.dynamic else torch.zeros(1, 3, size, size)
-    program = torch.export.export(plain(network.model), (images,), dynamic_shapes=shapes)
+        cells = (spec.stride * dim(f"{name}_cells", min=1, max=MOST_CELLS) for name in ("height", "width"))
+        shapes = ({0: dim("batch", min=1, max=1024), **dict(zip((2, 3), cells, strict=True))},)
+        images = torch.zeros(2, spec.channels, 3 * spec.stride, 4 * spec.stride)  # sides of one cell would be taken as fixed
+    program = torch.export.export(plain(loaded.network), (images,), dynamic_shapes=shapes)
     torch.export.save(program, path, extra_files={f"{KEY}.json": to_json(description)})
 
 
-def _write_darknet(network: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
-    write_darknet(network, path.parent, path.stem, image_size=description.image_size)
+def _write_darknet(loaded: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
+    write_darknet(loaded, path.parent, path.stem, size_hw=description.input.size_hw)
 
 
 Writer = Callable[[LoadedNetwork, Path, Description, ExportOptions], None]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from yolomish.types import HeadSpec
 
-SHAPE_IOU_THRESHOLD = 0.213  # yolov4.cfg iou_thresh
 MAX_RATIO = 4.0  # PyTorch_YOLOv4 data/hyp.scratch.yaml anchor_t
 
 
@@ -33,7 +32,7 @@ class Assignment:
 
 
 def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
-    """IoU of (T, 2) and (A, 2) width,height pairs put on one centre; gives (T, A)."""
+    """IoU of (T, 2) and (A, 2) width,height pairs put on one centre; returns (T, A)."""
     overlap = torch.minimum(sizes[:, None], anchors[None]).prod(2)
     return overlap / (sizes.prod(1)[:, None] + anchors.prod(1)[None] - overlap)
 
@@ -43,22 +42,21 @@ def assign_shape_iou(
 ) -> tuple[Assignment, ...]:
     """Darknet (src/yolo_layer.c process_batch): the positives of every head for targets (T, 6), see ``Batch``.
 
-    A box is given to the best of all heads' anchors by shape IoU and to every other anchor above 0.213, each on the
-    head that holds it and only at the cell that holds the box's centre (floor, clamped into the grid). Boxes without
-    area are left out. T = 0 gives empty assignments. Rows stand in the order of ``targets``.
+    A box goes to the best of all anchors by shape IoU and to every other anchor above the head's ``shape_iou``, each on
+    every head whose mask holds it and only at the cell of the box's centre (floor, clamped into the grid): an anchor in
+    two masks answers twice, one in none never. Boxes without area are left out. T = 0 makes empty assignments. Rows stand
+    in the order of ``targets``.
     """
     targets = _with_area(targets)
     boxes = targets[:, 2:6]
-    all_anchors = torch.tensor([a for head in heads for a in head.anchors], dtype=torch.float32, device=targets.device)
-    overlaps = shape_iou(boxes[:, 2:] - boxes[:, :2], all_anchors)
-    positive = overlaps > SHAPE_IOU_THRESHOLD
-    positive = positive.scatter(1, overlaps.argmax(1, keepdim=True), True)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     assignments = []
-    first = 0
     for head, (height, width) in zip(heads, grid_sizes_hw, strict=True):
-        chosen, anchors = positive[:, first : first + len(head.anchors)].nonzero(as_tuple=True)
-        first += len(head.anchors)
+        all_anchors = torch.tensor(head.all_anchors, dtype=torch.float32, device=targets.device)
+        overlaps = shape_iou(boxes[:, 2:] - boxes[:, :2], all_anchors)
+        positive = overlaps > head.loss.shape_iou
+        positive = positive.scatter(1, overlaps.argmax(1, keepdim=True), True)
+        chosen, anchors = positive[:, list(head.mask)].nonzero(as_tuple=True)
         cells = (centres[chosen] / head.stride).floor().long()
         assignments.append(_assignment(targets, chosen, anchors, cells, height, width))
     return tuple(assignments)

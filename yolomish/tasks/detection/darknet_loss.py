@@ -14,17 +14,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from yolomish.config import TrainConfig
+from yolomish.config import LossConfig
 from yolomish.errors import YolomishError
 from yolomish.ops.boxes import box_iou_matrix, ciou
 from yolomish.ops.decode import decode_map, split_map
 from yolomish.tasks.detection.assign import Assignment, assign_shape_iou
-from yolomish.types import HeadSpec, LossParts
+from yolomish.types import HeadSpec, Losses
 
-IGNORE_IOU = 0.7  # yolov4.cfg ignore_thresh
 IGNORE_PROBABILITY = 0.25  # src/yolo_layer.c process_batch: compare_yolo_class(..., 0.25f)
-IOU_NORMALIZER = 0.07  # yolov4.cfg
-MAX_DELTA = 5.0  # yolov4.cfg max_delta
 
 
 class _Delta(torch.autograd.Function):
@@ -42,13 +39,13 @@ class _Delta(torch.autograd.Function):
         return -delta * grad, None, None
 
 
-def darknet_loss(maps: Sequence[Tensor], heads: Sequence[HeadSpec], targets: Tensor, config: TrainConfig) -> LossParts:
+def darknet_loss(maps: Sequence[Tensor], heads: Sequence[HeadSpec], targets: Tensor, config: LossConfig) -> Losses:
     """Darknet's deltas as the gradients of three numbers summed over cells, anchors, classes and images.
 
-    The numbers are for reading: box is the positives' 0.07·(1 - CIoU), objectness and classes the squared deltas
-    halved (Darknet prints their sum of squares). Classes and objectness have BCE's gradient with targets 1 and 0;
-    a prediction overlapping an object by IoU > 0.7 while any class probability exceeds 0.25 has no objectness delta;
-    objects on one anchor add their classes, and their box deltas over the number of classes there.
+    The numbers are for reading: box is the positives' 1 - CIoU times the head's ``box``, objectness and classes the squared
+    deltas halved (Darknet prints their sum of squares). Classes and objectness have BCE's gradient with targets 1 and 0; a
+    prediction overlapping an object by more than the head's ``ignore_iou`` while any class probability exceeds 0.25 has no
+    objectness delta; objects on one anchor add their classes, and their box deltas over the number of classes there.
     """
     batch = maps[0].shape[0]
     targets = targets.to(maps[0].device).float()
@@ -61,13 +58,13 @@ def darknet_loss(maps: Sequence[Tensor], heads: Sequence[HeadSpec], targets: Ten
         with torch.no_grad():
             delta, overlap = head_deltas(logits, head, found, targets, batch, config.label_smoothing)
         parts = [
-            (logits[..., :4], delta[..., :4], IOU_NORMALIZER * (1 - overlap).sum()),
+            (logits[..., :4], delta[..., :4], head.loss.box * (1 - overlap).sum()),
             (logits[..., 4], delta[..., 4], delta[..., 4].square().sum() / 2),
             (logits[..., 5:], delta[..., 5:], delta[..., 5:].square().sum() / 2),
         ]
         values = [_Delta.apply(*part) for part in parts]
         box, objectness, classes = box + values[0], objectness + values[1], classes + values[2]
-    return LossParts(box=box, objectness=objectness, classes=classes)
+    return Losses(parts={"box": box, "objectness": objectness, "class": classes})
 
 
 def head_deltas(
@@ -78,17 +75,19 @@ def head_deltas(
     probabilities = logits[..., 4:].sigmoid()
     boxes = decode_map(logits[..., :4], head)
     delta = torch.zeros_like(logits)
-    delta[..., 4] = -probabilities[..., 0]
+    delta[..., 4] = -probabilities[..., 0] * head.loss.objectness
     confident = (probabilities[..., 1:] > IGNORE_PROBABILITY).any(-1)
     for image in range(batch):
         objects = targets[targets[:, 0] == image, 2:6]
         if len(objects):
-            near = (box_iou_matrix(boxes[image].reshape(-1, 4), objects) > IGNORE_IOU).any(1).view(anchors, height, width)
+            near = (
+                (box_iou_matrix(boxes[image].reshape(-1, 4), objects) > head.loss.ignore_iou).any(1).view(anchors, height, width)
+            )
             delta[image, ..., 4].masked_fill_(near & confident[image], 0.0)
 
     index = (found.images, found.anchors, found.rows, found.columns)
     objectness = delta[..., 4]
-    objectness[index] = 1 - probabilities[index][:, 0]
+    objectness[index] = (1 - probabilities[index][:, 0]) * head.loss.objectness
 
     low = smoothing / 2
     wanted = torch.full_like(probabilities[..., 1:], low)
@@ -101,7 +100,8 @@ def head_deltas(
     predicted, truth = boxes[index], found.boxes
     step = ciou_deltas(predicted / size.repeat(2), truth / size.repeat(2))
     step[:, 2:] *= logits[index][:, 2:4].exp()
-    step = torch.nan_to_num(step * IOU_NORMALIZER, nan=0.0, posinf=0.0, neginf=0.0).clamp(-MAX_DELTA, MAX_DELTA)
+    step = torch.nan_to_num(step * head.loss.box, nan=0.0, posinf=0.0, neginf=0.0)
+    step = step.clamp(-head.loss.max_delta, head.loss.max_delta)
     delta[..., :4].index_put_(index, step, accumulate=True)
     shared = (delta[..., 5:] > 0).sum(-1, keepdim=True).clamp(min=1)  # averages_yolo_deltas
     delta[..., :4] /= shared

@@ -16,20 +16,22 @@ from yolomish.evaluation.curves import best_threshold, class_curves
 from yolomish.evaluation.error_types import error_breakdown
 from yolomish.evaluation.matching import match
 from yolomish.evaluation.plots import plot_confusion, plot_errors, plot_f1, plot_precision_recall
+from yolomish.files import write_json, write_text
 from yolomish.tasks.detection.protocol import EvalProtocol
+from yolomish.types import SizeHW
 
 
 def write_evaluation(
     folder: Path, data: DetectionData, results: list[dict], *, setting: dict[str, Any], backend: str = "pycocotools", plots: bool
 ) -> dict[str, Any]:
-    """Score COCO ``results`` and write metrics.json and results.json to ``folder``; gives what metrics.json holds.
+    """Score COCO ``results`` and write metrics.json and results.json to ``folder``; returns what metrics.json holds.
 
     ``setting`` (protocol, size) is stated beside the metrics. ``plots`` adds pr_curves.png, f1_curves.png,
     confusion_matrix.png and .json, errors.png and errors.json, all at IoU 0.5.
     """
     truth = data.coco()
     metrics = evaluate(truth, results, data.names, data.category_ids, backend=backend)
-    content = {**setting, "backend": backend, "images": len(data), **dataclasses.asdict(metrics)}
+    content = {**setting, "backend": backend, "images": len(data), **metrics.values, "per_class": metrics.per_class}
     if plots:
         matched = match(truth, results, data.category_ids)
         curves, errors = class_curves(matched, data.names), error_breakdown(matched)
@@ -40,24 +42,20 @@ def write_evaluation(
         plot_f1(curves, matched.iou, folder / "f1_curves.png")
         plot_confusion(confusion, folder / "confusion_matrix.png")
         plot_errors(errors, folder / "errors.png")
-        _write(folder / "errors.json", dataclasses.asdict(errors))
-        _write(folder / "confusion_matrix.json", {**dataclasses.asdict(confusion), "counts": confusion.counts.tolist()})
-    _write(folder / "metrics.json", content)
-    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+        write_json(folder / "errors.json", dataclasses.asdict(errors))
+        write_json(folder / "confusion_matrix.json", {**dataclasses.asdict(confusion), "counts": confusion.counts.tolist()})
+    write_json(folder / "metrics.json", content)
+    write_json(folder / "results.json", results)
     return content
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def describe_setting(protocol: EvalProtocol, image_size: int, tta: str) -> dict[str, Any]:
+def describe_setting(protocol: EvalProtocol, size_hw: SizeHW) -> dict[str, Any]:
     """What an AP depends on, as plain values."""
-    return {"protocol": dataclasses.asdict(protocol), "image_size": image_size, "tta": tta}
+    return {"protocol": dataclasses.asdict(protocol), "image_size_hw": list(size_hw)}
 
 
 def write_submission(folder: Path, data: DetectionData, results: list[dict], name: str) -> Path:
-    """Write ``detections_SET_NAME_results.json`` and the zip of it that COCO's server takes; gives the zip.
+    """Write ``detections_SET_NAME_results.json`` and the zip of it that COCO's server takes; returns the zip.
 
     SET is the annotation file's without ``image_info_`` (test-dev2017). Boxes have 3 decimals and scores 5, as
     PyTorch_YOLOv4 test.py writes them.
@@ -66,7 +64,7 @@ def write_submission(folder: Path, data: DetectionData, results: list[dict], nam
     plain = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-") or "yolomish"
     path = folder / f"detections_{subset}_{plain}_results.json"
     rounded = [{**r, "bbox": [round(v, 3) for v in r["bbox"]], "score": round(r["score"], 5)} for r in results]
-    path.write_text(json.dumps(rounded), encoding="utf-8")
+    write_text(path, json.dumps(rounded))
     archive = path.with_suffix(".zip")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.write(path, path.name)

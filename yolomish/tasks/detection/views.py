@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,15 +11,9 @@ from torch.nn import functional as F
 
 from yolomish.errors import unknown_name
 from yolomish.ops.decode import Candidates, decode_above
-from yolomish.types import HeadSpec
 
-
-class Runner(Protocol):
-    """A network or an engine: images (B, 3, H, W) float32 in 0..1 -> raw maps, described by ``heads``."""
-
-    heads: tuple[HeadSpec, ...]
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, ...]: ...
+if TYPE_CHECKING:
+    from yolomish.tasks.detection.pipeline import Runner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +34,9 @@ VIEWS: dict[str, tuple[View, ...]] = {
 
 
 def decode_views(model: Runner, images: Tensor, views: str, conf: float) -> Candidates:
-    """Every view's candidates above ``conf`` of ``images`` (B, 3, H, W) in 0..1, in the batch's own network px.
+    """Every view's candidates above ``conf`` of ``images`` (B, 3, H, W) as the network takes them, in the batch's own network px.
 
-    ``views`` is a name of ``VIEWS``. A scaled view has sides of whole multiples of 32 px, at least 32.
+    ``views`` is a name of ``VIEWS``. A scaled view's sides are whole multiples of the network's stride.
     """
     if views not in VIEWS:
         raise unknown_name("test-time augmentation", views, VIEWS)
@@ -58,7 +52,8 @@ def decode_views(model: Runner, images: Tensor, views: str, conf: float) -> Cand
 
 def _decode_view(model: Runner, images: Tensor, view: View, conf: float) -> Candidates:
     height, width = images.shape[2:]
-    new_h, new_w = (max(32, round(side * view.scale / 32) * 32) for side in (height, width))
+    stride = model.input.stride
+    new_h, new_w = (max(stride, round(side * view.scale / stride) * stride) for side in (height, width))
     seen = images
     if (new_h, new_w) != (height, width):
         seen = F.interpolate(images, size=(new_h, new_w), mode="bilinear", align_corners=False, antialias=True)

@@ -9,13 +9,13 @@ import torch
 
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
-from yolomish.tasks.detection.assign import MAX_RATIO, SHAPE_IOU_THRESHOLD, shape_iou
-from yolomish.types import HeadSpec
+from yolomish.tasks.detection.assign import MAX_RATIO, shape_iou
+from yolomish.types import HeadSpec, size_text
 
 
 def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpec]) -> list[str]:
-    """Lines for the log: boxes a class, their sizes in network px, and how many boxes an anchor answers for."""
-    labels, sizes = data.boxes_at(config.image_size, keep_aspect=config.resize == "letterbox")
+    """Lines for the log: boxes per class, their sizes in network px, and for how many boxes an anchor answers."""
+    labels, sizes = data.boxes_at(config.image_size[0], keep_aspect=config.resize == "letterbox")
     if not len(labels):
         return [f"labels: none in {len(data)} images"]
     counts = np.bincount(labels, minlength=len(data.names))
@@ -28,17 +28,17 @@ def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpe
         lines.append(f"labels: no box of {', '.join(empty[:8])}{', ...' if len(empty) > 8 else ''}: nothing to learn there")
     sides = np.sqrt(sizes.prod(1))
     low, middle, high = np.percentile(sides, (5, 50, 95))
-    anchors = torch.tensor([a for head in heads for a in head.anchors], dtype=torch.float32)
+    anchors = torch.tensor(list(dict.fromkeys(a for head in heads for a in head.anchors)), dtype=torch.float32)
     boxes = torch.from_numpy(sizes.astype(np.float32))
     if config.assignment == "ratio":
         ratios = boxes[:, None] / anchors
         reached = (torch.maximum(ratios, 1 / ratios).amax(2) < MAX_RATIO).sum(1)
     else:
-        reached = (shape_iou(boxes, anchors) > SHAPE_IOU_THRESHOLD).sum(1)
+        reached = (shape_iou(boxes, anchors) > heads[0].loss.shape_iou).sum(1)
     covered = (reached > 0).float().mean().item()
     lines.append(
-        f"boxes: side (root of area) {low:.0f} to {high:.0f} px at {config.image_size} px (5th to 95th percentile, median "
-        f"{middle:.0f}); anchors answer for {covered:.1%} of them, {reached.float().mean().item():.1f} anchors a box"
+        f"boxes: side (root of area) {low:.0f} to {high:.0f} px at {size_text(config.image_size)} px (5th to 95th percentile, "
+        f"median {middle:.0f}); anchors answer for {covered:.1%} of them, {reached.float().mean().item():.1f} anchors per box"
     )
     if covered < 0.98:
         lines.append("boxes: anchors miss more than 2 % of the boxes: give the model's YAML anchors of this data's sizes")

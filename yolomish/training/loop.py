@@ -8,7 +8,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,16 +20,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from yolomish.config import TrainConfig, save_yaml
-from yolomish.data.loader import train_loader
 from yolomish.errors import YolomishError
 from yolomish.files import clear_partial_files
 from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import process_group, rank, sum_over_ranks, world_size
-from yolomish.training.plots import save_batch, save_curves
-from yolomish.training.prepare import Run, check_same, prepare, restore
-from yolomish.training.record import RESULTS, TIMES, Log, epoch_line, peak_memory, result_row, save_rows, tensorboard
-from yolomish.training.statistics import data_lines
-from yolomish.types import CocoMetrics
+from yolomish.training.build import check_same, prepare, restore
+from yolomish.training.plots import save_curves
+from yolomish.training.record import TIMES, Log, columns, epoch_line, peak_memory, result_row, save_rows, tensorboard
+from yolomish.training.run import Run
+from yolomish.types import Metrics, size_text
 from yolomish.weights.checkpoint import read_checkpoint, save_checkpoint
 
 CUDA_WINDOW = 10  # steps between looks at the losses, each of which waits for the GPU
@@ -42,15 +41,17 @@ class Terminated(BaseException):
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """What a run gave: its checkpoints, the last epoch's metrics, the median step in ms (waiting for data left out),
-    the peak memory (CUDA: allocated by torch; CPU: the process's resident set) and the rows of results.csv."""
+    """What a run left: its checkpoints, the last epoch's metrics, the median step in ms (waiting for data left out),
+    the peak memory (CUDA: allocated by torch; CPU: the process's resident set) and the rows of results.csv,
+    whose metrics are called ``columns``."""
 
     best: Path
     last: Path
-    metrics: CocoMetrics
+    metrics: Metrics
     step_ms: float
     peak_memory_bytes: int
     history: list[dict[str, Any]]
+    columns: tuple[str, ...]
 
 
 @dataclass(kw_only=True)
@@ -59,33 +60,36 @@ class _State:
 
     epoch: int = 0
     position: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    best_ap: float = -math.inf
+    sums: list[float] = field(default_factory=list)
+    best_ap: float = -math.inf  # of the task's primary metric; named as in the checkpoints of earlier versions
     history: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
+
+    def steps_done(self, run: Run) -> int:
+        """Optimiser steps since the start."""
+        return self.epoch * run.steps + self.position
 
     def save(self, run: Run, path: Path) -> None:
         save_checkpoint(
             path,
             config=run.config,
-            model=run.model,
+            model=run.network,
             names=run.train.names,
-            average=run.ema.model if run.ema else None,
-            updates=run.ema.updates if run.ema else 0,
+            average=run.average.module if run.average else None,
+            updates=int(run.average.n_averaged) - 1 if run.average else 0,
             optimizer=run.optimizer,
             scaler=run.scaler,
-            progress=vars(self),
+            progress=vars(self) | {"images_seen": self.steps_done(run) * min(run.config.batch, len(run.train))},
         )
 
 
-def fit(config: TrainConfig, out_dir: Path, *, initial_weights: str = "", resume: bool = False, log: Log = print) -> FitResult:
+def fit(config: TrainConfig, out_dir: Path, *, resume: bool = False, log: Log = print) -> FitResult:
     """Train ``config`` and leave best.pt, last.pt, results.csv, timing.csv, curves.png and config.yaml in ``out_dir``.
 
-    The number of classes is the data's. ``initial_weights`` is a ``.pt`` checkpoint or a Darknet ``.weights`` file;
-    tensors of other shapes stay as initialised. ``resume`` goes on from ``out_dir/last.pt`` and gives, on a CPU, the
-    same bits as a run that was not interrupted. A loss that is not finite is a YolomishError and leaves last.pt as
-    it was. At SIGTERM or an interrupt the step is finished and saved, the log says how to go on, and ``Terminated`` or
-    KeyboardInterrupt is raised. Under torchrun every process calls this and process 0 alone writes.
+    The number of classes is the data's. ``resume`` goes on from ``out_dir/last.pt`` and gives, on a CPU, the same bits as a
+    run that was not interrupted. A loss that is not finite is a YolomishError and leaves last.pt as it was. At SIGTERM or an
+    interrupt the step is finished and saved, the log says how to go on, and ``Terminated`` or KeyboardInterrupt is raised.
+    Under torchrun every process calls this and process 0 alone writes.
     """
     out_dir = Path(out_dir)
     last = out_dir / "last.pt"
@@ -95,19 +99,21 @@ def fit(config: TrainConfig, out_dir: Path, *, initial_weights: str = "", resume
         if last.exists() and not resume:
             raise YolomishError(f"{out_dir} already holds a run: resume it or choose another folder")
         saved = read_checkpoint(last) if resume else None
-        run = prepare(replace(config, device=device) if world_size() > 1 else config, "" if saved else initial_weights, log)
-        state = _State()
+        if saved and config.mini_batch < 0:  # what the GPU held when the run began
+            config = replace(config, mini_batch=int(saved["config"]["mini_batch"]))
+        run = prepare(replace(config, device=device) if world_size() > 1 else config, log, resumed=saved is not None)
+        state = _State(sums=[0.0] * len(run.task.losses))
         if saved:
             check_same(run.config, saved, last)
             restore(run, saved)
-            state = _State(**saved["progress"])
+            state = _State(**{k: v for k, v in saved["progress"].items() if k != "images_seen"})
             log(f"resuming {out_dir} after epoch {state.epoch} of {run.config.epochs}, step {state.position} of {run.steps}")
-        for line in data_lines(run.train, run.config, run.model.heads):
+        for line in run.task.describe_data(run.train, run.config, run.network):
             log(line)
         if rank() == 0:
             _open_folder(out_dir, run.config)
             if saved:
-                save_rows(state.history, RESULTS, out_dir / "results.csv")
+                save_rows(state.history, columns(run.task), out_dir / "results.csv")
         return _train(run, state, out_dir, log)
 
 
@@ -129,7 +135,8 @@ def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
     board = tensorboard(out_dir, log) if rank() == 0 else None
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
-    metrics: CocoMetrics | None = None
+    task = run.task
+    metrics: Metrics | None = None
     try:
         with _stop_signals() as stop:
             for epoch in range(state.epoch, config.epochs):
@@ -138,25 +145,25 @@ def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
                 metrics = None
                 if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
                     metrics = run.evaluate()
-                row = result_row(epoch + 1, [s / run.steps for s in state.sums], lr, metrics)
+                row = result_row(task, epoch + 1, [s / run.steps for s in state.sums], lr, metrics)
                 times |= {"peak_memory_bytes": peak_memory(run.device), "seconds": round(time.perf_counter() - began, 3)}
                 state.history.append(row)
                 state.timings.append(times)
-                state.epoch, state.position, state.sums = epoch + 1, 0, [0.0, 0.0, 0.0]
+                state.epoch, state.position, state.sums = epoch + 1, 0, [0.0] * len(task.losses)
                 if rank() == 0:
-                    if metrics is not None and metrics.ap > state.best_ap:
-                        state.best_ap = metrics.ap
+                    if metrics is not None and metrics.score > state.best_ap:
+                        state.best_ap = metrics.score
                         state.save(run, best)
                     state.save(run, last)
-                    save_rows(state.history, RESULTS, out_dir / "results.csv")
+                    save_rows(state.history, columns(task), out_dir / "results.csv")
                     save_rows(state.timings, TIMES, out_dir / "timing.csv")
                     if metrics is not None:
-                        save_curves(state.history, out_dir / "curves.png")
+                        save_curves(state.history, task.losses, task.metrics, out_dir / "curves.png")
                     if board:
                         for key, value in (row | times).items():
                             if value is not None and key != "epoch":
                                 board.add_scalar(key, value, epoch + 1)
-                log(epoch_line(row, times, config.epochs))
+                log(epoch_line(task, row, times, config.epochs))
     except (KeyboardInterrupt, Terminated):
         if last.exists():
             log(f"stopped in epoch {state.epoch + 1}; go on with: yolomish train --resume {out_dir}")
@@ -176,13 +183,14 @@ def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
         step_ms=statistics.median(t["step_ms"] for t in state.timings),
         peak_memory_bytes=max(t["peak_memory_bytes"] for t in state.timings),
         history=state.history,
+        columns=task.metrics,
     )
 
 
 def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseException]) -> tuple[float, dict[str, Any]]:
-    """Train the rest of an epoch from ``state.position``, adding to its sums; gives the last rate and the timings."""
+    """Train the rest of an epoch from ``state.position``, adding to its sums; returns the last rate and the timings."""
     config = run.config
-    loader = train_loader(run.train, config, epoch=epoch, first_step=state.position, rank=rank(), world_size=world_size())
+    loader = run.task.loader(run.train, config, run.network, epoch=epoch, first_step=state.position)
     images = min(config.batch, len(run.train))
     minis = math.ceil(images / (config.mini_batch or config.batch))
     window = CUDA_WINDOW if run.device.type == "cuda" else 1
@@ -200,7 +208,7 @@ def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseEx
         batches = list(islice(source, minis))
         window_wait += time.perf_counter() - asked
         if epoch == 0 and position < 3 and rank() == 0:
-            save_batch(batches[0], run.train.names, out_dir / f"train_batch{position}.jpg")
+            run.task.draw(batches[0], run.train.names, out_dir / f"train_batch{position}.jpg")
         number = epoch * run.steps + position + 1
         losses, lr = run.step(batches, number)
         pending.append(losses)
@@ -211,8 +219,8 @@ def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseEx
         for i, row in enumerate(values):
             if not all(math.isfinite(v) for v in row):
                 raise YolomishError(
-                    f"the loss is not finite in epoch {epoch + 1}, step {number - len(values) + 1 + i}: box {row[0]:.4g}, "
-                    f"objectness {row[1]:.4g}, classes {row[2]:.4g} at lr {lr:.3g}; try a lower --lr or --amp off"
+                    f"the loss is not finite in epoch {epoch + 1}, step {number - len(values) + 1 + i}: {_named(run, row)} at "
+                    f"lr {lr:.3g}; try a lower --lr or --amp off"
                 )
             state.sums = [a + b for a, b in zip(state.sums, row, strict=True)]
         state.position = position + 1
@@ -221,8 +229,7 @@ def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseEx
         waited += window_wait
         window_began, window_wait, pending = now, 0.0, []
         bar.set_postfix_str(
-            f"box {row[0]:.3f} obj {row[1]:.3f} cls {row[2]:.3f} lr {lr:.2e} "
-            f"{images / step_times[-1]:.1f} img/s wait {waited / (now - began):.0%}"
+            f"{_named(run, row)} lr {lr:.2e} {images / step_times[-1]:.1f} img/s wait {waited / (now - began):.0%}"
         )
         stopping = _agreed(bool(stop), run.device)
         if (stopping or now - saved_at > SAVE_SECONDS) and position + 1 < run.steps:
@@ -240,6 +247,10 @@ def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseEx
         "images_per_s": round(images * 1000 / step_ms, 3),
         "data_wait_share": round(waited / seconds, 4),
     }
+
+
+def _named(run: Run, values: Sequence[float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in zip(run.task.losses, values, strict=True))
 
 
 def _agreed(stop: bool, device: torch.device) -> bool:
@@ -272,23 +283,25 @@ def _stop_signals() -> Iterator[list[BaseException]]:
             signal.signal(number, handler)
 
 
-def try_out(config: TrainConfig, *, initial_weights: str = "", log: Log = print) -> None:
+def try_out(config: TrainConfig, *, log: Log = print) -> None:
     """Check configuration and data and take one mini-batch forward and backward; writes nothing. Logs the memory it took."""
-    run = prepare(config, initial_weights, log)
-    for line in data_lines(run.train, run.config, run.model.heads):
+    run = prepare(config, log)
+    for line in run.task.describe_data(run.train, run.config, run.network):
         log(line)
-    batch = next(iter(train_loader(run.train, replace(run.config, workers=0), epoch=0)))
+    here = replace(run.config, workers=0)
+    batch = next(iter(run.task.loader(run.train, here, run.network, epoch=0)))
     run.train_mode()
     began = time.perf_counter()
-    parts = run.losses(run.images(batch), batch.targets)
-    parts.total.backward()
-    values = [p.detach().item() for p in (parts.box, parts.objectness, parts.classes)]
+    losses = run.losses(run.images(batch), batch.targets)
+    losses.total.backward()
+    values = losses.values().tolist()
     seconds = time.perf_counter() - began
     if not all(math.isfinite(v) for v in values):
-        raise YolomishError(f"the first batch's loss is not finite: box, objectness, classes = {values}")
+        raise YolomishError(f"the first batch's loss is not finite: {_named(run, values)}")
+    height, width = batch.images.shape[2:]
     log(
-        f"one mini-batch of {len(batch.images)} at {batch.images.shape[2]} px with {len(batch.targets)} boxes: box "
-        f"{values[0]:.4f}, objectness {values[1]:.4f}, classes {values[2]:.4f}; {seconds:.1f} s (the first is slow), "
+        f"one mini-batch of {len(batch.images)} at {size_text((height, width))} px with {len(batch.targets)} objects: "
+        f"{_named(run, values)}; {seconds:.1f} s (the first is slow), "
         f"{peak_memory(run.device) / 2**30:.2f} GiB at most; momentum and average will add "
-        f"{sum(p.numel() * p.element_size() for p in run.model.parameters()) * 2 / 2**30:.2f} GiB"
+        f"{sum(p.numel() * p.element_size() for p in run.network.parameters()) * 2 / 2**30:.2f} GiB"
     )

@@ -1,0 +1,76 @@
+"""Configurations by name or path: the models, data sets and recipes that come with the package, and the user's YAML."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+from yolomish.config.schema import from_dict, load_yaml, to_dict
+from yolomish.config.settings import DataConfig, ModelConfig, TrainConfig, check_model
+from yolomish.errors import YolomishError, unknown_name
+
+T = TypeVar("T")
+
+
+def shipped(group: str) -> dict[str, Path]:
+    """The YAML files that come with the package, by name: ``group`` is ``models``, ``data`` or ``recipes``."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "configs" / group, package.parent / "configs" / group):
+        if folder.is_dir():
+            return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+    raise YolomishError(f"the package's configs/{group} is missing: reinstall yolomish")
+
+
+def load_model_config(name: str) -> ModelConfig:
+    """A model by shipped name (``yolov4``, ``yolov4-s``, ``yolov4-n``) or path to a YAML."""
+    config = _load(ModelConfig, "models", name, "model")
+    check_model(config)
+    return config
+
+
+def load_data_config(name: str) -> DataConfig:
+    """A data set by shipped name (``shapes``) or path to a YAML; relative paths are resolved against the YAML's folder."""
+    config = _load(DataConfig, "data", name, "data set")
+    if config.format not in ("coco", "voc", "yolo", "shapes"):
+        raise unknown_name("data format", config.format, ("coco", "voc", "yolo", "shapes"))
+    if name not in shipped("data"):
+        config = dataclasses.replace(config, root=str((Path(name).resolve().parent / config.root).resolve()))
+    return config
+
+
+def _load(kind: type[T], group: str, name: str, what: str) -> T:
+    known = shipped(group)
+    if name in known:
+        return from_dict(kind, load_yaml(known[name]), name)
+    if Path(name).suffix in (".yaml", ".yml"):
+        return from_dict(kind, load_yaml(name), name)
+    raise unknown_name(what, name, known)
+
+
+def load_recipe(name: str, model: ModelConfig) -> TrainConfig:
+    """A training recipe for ``model`` by shipped name (``darknet``, ``scaled``) or path to a YAML of ``TrainConfig`` keys.
+
+    Its ``model`` may hold what the recipe needs of the network, such as ``box_form``; the rest stays as it is. Its
+    ``base`` may name a shipped recipe from which it differs in what it states.
+    """
+    values = _recipe_values(name)
+    base = values.pop("base", None)
+    if base is not None:
+        if base not in shipped("recipes"):
+            raise unknown_name("recipe", str(base), shipped("recipes"))
+        below = _recipe_values(base)
+        values = below | values | {"model": (below.get("model") or {}) | (values.get("model") or {})}
+    changes = values.pop("model", None) or {}
+    changed = from_dict(ModelConfig, to_dict(model) | changes, f"{name}.model")
+    return dataclasses.replace(from_dict(TrainConfig, values, name), model=changed)
+
+
+def _recipe_values(name: str) -> dict[str, Any]:
+    known = shipped("recipes")
+    if name not in known and Path(name).suffix not in (".yaml", ".yml"):
+        raise unknown_name("recipe", name, known)
+    values = load_yaml(known.get(name, Path(name)))
+    if not isinstance(values.get("model") or {}, dict):
+        raise YolomishError(f"{name}.model must be a mapping, not {values['model']!r}")
+    return values

@@ -1,0 +1,37 @@
+"""From a configuration to a network: an architecture's name is looked up here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from yolomish.config import ModelConfig, check_model
+from yolomish.errors import unknown_name
+from yolomish.networks.base import Network
+from yolomish.networks.yolov4 import build_yolov4
+
+ARCHITECTURES: dict[str, Callable[[ModelConfig], Network]] = {"yolov4": build_yolov4}
+
+
+def build_network(config: ModelConfig) -> Network:
+    """A network of ``config`` with initial weights from torch's global RNG; YolomishError on a bad value.
+
+    Activations draw nothing, so one seed gives the same kernels whatever the activation.
+    """
+    check_model(config)
+    if config.architecture not in ARCHITECTURES:
+        raise unknown_name("architecture", config.architecture, ARCHITECTURES)
+    network = ARCHITECTURES[config.architecture](config)
+    network.input.check_size(config.image_size)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = config.bn_momentum
+    return network
+
+
+def outline(config: ModelConfig) -> Network:
+    """The network of ``config`` on the meta device: its specifications and shapes, without values or memory."""
+    with torch.device("meta"):
+        return build_network(config).eval()

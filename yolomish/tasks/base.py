@@ -1,0 +1,80 @@
+"""What the training loop, the records and the comparison ask of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from yolomish.config import DataConfig, TrainConfig
+from yolomish.data.datasets import DetectionData, Split
+from yolomish.networks import Network
+from yolomish.types import Batch, Losses, Metrics
+
+
+class Task(Protocol):
+    """A task's data, losses, evaluation and statistics.
+
+    ``losses`` name what ``loss`` returns, ``metrics`` the columns of results.csv, of which ``primary`` decides; the
+    statistics resample ``statistics``, then each class.
+    """
+
+    losses: tuple[str, ...]
+    metrics: tuple[str, ...]
+    primary: str
+    statistics: tuple[str, ...]
+
+    def open(self, config: DataConfig, split: Split) -> DetectionData:
+        """A split of a data set."""
+        ...
+
+    def check(self, config: TrainConfig, network: Network) -> None:
+        """YolomishError where ``config`` asks of ``network`` what this task cannot do."""
+        ...
+
+    def loader(
+        self, data: DetectionData, config: TrainConfig, network: Network, *, epoch: int, first_step: int = 0
+    ) -> DataLoader:
+        """An epoch's mini-batches from its optimiser step ``first_step`` on; of several processes each gets its share."""
+        ...
+
+    def loss(self, network: Network, outputs: Sequence[Tensor], targets: Tensor, config: TrainConfig) -> Losses:
+        """The losses of a mini-batch from the network's outputs."""
+        ...
+
+    def attack_loss(self, network: Network, outputs: Sequence[Tensor], config: TrainConfig) -> Tensor:
+        """What self-adversarial images are moved against."""
+        ...
+
+    def loss_scale(self, config: TrainConfig) -> float:
+        """What the sum over a step's images is multiplied by before backward."""
+        ...
+
+    def trial_targets(self, config: TrainConfig, images: int) -> Tensor:
+        """Targets for a trial of memory with so many images."""
+        ...
+
+    def evaluate(self, network: Network, data: DetectionData, config: TrainConfig, device: torch.device) -> Metrics:
+        """Metrics of a split, images as they are trained on; over all processes."""
+        ...
+
+    def describe_protocol(self, network: Network, data: DetectionData, config: TrainConfig) -> str:
+        """One line that states how ``evaluate`` measures."""
+        ...
+
+    def describe_data(self, data: DetectionData, config: TrainConfig, network: Network) -> list[str]:
+        """Lines for the log: what the labels look like to the network."""
+        ...
+
+    def draw(self, batch: Batch, names: Sequence[str], path: Path) -> None:
+        """Write a picture of a mini-batch with its labels."""
+        ...
+
+    def resampled(self, data: DetectionData, results: Any, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(R, statistics + classes) numbers of results for each of ``draws`` (R, I), which say how often each image counts."""
+        ...
