@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import pipeline_of
 from torch import nn
 from typer.testing import CliRunner
 
@@ -16,7 +17,7 @@ from yolomish.analysis.loss_landscape import (
     filter_normalised_direction,
     loss_surface,
 )
-from yolomish.analysis.noise import Noisy, noise_curve
+from yolomish.analysis.noise import Noisy, noise_curve, noise_points
 from yolomish.analysis.output_landscape import output_landscape
 from yolomish.commands import app
 from yolomish.config import DataConfig, ModelConfig, TrainConfig
@@ -26,6 +27,7 @@ from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
 from yolomish.networks import build_network
 from yolomish.tasks.detection.predict import predict
+from yolomish.tasks.detection.protocol import training_protocol
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import load_network
 
@@ -80,11 +82,12 @@ def test_a_quadratics_landscape_is_the_quadratic() -> None:
 def test_the_centre_is_the_measured_loss(checkpoint: str, batch_norm: str) -> None:
     found = checkpoint_landscape(checkpoint, images=6, points=3, radius=0.5, batch_norm=batch_norm)
     network = load_network(checkpoint)
-    network.model.train(batch_norm == "batch")
+    network.network.train(batch_norm == "batch")
     data = open_data(DataConfig(), "val").first(6)
-    batches = list(eval_loader(data, size=64, mode="stretch", batch=6))
+    resize = training_protocol(network.network.input).resize_image
+    batches = list(eval_loader(data, size_hw=(64, 64), resize=resize, batch=6))
     config = TrainConfig(model=SMALL, image_size=64)
-    expected = batch_loss(network.model, batches, config, torch.device("cpu"))
+    expected = batch_loss(network.network, batches, config, torch.device("cpu"))
     assert found.loss[1, 1] == pytest.approx(expected, rel=1e-5) and found.images == 6
     assert np.isfinite(found.loss).all() and len(np.unique(found.loss)) == 9
 
@@ -111,16 +114,16 @@ def test_no_noise_is_the_plain_evaluation_and_noise_has_its_strength(checkpoint:
     network, data = load_network(checkpoint), open_data(DataConfig(), "val").first(2)
     grey = torch.full((2, 3, 64, 64), 0.5)
     seen: list[torch.Tensor] = []
-    hook = network.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = network.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for sigma in (0.0, 0.1, 0.1):
-        Noisy(network.model.eval(), sigma)(grey)
+        Noisy(network.network, sigma)(grey)
     hook.remove()
     assert torch.equal(seen[0], grey) and torch.equal(seen[1], seen[2])
     assert seen[1].std().item() == pytest.approx(0.1, rel=0.05) and seen[1].mean().item() == pytest.approx(0.5, abs=0.01)
-    points = noise_curve(network.model, data, [0.0, 0.3], image_size=64, resize="stretch")
-    options = {"image_size": 64, "resize": "stretch", "conf": 0.001, "iou": 0.6, "nms": "greedy-diou"}
-    plain = evaluate(data.coco(), predict(network.model, data, **options), data.names, data.category_ids)
-    assert (points[0].ap, points[0].ap50) == (plain.ap, plain.ap50) and [p.sigma for p in points] == [0.0, 0.3]
+    points = noise_points(network.network, data, [0.0, 0.3], size_hw=(64, 64))
+    plain = evaluate(data.coco(), predict(pipeline_of(network.network, 64), data), data.names, data.category_ids).values
+    assert (points[0].ap, points[0].ap50) == (plain["AP"], plain["AP50"]) and [p.sigma for p in points] == [0.0, 0.3]
+    assert noise_curve(checkpoint, [0.3], images=2).points == points[1:]
 
 
 def blobs(shuffle: bool = False) -> Task:

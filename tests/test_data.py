@@ -112,36 +112,36 @@ def test_mixup_keeps_the_boxes_of_both() -> None:
 @pytest.mark.parametrize(("size", "low", "high"), [(512, 384, 736), (608, 480, 896)])
 def test_multi_scale_has_darknets_range(size: int, low: int, high: int) -> None:
     config = dataclasses.replace(CONFIG, image_size=size, multi_scale=1.4)
-    sizes = [step_size(step, 20_000, config) for step in range(10, 19_000, 10)]
-    assert (min(sizes), max(sizes)) == (low, high) and all(s % 32 == 0 for s in sizes)
-    assert step_size(0, 20_000, config) == step_size(19_950, 20_000, config) == high
-    assert all(step_size(20 + i, 20_000, config) == step_size(20, 20_000, config) for i in range(10))
+    sizes = [step_size(step, 20_000, config, 32) for step in range(10, 19_000, 10)]
+    assert (min(sizes), max(sizes)) == ((low, low), (high, high)) and all(h == w and h % 32 == 0 for h, w in sizes)
+    assert step_size(0, 20_000, config, 32) == step_size(19_950, 20_000, config, 32) == (high, high)
+    assert all(step_size(20 + i, 20_000, config, 32) == step_size(20, 20_000, config, 32) for i in range(10))
 
 
 def test_mini_batches_and_processes_split_a_step_without_loss(tmp_path: Path) -> None:
     data = open_data(yolo_folder(tmp_path, 8), "train")
     config = dataclasses.replace(CONFIG, mini_batch=2)
-    whole = [b.images for b in train_loader(data, CONFIG, epoch=0)]
-    minis = [b.images for b in train_loader(data, config, epoch=0)]
+    whole = [b.images for b in train_loader(data, CONFIG, 32, epoch=0)]
+    minis = [b.images for b in train_loader(data, config, 32, epoch=0)]
     assert steps_per_epoch(8, config) == len(whole) == 2 and len(minis) == 4
     assert torch.equal(torch.cat(minis), torch.cat(whole))
-    parts = [[b.images for b in train_loader(data, config, epoch=0, rank=r, world_size=2)] for r in (0, 1)]
+    parts = [[b.images for b in train_loader(data, config, 32, epoch=0, rank=r, world_size=2)] for r in (0, 1)]
     assert all(torch.equal(torch.cat((a, b)), m) for a, b, m in zip(*parts, minis, strict=True))
-    late = [b.images for b in train_loader(data, config, epoch=0, first_step=1)]
+    late = [b.images for b in train_loader(data, config, 32, epoch=0, first_step=1)]
     assert torch.equal(torch.cat(late), whole[1])
 
 
 def test_a_batch_larger_than_the_data_is_one_smaller_step(tmp_path: Path) -> None:
     data = open_data(yolo_folder(tmp_path, 3), "train")
-    assert [len(b.images) for b in train_loader(data, CONFIG, epoch=0)] == [3]
+    assert [len(b.images) for b in train_loader(data, CONFIG, 32, epoch=0)] == [3]
 
 
 def test_a_batchs_picture_leaves_the_batch_as_it_was(tmp_path: Path) -> None:
-    from yolomish.training.plots import save_batch
+    from yolomish.drawing.boxes import draw_batch
 
-    batch = next(iter(train_loader(open_data(yolo_folder(tmp_path), "train"), CONFIG, epoch=0)))
+    batch = next(iter(train_loader(open_data(yolo_folder(tmp_path), "train"), CONFIG, 32, epoch=0)))
     before = batch.images.clone()
-    save_batch(batch, ("a", "b"), tmp_path / "batch.jpg")
+    draw_batch(batch, ("a", "b"), tmp_path / "batch.jpg")
     assert torch.equal(batch.images, before) and read_image(tmp_path / "batch.jpg").shape == (192, 192, 3)
 
 
@@ -149,7 +149,7 @@ def test_workers_do_not_change_batches_but_epoch_and_seed_do(tmp_path: Path) -> 
     data = open_data(yolo_folder(tmp_path), "train")
 
     def first(config: TrainConfig, epoch: int = 0) -> torch.Tensor:
-        return next(iter(train_loader(data, config, epoch=epoch))).images
+        return next(iter(train_loader(data, config, 32, epoch=epoch))).images
 
     base = first(CONFIG)
     assert torch.equal(base, first(dataclasses.replace(CONFIG, workers=2)))
@@ -190,13 +190,13 @@ def test_bad_label_names_file_and_line(tmp_path: Path) -> None:
 def test_cached_images_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))
     config = yolo_folder(tmp_path / "data")
-    plain = [b.images for b in train_loader(open_data(config, "train"), CONFIG, epoch=1)]
+    plain = [b.images for b in train_loader(open_data(config, "train"), CONFIG, 32, epoch=1)]
     for _ in range(2):
         data = open_data(config, "train")
         size = data.keep_in_memory() if where == "ram" else data.keep_on_disk()
         assert size == 6 * 100 * 140 * 3
         monkeypatch.setattr("yolomish.data.datasets.read_image", lambda path: pytest.fail("read again"))
-        kept = [b.images for b in train_loader(data, CONFIG, epoch=1)]
+        kept = [b.images for b in train_loader(data, CONFIG, 32, epoch=1)]
         assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
         monkeypatch.undo()
         monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))

@@ -52,10 +52,10 @@ def test_the_pages_arithmetic_follows_from_the_recipes() -> None:
     for name, size in (("paper-yolov4-512", 512), ("paper-scaled-640", 640)):
         recipe = load_recipe(name, model)
         steps = steps_per_epoch(COCO_IMAGES, recipe) * recipe.epochs
-        assert f"{steps:,}" in PAGE and recipe.image_size == size
-        sizes = [step_size(step, steps, recipe) for step in range(0, steps, 10)]
+        assert f"{steps:,}" in PAGE and recipe.image_size == (size, size)
+        sizes = [step_size(step, steps, recipe, 32)[0] for step in range(0, steps, 10)]
         factor = float(np.mean(np.square(sizes)) / size**2)
-        hours[name] = steps * recipe.batch * 3 * summarise(model, size).bflops * 1e9 * factor / 1e12 / 3600
+        hours[name] = steps * recipe.batch * 3 * summarise(model, (size, size)).bflops * 1e9 * factor / 1e12 / 3600
     for rate in (15, 30, 60, 120):
         first, second = (round(h / rate) for h in hours.values())
         assert f"| {rate} | {first} | {second} |" in PAGE

@@ -14,18 +14,20 @@ from reference import training as reference
 from torch import nn
 
 from yolomish.config import ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
+from yolomish.darknet.order import file_order
 from yolomish.errors import YolomishError
 from yolomish.tasks.detection.assign import assign_ratio, assign_shape_iou
 from yolomish.tasks.detection.darknet_loss import ciou_deltas, darknet_loss
-from yolomish.tasks.detection.loss import _bce, detection_loss, gradient_scale, scaled_loss
+from yolomish.tasks.detection.loss import _bce, detection_loss, scaled_loss
+from yolomish.tasks.detection.task import DetectionTask
 from yolomish.training.memory import largest_fitting
-from yolomish.training.optim import EMA, build_optimizer, burn_in_steps, learning_rate, set_step
-from yolomish.types import HeadSpec
+from yolomish.training.optim import build_average, build_optimizer, burn_in_steps, learning_rate, set_step
+from yolomish.types import HeadSpec, Losses
 
-HEADS = (
-    HeadSpec(anchors=((8, 8), (16, 16), (24, 24)), stride=8, num_classes=2, scale_xy=1.2),
-    HeadSpec(anchors=((200, 20), (20, 200), (48, 48)), stride=16, num_classes=2, scale_xy=1.1),
-    HeadSpec(anchors=((100, 100), (300, 300), (400, 400)), stride=32, num_classes=2, scale_xy=1.05),
+ANCHORS = ((8, 8), (16, 16), (24, 24), (200, 20), (20, 200), (48, 48), (100, 100), (300, 300), (400, 400))
+HEADS = tuple(
+    HeadSpec(all_anchors=ANCHORS, mask=mask, stride=stride, num_classes=2, scale_xy=scale)
+    for mask, stride, scale in (((0, 1, 2), 8, 1.2), ((3, 4, 5), 16, 1.1), ((6, 7, 8), 32, 1.05))
 )
 GRIDS = ((8, 8), (4, 4), (2, 2))
 CONFIG = TrainConfig(assignment="shape-iou", scale_gains=False)
@@ -67,8 +69,8 @@ def test_assignment_keeps_both_objects_of_one_cell_and_none_of_none() -> None:
 def test_loss_without_targets_is_objectness_alone_and_backward_works() -> None:
     maps = raw_maps(batch=2)
     parts = detection_loss(maps, HEADS, target(), CONFIG)
-    assert parts.box.item() == 0 and parts.classes.item() == 0
-    assert parts.objectness.item() == pytest.approx(2 * 5.4 * math.log(2), rel=1e-5)
+    assert parts.parts["box"].item() == 0 and parts.parts["class"].item() == 0
+    assert parts.parts["objectness"].item() == pytest.approx(2 * 5.4 * math.log(2), rel=1e-5)
     parts.total.backward()
     assert all(m.grad is not None and torch.isfinite(m.grad).all() for m in maps)
 
@@ -86,7 +88,7 @@ def test_perfect_prediction_has_no_box_loss() -> None:
     with torch.no_grad():  # 16x16 at the centre of cell (3, 2): zero logits are exact for anchor 1
         for anchor, size in enumerate((8, 16, 24)):
             maps[0].view(3, 7, 8, 8)[anchor, 2:4] = math.log(16 / size)
-    assert detection_loss(maps, HEADS, target((0, 1, 20, 12, 36, 28)), CONFIG).box.item() < 1e-5
+    assert detection_loss(maps, HEADS, target((0, 1, 20, 12, 36, 28)), CONFIG).parts["box"].item() < 1e-5
 
 
 def random_case(seed: int, form: str = "exp") -> tuple[list[torch.Tensor], tuple[HeadSpec, ...], torch.Tensor]:
@@ -114,7 +116,7 @@ def test_scaled_loss_equals_a_slow_one_with_torchvisions_ciou(seed: int, form: s
     config = replace(CONFIG, assignment="ratio")
     parts = scaled_loss(maps, heads, targets, config)
     slow = reference.scaled_loss(maps, heads, targets.tolist(), (0.05, 1.0, 0.5))
-    assert (parts.box.item(), parts.objectness.item(), parts.classes.item()) == pytest.approx(slow, rel=1e-4)
+    assert parts.values().tolist() == pytest.approx(slow, rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -158,7 +160,8 @@ def test_darknet_loss_adds_up_over_images_and_is_averaged_over_the_batch() -> No
         own[:, 0] = 0
         halves.append(darknet_loss([m[i : i + 1] for m in maps], heads, own, config))
     torch.testing.assert_close(whole, halves[0].total + halves[1].total)
-    assert gradient_scale(config) == 1 / 64 and gradient_scale(replace(config, loss="scaled")) == 1
+    scales = [DetectionTask().loss_scale(c) for c in (config, replace(config, loss="scaled"))]
+    assert scales == [1 / 64, 1]
 
 
 def test_darknet_deltas_of_w_and_h_follow_autograd_where_only_the_overlap_counts() -> None:
@@ -180,9 +183,9 @@ def test_darknet_deltas_of_boxes_apart_pull_together() -> None:
 def test_label_smoothing_and_focal_change_what_they_say() -> None:
     maps, heads, targets = random_case(0)
     variants = ({}, {"label_smoothing": 0.1}, {"focal_gamma": 1.5})
-    plain, smooth, focal = (scaled_loss(maps, heads, targets, replace(CONFIG, **changes)) for changes in variants)
-    assert smooth.classes != plain.classes and smooth.objectness == plain.objectness
-    assert focal.objectness < plain.objectness and focal.box == plain.box
+    plain, smooth, focal = (scaled_loss(maps, heads, targets, replace(CONFIG, **changes)).parts for changes in variants)
+    assert smooth["class"] != plain["class"] and smooth["objectness"] == plain["objectness"]
+    assert focal["objectness"] < plain["objectness"] and focal["box"] == plain["box"]
     found = torchvision.ops.sigmoid_focal_loss(torch.tensor([1.0, -2.0]), torch.tensor([1.0, 0.0]), alpha=0.25, gamma=1.5)
     torch.testing.assert_close(_bce(torch.tensor([1.0, -2.0]), torch.tensor([1.0, 0.0]), 1.5), found)
 
@@ -243,16 +246,16 @@ def test_only_kernels_decay() -> None:
 
 def test_ema_ramps_and_covers_buffers() -> None:
     model = nn.BatchNorm2d(1)
-    ema = EMA(model, 0.9)
+    average = build_average(model, 0.9)
     with torch.no_grad():
         model.weight.fill_(3.0)
         model.running_mean.fill_(2.0)
         model.num_batches_tracked.fill_(5)
-    ema.update(model)
+    average.update_parameters(model)
     decay = 0.9 * (1 - math.exp(-1 / 200))
-    assert ema.model.weight.item() == pytest.approx(3 - 2 * decay)
-    assert ema.model.running_mean.item() == pytest.approx(2 - 2 * decay)
-    assert ema.model.num_batches_tracked.item() == 5
+    assert average.module.weight.item() == pytest.approx(3 - 2 * decay)
+    assert average.module.running_mean.item() == pytest.approx(2 - 2 * decay)
+    assert average.module.num_batches_tracked.item() == 5
 
 
 def test_unknown_config_key_is_refused() -> None:
@@ -312,7 +315,7 @@ def assert_equal(a: object, b: object, where: str = "") -> None:
 
 
 def test_resume_gives_the_bits_of_an_uninterrupted_run(tiny: TrainConfig, tmp_path: Path) -> None:
-    from yolomish.training.fit import fit
+    from yolomish.training.loop import fit
     from yolomish.weights.checkpoint import read_checkpoint
     from yolomish.weights.load import load_network
 
@@ -338,24 +341,24 @@ def test_resume_gives_the_bits_of_an_uninterrupted_run(tiny: TrainConfig, tmp_pa
     for name in ("timing.csv", "config.yaml", "curves.png", "train_batch0.jpg"):
         assert (tmp_path / "whole" / name).is_file()
     network = load_network(str(whole.best))
-    assert network.names == ("a", "b") and network.image_size == 64 and not network.model.training
+    assert network.names == ("a", "b") and network.network.input.size_hw == (64, 64) and not network.network.training
+    assert load_network(str(whole.last)).images_seen == 8  # two epochs of four images
     with pytest.raises(YolomishError, match="already holds a run"):
         fit(tiny, tmp_path / "whole", log=lambda _: None)
 
 
 def test_non_finite_loss_stops_and_leaves_last(tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolomish.training import prepare as module
-    from yolomish.training.fit import fit
+    from yolomish.training.loop import fit
 
     calls = 0
 
     def spoiled(*args, **kwargs):
         nonlocal calls
         calls += 1
-        parts = detection_loss(*args, **kwargs)
-        return replace(parts, box=parts.box * math.nan) if calls == 4 else parts
+        losses = detection_loss(*args, **kwargs)
+        return Losses(parts={**losses.parts, "box": losses.parts["box"] * math.nan}) if calls == 4 else losses
 
-    monkeypatch.setattr(module, "detection_loss", spoiled)
+    monkeypatch.setattr("yolomish.tasks.detection.task.detection_loss", spoiled)
     with pytest.raises(YolomishError, match=r"epoch 2, step 4: box nan.*lr"):
         fit(tiny, tmp_path / "run", log=lambda _: None)
     from yolomish.weights.checkpoint import read_checkpoint
@@ -373,7 +376,7 @@ def test_run_folders_are_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_tensorboard_holds_what_the_csv_files_hold(tiny: TrainConfig, tmp_path: Path) -> None:
-    from yolomish.training.fit import fit
+    from yolomish.training.loop import fit
 
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result = fit(replace(tiny, epochs=1), tmp_path / "run", log=lambda _: None)
@@ -402,18 +405,18 @@ def test_mini_batch_by_memory_is_the_largest_divisor_that_fits() -> None:
 def test_initial_weights_are_what_the_file_holds_and_no_more(tmp_path: Path) -> None:
     from yolomish.darknet.weights import write_weights
     from yolomish.networks import build_network
-    from yolomish.training.prepare import load_initial_weights
+    from yolomish.weights.load import start_from
 
     small = ModelConfig(width=0.125, depth=0.1, num_classes=80)
     source = build_network(small)
     config = replace(CONFIG, model=replace(small, num_classes=3))
-    backbone = sum(name.startswith("backbone") for name, _, _ in source.darknet_order())
+    backbone = sum(name.startswith("backbone") for name, _, _ in file_order(source))
     for convolutions, left in ((backbone, {"neck", "head_layers"}), (None, {"head_layers"})):
         file = tmp_path / f"{convolutions}.weights"
         write_weights(file, source, convolutions=convolutions)
         model, said = build_network(config.model), []
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        load_initial_weights(model, config, str(file), said.append)
+        start_from(model, file, said.append)
         after = model.state_dict()
         kept = {k for k in before if torch.equal(before[k], after[k]) and not torch.equal(after[k], source.state_dict()[k])}
         assert {k.split(".")[0] for k in kept} == left

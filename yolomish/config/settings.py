@@ -15,6 +15,7 @@ from yolomish.config.schema import (
     ImageSize,
     check_fields,
     marked,
+    parse_size,
 )
 from yolomish.errors import YolomishError
 
@@ -22,6 +23,11 @@ ResizeMode = Literal["stretch", "letterbox"]
 BoxForm = Literal["exp", "squared"]
 YOLOV4_ANCHORS = ((12, 16), (19, 36), (40, 28), (36, 75), (76, 55), (72, 146), (142, 110), (192, 243), (459, 401))
 Anchors = tuple[tuple[float, float], ...]
+
+
+def _square(config: ModelConfig | TrainConfig) -> None:
+    """Let ``image_size=416`` mean a square from Python as it does in YAML."""
+    object.__setattr__(config, "image_size", parse_size(config.image_size, "image_size"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,9 @@ class ModelConfig:
     anchors: Anchors = YOLOV4_ANCHORS
     scale_xy: tuple[float, ...] = (1.2, 1.1, 1.05)
     box_form: BoxForm = "exp"
+
+    def __post_init__(self) -> None:
+        _square(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +174,9 @@ class TrainConfig(OptimConfig, LossConfig, AugmentConfig, MachineConfig):
     initial_weights: str = ""
     initial_weights_sha256: str = ""
     eval_every: Annotated[int, COUNT] = 1
+
+    def __post_init__(self) -> None:
+        _square(self)
 
 
 RESUMABLE = marked(TrainConfig, MAY_CHANGE)  # what may differ between a run and its resumption
