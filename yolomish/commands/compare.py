@@ -145,13 +145,13 @@ def compare(
             raise YolomishError(
                 f"finished runs are taken as they are: leave out --{', --'.join(w.rstrip('_') for w in wrong).replace('_', '-')}"
             )
-        from yolomish.comparison.finished import compare_finished
+        from yolomish.comparison import compare_finished
 
         folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
         words = [*runs, *(["--data", data] if "data" in given else [])]
         done = "yolomish compare " + " ".join(map(shlex.quote, words))
         truth = load_data_config(data) if "data" in given else None
-        compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
+        report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
     else:
         from yolomish.config import check_train, load_model_config, load_recipe
 
@@ -164,7 +164,7 @@ def compare(
         rates = split_rates(lr_grid) if lr_grid else []
         if rates:
             rates = sorted({*rates, base.peak_lr})
-        from yolomish.comparison.run import run_comparison
+        from yolomish.comparison import compare_activations
         from yolomish.training.loop import Terminated
 
         kind = ["aa"] if aa else []
@@ -176,7 +176,7 @@ def compare(
             for item in value if isinstance(value, list | tuple) else [value]:
                 command += [flag] if item is True else [f"{flag} {shlex.quote(str(item))}"]
         try:
-            run_comparison(
+            report = compare_activations(
                 base,
                 names,
                 seeds,
@@ -195,7 +195,9 @@ def compare(
         except Terminated:
             log("stopped; the same command goes on from there")
             raise typer.Exit(143) from None
-    typer.echo((folder / "report.md").read_text(encoding="utf-8").split("\n## Other looks")[0].strip())
+    from yolomish.comparison.render import summary
+
+    typer.echo(summary(report))
     typer.echo(f"wrote {folder / 'report.html'}, report.md, report.tex and report.json")
 
 
