@@ -422,3 +422,87 @@ def test_initial_weights_are_what_the_file_holds_and_no_more(tmp_path: Path) -> 
         assert {k.split(".")[0] for k in kept} == left
         assert all(torch.equal(after[k], source.state_dict()[k]) for k in after if k.startswith("backbone"))
         assert f"of {len(before)} tensors loaded; left as initialised: {'neck' if convolutions else 'head'}" in said[-1]
+
+
+@pytest.mark.parametrize("window", [3, 10])
+def test_losses_looked_at_in_windows_are_those_looked_at_singly(
+    tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    from yolomish.training.loop import fit
+
+    config = replace(tiny, batch=1, epochs=1, burn_in=0)  # four steps
+    single = fit(config, tmp_path / "single", log=lambda _: None)
+    monkeypatch.setattr("yolomish.training.loop.steps_between_looks", lambda device: window)
+    assert fit(config, tmp_path / "window", log=lambda _: None).history == single.history
+    calls = 0
+
+    def spoiled(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        losses = detection_loss(*args, **kwargs)
+        return Losses(parts={k: v * math.nan for k, v in losses.parts.items()}) if calls == 2 else losses
+
+    monkeypatch.setattr("yolomish.tasks.detection.task.detection_loss", spoiled)
+    with pytest.raises(YolomishError, match="epoch 1, step 2: box nan"):
+        fit(config, tmp_path / "spoiled", log=lambda _: None)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes_with_its_scaler(tiny: TrainConfig, tmp_path: Path, amp: str) -> None:
+    from yolomish.training.loop import fit
+    from yolomish.weights.checkpoint import read_checkpoint
+
+    config = replace(tiny, device="cuda", amp=amp)
+    result = fit(replace(config, epochs=1), tmp_path / "run", log=lambda _: None)
+    saved = read_checkpoint(result.last)
+    assert all(torch.isfinite(v).all() for v in saved["model"].values()) and bool(saved["scaler"]) == (amp == "fp16")
+    again = fit(config, tmp_path / "run", resume=True, log=lambda _: None)
+    assert len(again.history) == 2 and all(math.isfinite(v) for k, v in again.history[1].items() if k.startswith("train/"))
+
+
+def test_initial_weights_are_recorded_and_a_changed_file_is_refused(tiny: TrainConfig, tmp_path: Path) -> None:
+    from yolomish.config import load_yaml
+    from yolomish.files import digest
+    from yolomish.training.loop import fit
+
+    first = fit(replace(tiny, epochs=1), tmp_path / "first", log=lambda _: None)
+    second = replace(tiny, epochs=1, seed=1, initial_weights=str(first.last))
+    fit(second, tmp_path / "second", log=lambda _: None)
+    recorded = load_yaml(tmp_path / "second" / "config.yaml")
+    assert recorded["initial_weights"] == str(first.last)
+    assert recorded["initial_weights_sha256"] == digest(first.last).sha256
+    first.last.unlink()  # a resumed run reads its checkpoint alone
+    fit(from_dict(TrainConfig, recorded | {"epochs": 2}), tmp_path / "second", resume=True, log=lambda _: None)
+    first.best.rename(first.last)
+    changed = replace(second, initial_weights_sha256=recorded["initial_weights_sha256"][::-1])
+    with pytest.raises(YolomishError, match="has changed since this run was planned"):
+        fit(changed, tmp_path / "third", log=lambda _: None)
+
+
+def test_a_model_files_activation_is_trained_unless_an_option_says_otherwise(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from yolomish.commands import app
+
+    model = tmp_path / "mine.yaml"
+    model.write_text("name: mine\nwidth: 0.125\ndepth: 0.1\nactivation: relu\nneck_activation: silu\n")
+    noise_data(tmp_path / "data", train=4, val=2)
+    (tmp_path / "data.yaml").write_text("format: yolo\nroot: data\ntrain: images/train\nval: images/val\nnames: [a, b]\n")
+    command = ["train", "--model", str(model), "--data", str(tmp_path / "data.yaml"), "--imgsz", "64x96", "--batch", "2"]
+    for options, said in (([], "relu backbone, silu neck"), (["--act", "mish"], "mish backbone, silu neck")):
+        done = CliRunner().invoke(app, [*command, "--dry-run", *options])
+        assert done.exit_code == 0 and said in done.output, done.output
+        assert "64x96 px" in done.output
+
+
+def test_only_the_processes_of_a_trial_go_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from yolomish.ops import distributed
+
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda value: pytest.fail("waits for the others"))
+    assert distributed.world_size() == 4
+    with distributed.alone():
+        assert distributed.world_size() == 1 and distributed.sum_over_ranks(torch.ones(())) == 1
+    assert distributed.world_size() == 4

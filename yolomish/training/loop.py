@@ -193,7 +193,7 @@ def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseEx
     loader = run.task.loader(run.train, config, run.network, epoch=epoch, first_step=state.position)
     images = min(config.batch, len(run.train))
     minis = math.ceil(images / (config.mini_batch or config.batch))
-    window = CUDA_WINDOW if run.device.type == "cuda" else 1
+    window = steps_between_looks(run.device)
     pending: list[Tensor] = []
     waited, window_wait, step_times, lr = 0.0, 0.0, [], 0.0
     run.train_mode()
@@ -247,6 +247,11 @@ def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseEx
         "images_per_s": round(images * 1000 / step_ms, 3),
         "data_wait_share": round(waited / seconds, 4),
     }
+
+
+def steps_between_looks(device: torch.device) -> int:
+    """After how many steps the losses are read, which waits for a GPU."""
+    return CUDA_WINDOW if device.type == "cuda" else 1
 
 
 def _named(run: Run, values: Sequence[float]) -> str:

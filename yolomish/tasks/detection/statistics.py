@@ -9,7 +9,8 @@ import torch
 
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
-from yolomish.tasks.detection.assign import MAX_RATIO, shape_iou
+from yolomish.ops.boxes import shape_iou
+from yolomish.tasks.detection.assign import MAX_RATIO
 from yolomish.types import HeadSpec, size_text
 
 
