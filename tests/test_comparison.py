@@ -23,7 +23,8 @@ from yolomish.comparison.report import Design, build_report
 from yolomish.comparison.runs import EpochPoint, Run, Start, State
 from yolomish.comparison.train import plan
 from yolomish.config import TrainConfig, config_difference
-from yolomish.data.datasets import DetectionData, Record, open_data
+from yolomish.data.datasets import DetectionData, open_data
+from yolomish.data.formats.record import Listing, Record
 from yolomish.errors import YolomishError
 from yolomish.evaluation.stats import Verdict, paired_difference
 from yolomish.files import digest
@@ -308,17 +309,24 @@ def _data(images: int, root: Path | None = None) -> DetectionData:
         path = (root or Path()) / image["file_name"]
         if root:
             cv2.imwrite(str(path), np.full((480, 640, 3), 120, np.uint8))
-        wanted = [a for a in truth.imgToAnns[image["id"]] if not a["iscrowd"]]
-        boxes = np.array([a["bbox"] for a in wanted], np.float32).reshape(-1, 4)
+        given = truth.imgToAnns[image["id"]]
+        boxes = np.array([a["bbox"] for a in given], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        labels = np.array([label_of[a["category_id"]] for a in wanted], np.int64)
         records.append(
             Record(
-                path=path, image_id=image["id"], boxes=boxes, labels=labels, crowd=np.zeros(len(labels), bool), size_hw=(480, 640)
+                path=path,
+                image_id=image["id"],
+                size_hw=(480, 640),
+                boxes=boxes,
+                labels=np.array([label_of[a["category_id"]] for a in given], np.int64),
+                areas=np.array([a["area"] for a in given], np.float64),
+                crowd=np.array([a["iscrowd"] for a in given], bool),
+                ignore=np.zeros(len(given), bool),
             )
         )
     names = tuple(c["name"] for c in truth.dataset["categories"])
-    return DetectionData(records, names, tuple(label_of), Path("simulated.json"), truth)
+    source = Path("simulated.json")
+    return DetectionData(Listing(source=source, names=names, category_ids=tuple(label_of), records=tuple(records), own_ids=True))
 
 
 def _simulated(found: dict[str, float], seeds: int, folder: Path = Path("out"), images: int = 60) -> Report:

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from yolomish.activations import build_activation
 from yolomish.config import DataConfig
-from yolomish.data.datasets import Split, open_data
+from yolomish.data.datasets import open_data
+from yolomish.data.formats.record import Split
 from yolomish.errors import YolomishError
 
 

@@ -15,6 +15,7 @@ from yolomish.comparison.runs import Run, State
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
 from yolomish.errors import YolomishError
+from yolomish.evaluation.coco import counts_as_object
 from yolomish.evaluation.resample import draw_images
 from yolomish.files import digest, write_json
 from yolomish.networks.registry import outline
@@ -69,7 +70,7 @@ def protocol_of(config: TrainConfig) -> EvalProtocol:
 
 def require_objects(data: DetectionData) -> None:
     """YolomishError where ``data`` holds no boxes."""
-    if all(a.get("iscrowd") for a in data.coco().dataset.get("annotations", ())):
+    if not any(map(counts_as_object, data.coco().dataset.get("annotations", ()))):
         raise YolomishError(f"{data.source} holds no boxes, so AP is undefined: nothing can be compared")
 
 
@@ -107,7 +108,7 @@ def data_digest(data: DetectionData) -> str:
             status = path.stat()
         except OSError as error:
             raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-        boxes = [(a["category_id"], a["bbox"], a.get("iscrowd", 0)) for a in truth.imgToAnns[image_id]]
+        boxes = [(a["category_id"], a["bbox"], a.get("iscrowd", 0), a.get("ignore", 0)) for a in truth.imgToAnns[image_id]]
         marks.append((image_id, path.name, status.st_size, status.st_mtime_ns, boxes))
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 
@@ -168,7 +169,7 @@ def weigh(results: Mapping[Key, Detections], data: DetectionData, task: str, *, 
     names = dict(zip(data.category_ids, data.names, strict=True))
     return Evidence(
         images=len(order),
-        objects=sum(not a.get("iscrowd") for a in truth.dataset["annotations"]),
+        objects=sum(map(counts_as_object, truth.dataset["annotations"])),
         statistics=judge.statistics,
         classes=tuple(names[c] for c in sorted(truth.getCatIds())),
         values={key: whole[0] for key, (whole, _) in found.items()},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from yolomish.data.streams import Use, stream
 from yolomish.errors import YolomishError
 
 ITERATIONS = 300
 
 
 def shape_ious(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """IoU of (N, 2) and (A, 2) width,height pairs put on one centre; gives (N, A)."""
+    """IoU of (N, 2) and (A, 2) width,height pairs put on one centre; returns (N, A)."""
     overlap = np.minimum(sizes[:, None], anchors[None]).prod(2)
     return overlap / (sizes.prod(1)[:, None] + anchors.prod(1)[None] - overlap)
 
@@ -31,7 +32,7 @@ def kmeans_anchors(sizes: np.ndarray, count: int, *, seed: int = 0, restarts: in
         raise YolomishError(f"{count} anchors cannot be found from {different} different box sizes: take fewer")
     best, best_score = np.empty((0, 2)), -1.0
     for run in range(restarts):
-        anchors = _first_guess(sizes, count, np.random.default_rng((seed, run)))
+        anchors = _first_guess(sizes, count, stream(Use.ANCHORS, seed, index=run))
         nearest = np.full(len(sizes), -1)
         for _ in range(ITERATIONS):
             ious = shape_ious(sizes, anchors)

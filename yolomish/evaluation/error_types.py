@@ -33,7 +33,7 @@ def classify(matched: Matched) -> np.ndarray:
     best = np.maximum(matched.own_iou, matched.other_iou)
     right_place = matched.own_iou >= BACKGROUND_IOU
     conditions = [
-        matched.true | matched.in_crowd,
+        matched.true | matched.ignored,
         right_place & (matched.own_iou <= matched.iou),
         matched.other_iou >= matched.iou,
         matched.taken_iou >= matched.iou,
@@ -50,7 +50,7 @@ def error_breakdown(matched: Matched) -> ErrorBreakdown:
     detections are dropped. Missed objects, which no mended detection could find, leave the ground truth.
     """
     kinds = classify(matched)
-    counted = ~matched.in_crowd
+    counted = ~matched.ignored
     objects = matched.objects_per_class()
     present = np.nonzero(objects)[0]
 

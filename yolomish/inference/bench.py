@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from yolomish.darknet.summary import summarise
 from yolomish.drawing.boxes import draw_detections
-from yolomish.errors import YolomishError, unknown_name
+from yolomish.errors import YolomishError, first_line, unknown_name
 from yolomish.inference.detector import Detector
 from yolomish.inference.engines import ENGINES, Engine, build_engine
 from yolomish.inference.export.onnx_graph import write_graph
@@ -173,7 +173,7 @@ def measure(
                 engine = _build(name, variant, size_hw, device)
                 engine(images)
             except (YolomishError, cv2.error) as error:
-                skipped[name] = str(error).strip().splitlines()[0][:160]
+                skipped[name] = first_line(error, 160)
                 continue
             ready.append((name, activation, engine))
     if not ready:

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from yolomish.data.datasets import SUFFIXES
-from yolomish.data.images import decode_image, read_image
+from yolomish.data.images import SUFFIXES, decode_image, read_image
 from yolomish.errors import YolomishError
 from yolomish.files import read_lines
 

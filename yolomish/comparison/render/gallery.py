@@ -12,6 +12,7 @@ from torchvision.ops import box_iou
 
 from yolomish.data.datasets import DetectionData
 from yolomish.drawing.boxes import draw_boxes
+from yolomish.evaluation.coco import counts_as_object
 
 SHOWN_SCORE, MATCH_IOU = 0.25, 0.5
 EACH = 2  # images in which A does better, and as many in which B does
@@ -79,7 +80,7 @@ def disagreements(results: Mapping[str, list[dict]], data: DetectionData, *, eac
     first, second = list(results)[:2]
     scored = []
     for index, image_id in enumerate(data.image_ids):
-        wanted = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd")]
+        wanted = [a for a in truth.imgToAnns[image_id] if counts_as_object(a)]
         boxes = np.array([a["bbox"] for a in wanted], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([label_of[a["category_id"]] for a in wanted], np.int64)

@@ -15,7 +15,7 @@ from yolomish.types import HeadSpec, size_text
 
 def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpec]) -> list[str]:
     """Lines for the log: boxes per class, their sizes in network px, and for how many boxes an anchor answers."""
-    labels, sizes = data.boxes_at(config.image_size[0], keep_aspect=config.resize == "letterbox")
+    labels, sizes = data.boxes_at(config.image_size, keep_aspect=config.resize == "letterbox")
     if not len(labels):
         return [f"labels: none in {len(data)} images"]
     counts = np.bincount(labels, minlength=len(data.names))

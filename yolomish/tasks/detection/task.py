@@ -46,7 +46,7 @@ class DetectionTask:
         self, data: DetectionData, config: TrainConfig, network: Network, *, epoch: int, first_step: int = 0
     ) -> DataLoader:
         where = {"rank": rank(), "world_size": world_size()}
-        return train_loader(data, config, network.input.stride, epoch=epoch, first_step=first_step, **where)
+        return train_loader(data, config, network.input, epoch=epoch, first_step=first_step, **where)
 
     def loss(self, network: Network, outputs: Sequence[Tensor], targets: Tensor, config: TrainConfig) -> Losses:
         return detection_loss(outputs, network.heads, targets, config)
