@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yolomish.commands.options import split_list
+from yolomish.commands.options import SIZE_HELP, split_list
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError
 
@@ -104,7 +104,7 @@ def compare(
     ] = "",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Images a step" + RECIPE)] = None,
-    imgsz: Annotated[int | None, typer.Option("--imgsz", help="Network size in px, a multiple of 32" + RECIPE)] = None,
+    imgsz: Annotated[str | None, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=SIZE_HELP + RECIPE)] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of all arms" + RECIPE)] = None,
     lr_grid: Annotated[
         str, typer.Option("--lr-grid", help="Peak rates, by commas, to try for each arm: a second comparison at its best.")

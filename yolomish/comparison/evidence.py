@@ -108,7 +108,7 @@ def data_digest(data: DetectionData) -> str:
             status = path.stat()
         except OSError as error:
             raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-        boxes = [(a["category_id"], a["bbox"], a.get("iscrowd", 0), a.get("ignore", 0)) for a in truth.imgToAnns[image_id]]
+        boxes = [(a["category_id"], a["bbox"], a.get("iscrowd", 0), a.get("difficult", 0)) for a in truth.imgToAnns[image_id]]
         marks.append((image_id, path.name, status.st_size, status.st_mtime_ns, boxes))
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 

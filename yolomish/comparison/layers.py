@@ -25,7 +25,7 @@ from yolomish.weights.load import load_network
 
 FLAT = 0.01  # of the identity's slope: below it an input hardly moves the output
 MOST_IMAGES = 16
-PIXELS = 1 << 20  # of a batch: a full YOLOv4 then needs some 8 GiB
+PIXELS = 1 << 20  # of a batch: a network of 64 M parameters then needs some 8 GiB
 
 
 @dataclass(frozen=True, kw_only=True)

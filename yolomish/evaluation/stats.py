@@ -278,7 +278,7 @@ def _percentiles(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def corrected(differences: Sequence[PairedDifference]) -> tuple[PairedDifference, ...]:
-    """A family of differences, one an arm held against the first, with Holm's p and the intervals and verdicts of his levels."""
+    """A family of differences, one per arm held against the first, with Holm's p and the intervals and verdicts of his levels."""
     if any(d.p is None for d in differences):
         return tuple(differences)
     p_values = [float(d.p or 0) for d in differences]

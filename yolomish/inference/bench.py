@@ -29,7 +29,7 @@ from yolomish.ops.device import wait
 from yolomish.types import HeadSpec, InputSpec, SizeHW, size_text
 from yolomish.weights.load import LoadedNetwork
 
-PEAK_SIDE = 2048  # of the square matrices whose product gives the peak
+PEAK_SIDE = 2048  # of the square matrices whose product is the peak
 CALIBRATION_PX = 160
 REST_S = 0.05  # before each call: the threads of the engine before it go on spinning for a while
 NEEDS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx"), "opencv": ("onnx",)}
