@@ -279,10 +279,13 @@ def test_what_cannot_be_compared_is_refused_before_any_detection(
     (tmp_path / "b.json").write_text(json.dumps([{"image_id": 1}]))
     with pytest.raises(YolomishError, match="entry 0 is no COCO result"):
         compare_finished([f"a={runs[0]}", f"b={tmp_path / 'b.json'}"], tmp_path / "out", log=lambda _: None)
-    for label in (tmp_path / "data" / "labels" / "val").iterdir():
-        label.write_text("")
+    crowd = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 30, 30], "area": 900, "iscrowd": 1}
+    image = {"id": 1, "file_name": "0.png", "width": 64, "height": 64}
+    content = {"images": [image], "categories": [{"id": 1, "name": "square"}], "annotations": [crowd]}
+    (tmp_path / "crowds.json").write_text(json.dumps(content))
+    crowds = DataConfig(format="coco", root=str(tmp_path), val="crowds.json", val_images="data/images/val")
     with pytest.raises(YolomishError, match="holds no boxes"):
-        compare_finished(runs, tmp_path / "out", log=lambda _: None)
+        compare_finished(runs, tmp_path / "out", data=crowds, log=lambda _: None)
 
 
 def test_kept_detections_are_those_of_the_same_weights_images_and_protocol(

@@ -56,7 +56,7 @@ def layer_statistics(arm: str, checkpoint: Path, config: TrainConfig, batch: Bat
     """Statistics of every activated layer of a run of ``config``, in network order: averaged weights, BatchNorm as in
     inference, on the CPU."""
     network = load_network(str(checkpoint)).network
-    found: dict[str, tuple[float, float, float, float]] = {}
+    found: dict[str, dict[str, float]] = {}
 
     def watch(name: str, block: ConvBlock) -> RemovableHandle:
         def hook(module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -64,12 +64,12 @@ def layer_statistics(arm: str, checkpoint: Path, config: TrainConfig, batch: Bat
             with torch.enable_grad():
                 (slope,) = torch.autograd.grad(module.forward(x).sum(), x)  # not module(x): that would come back here
             flat = slope.abs() < FLAT
-            found[name] = (
-                output.detach().mean().item(),
-                output.detach().var().item(),
-                flat.float().mean().item(),
-                flat.all(dim=3).all(dim=2).all(dim=0).float().mean().item(),
-            )
+            found[name] = {
+                "mean": output.detach().mean().item(),
+                "variance": output.detach().var().item(),
+                "saturated": flat.float().mean().item(),
+                "dead": flat.all(dim=3).all(dim=2).all(dim=0).float().mean().item(),
+            }
 
         return block.act.register_forward_hook(hook)
 
@@ -81,22 +81,9 @@ def layer_statistics(arm: str, checkpoint: Path, config: TrainConfig, batch: Bat
     find_task(config.task).loss(network, maps, batch.targets, config).total.backward()
     rows = []
     for part, name, block in blocks:
-        kernel = block.conv.weight
+        kernel, activation = block.conv.weight, block.activation_name
         gradient = kernel.grad.norm().item() / kernel.norm().item() if kernel.grad is not None else 0.0
-        mean, variance, saturated, dead = found[name]
-        rows.append(
-            LayerStatistics(
-                arm=arm,
-                layer=name,
-                part=part,
-                activation=block.activation_name,
-                mean=mean,
-                variance=variance,
-                saturated=saturated,
-                dead=dead,
-                gradient=gradient,
-            )
-        )
+        rows.append(LayerStatistics(arm=arm, layer=name, part=part, activation=activation, gradient=gradient, **found[name]))
     return tuple(rows)
 
 

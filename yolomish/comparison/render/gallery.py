@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from yolomish.data.datasets import DetectionData
 from yolomish.drawing.boxes import draw_boxes
@@ -48,10 +50,8 @@ def _match(rows: list[dict], boxes: np.ndarray, labels: np.ndarray, label_of: Ma
     found[:, 2:] += found[:, :2]
     free = np.ones(len(boxes), bool)
     right = []
-    for box, row in zip(found, rows, strict=True):
-        overlap = np.clip(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0, None).prod(1)
-        union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - overlap
-        iou = np.where(free & (labels == label_of[row["category_id"]]), overlap / np.maximum(union, 1e-9), 0)
+    for overlaps, row in zip(box_iou(torch.from_numpy(found), torch.from_numpy(boxes)).numpy(), rows, strict=True):
+        iou = np.where(free & (labels == label_of[row["category_id"]]), overlaps, 0)
         best = int(iou.argmax()) if len(iou) else -1
         right.append(bool(best >= 0 and iou[best] >= MATCH_IOU))
         if right[-1]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolomish.comparison.render.wording import declared, interval, probability, signed, tuned_headline
+from yolomish.comparison.render.wording import NONE, declared, interval, probability, signed, span, tuned_headline
 from yolomish.comparison.report import ArmSummary, Level, Report
 from yolomish.evaluation.stats import PairedDifference
 
@@ -29,16 +30,14 @@ class Table:
         return not self.rows and not self.note
 
 
+def number(value: float | None, form: str = ".4f", unit: str = "") -> str:
+    """A number, a dash where there is none."""
+    return NONE if value is None else format(value, form) + unit
+
+
 def spread(level: Level | None) -> str:
     """Mean ± sd, the mean alone with one seed, a dash where there is nothing."""
-    if level is None:
-        return "-"
-    return f"{level.mean:.4f}" + (f" ± {level.sd:.4f}" if level.sd is not None else "")
-
-
-def memory(size: int | None) -> str:
-    """Bytes in MiB."""
-    return f"{size / 2**20:,.0f} MiB" if size else "not measured"
+    return NONE if level is None else number(level.mean) + (f" ± {level.sd:.4f}" if level.sd is not None else "")
 
 
 def shown_label(report: Report, index: int) -> str:
@@ -65,7 +64,7 @@ def results(report: Report) -> Table:
     shown = list(dict.fromkeys(m for arm in report.arms for m in arm.levels))
 
     def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
-        last = (f"{arm.best_ap:.4f}" if arm.best_ap is not None else "-",) if best else ()
+        last = (number(arm.best_ap),) if best else ()
         cells = (spread(arm.levels.get(m)) for m in shown)
         return (shown_label(report, i), f"{arm.activation} / {arm.neck_activation}", *cells, *last)
 
@@ -90,44 +89,27 @@ def differences(report: Report) -> Table:
     return Table(title="Paired differences", note=note, head=head, rows=tuple(row(d) for d in report.differences))
 
 
+LOOKS: dict[str, Callable[[PairedDifference], str]] = {
+    "standard error from seeds": lambda d: number(d.seed_error),
+    "standard error from images": lambda d: number(d.image_error),
+    "true difference found 4 times in 5": lambda d: number(d.detectable),
+    "resamples of images with A ahead": lambda d: number(d.above_zero, ".1%"),
+    "bootstrap over seeds then images, 95 %": lambda d: span(*d.bootstrap) if d.bootstrap else NONE,
+    "p, paired t over seeds": lambda d: probability(d.p_t),
+    "p, exact sign flips over seeds": lambda d: probability(d.p_signs),
+    "p, exact Wilcoxon over seeds": lambda d: probability(d.p_ranks),
+    "Cohen's d [95 %]": lambda d: f"{d.effect.d:.2f} [{d.effect.low:.2f}, {d.effect.high:.2f}]" if d.effect else NONE,
+}
+
+
 def tests(report: Report) -> Table:
-    """Other looks at AP's difference: a column per pair."""
+    """Other looks at AP's difference: a column per pair; what cannot be had for any pair is left out."""
     found = report.primary
-
-    def cells(name: str, values: list[str | None]) -> tuple[tuple[str, ...], ...]:
-        return ((name, *(v or "-" for v in values)),) if any(values) else ()
-
-    def number(value: float | None, form: str = ".4f") -> str | None:
-        return None if value is None else format(value, form)
-
-    def p(value: float | None) -> str | None:
-        return None if value is None else probability(value)
-
-    rows = (
-        *cells("standard error from seeds", [number(d.seed_error) for d in found]),
-        *cells("standard error from images", [number(d.image_error) for d in found]),
-        *cells("true difference found 4 times in 5", [number(d.detectable) for d in found]),
-        *cells("resamples of images with A ahead", [number(d.above_zero, ".1%") for d in found]),
-        *cells(
-            "bootstrap over seeds then images, 95 %",
-            [f"[{signed(d.bootstrap[0])}, {signed(d.bootstrap[1])}]" if d.bootstrap else None for d in found],
-        ),
-        *cells("p, paired t over seeds", [p(d.p_t) for d in found]),
-        *cells("p, exact sign flips over seeds", [p(d.p_signs) for d in found]),
-        *cells("p, exact Wilcoxon over seeds", [p(d.p_ranks) for d in found]),
-        *cells(
-            "Cohen's d [95 %]",
-            [f"{d.effect.d:.2f} [{d.effect.low:.2f}, {d.effect.high:.2f}]" if d.effect else None for d in found],
-        ),
-    )
-    return Table(
-        title="Other looks at AP",
-        note="Tests over seeds take the validation images as given. Percentiles of a bootstrap over few seeds are too narrow."
-        if rows
-        else "",
-        head=("what", *(f"{d.a} - {d.b}" for d in found)),
-        rows=rows,
-    )
+    rows = [(name, *map(look, found)) for name, look in LOOKS.items()]
+    rows = [row for row in rows if set(row[1:]) != {NONE}]
+    note = "Tests over seeds take the validation images as given. Percentiles of a bootstrap over few seeds are too narrow."
+    head = ("what", *(f"{d.a} - {d.b}" for d in found))
+    return Table(title="Other looks at AP", note=note if rows else "", head=head, rows=tuple(rows))
 
 
 def classes(report: Report) -> Table:
@@ -135,25 +117,16 @@ def classes(report: Report) -> Table:
     arms = {arm.label: arm for arm in report.arms}
     rows = [
         (
-            d.metric,
-            f"{d.a} - {d.b}",
-            spread(arms[d.a].class_levels.get(d.metric)),
-            spread(arms[d.b].class_levels.get(d.metric)),
-            signed(d.mean),
-            interval(d),
-            probability(d.p_adjusted),
+            *(d.metric, f"{d.a} - {d.b}", *(spread(arms[label].class_levels.get(d.metric)) for label in (d.a, d.b))),
+            *(signed(d.mean), interval(d), probability(d.p_adjusted)),
         )
         for d in sorted(report.class_differences, key=lambda d: -abs(d.mean))[:MOST_CLASSES]
     ]
     rest = len(report.class_differences) - len(rows)
     note = "Largest differences first; p and intervals are corrected over the classes (Holm)."
     note += f" {rest} more are in report.json." if rest else ""
-    return Table(
-        title="AP by class",
-        note=note if rows else "",
-        head=("class", "pair", "A", "B", "A - B", "interval", "p (Holm)"),
-        rows=tuple(rows),
-    )
+    head = ("class", "pair", "A", "B", "A - B", "interval", "p (Holm)")
+    return Table(title="AP by class", note=note if rows else "", head=head, rows=tuple(rows))
 
 
 def cost(report: Report) -> Table:
@@ -164,12 +137,12 @@ def cost(report: Report) -> Table:
     first = report.arms[0].step_ms
 
     def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
-        step = f"{arm.step_ms:.1f} ms" if arm.step_ms is not None else "-"
-        ratio = f"{arm.step_ms / first:.2f}x" if arm.step_ms is not None and first else "-"
+        ratio = arm.step_ms / first if arm.step_ms is not None and first else None
+        peak = f"{arm.peak_memory_bytes / 2**20:,.0f} MiB" if arm.peak_memory_bytes else "not measured"
+        training = (number(arm.step_ms, ".1f", " ms"), number(ratio, ".2f", "x"), peak)
         s = speed.get(arm.label)
-        inference = f"{s.median_ms:.1f} ms [{s.low_ms:.1f}, {s.high_ms:.1f}]" if s else "-"
-        peak = memory(arm.peak_memory_bytes)
-        return (shown_label(report, i), step, ratio, peak, inference, f"{s.ratio:.2f}x" if s else "-")
+        inference = (f"{s.median_ms:.1f} ms [{s.low_ms:.1f}, {s.high_ms:.1f}]", f"{s.ratio:.2f}x") if s else (NONE, NONE)
+        return (shown_label(report, i), *training, *inference)
 
     base = report.arms[0].label
     return Table(
@@ -200,12 +173,8 @@ def layers(report: Report) -> Table:
                 dead = statistics.fmean(r.dead for r in found)
                 numbers = (f"{values[0]:.3f}", f"{values[1]:.3g}", f"{values[2]:.1%}", f"{dead:.2%}", f"{values[3]:.2e}")
                 rows.append((arm.label, part, found[0].activation, *numbers))
-    return Table(
-        title="Inside the networks",
-        note=note,
-        head=("arm", "part", "activation", "output mean", "variance", "saturated", "dead", "gradient"),
-        rows=tuple(rows),
-    )
+    head = ("arm", "part", "activation", "output mean", "variance", "saturated", "dead", "gradient")
+    return Table(title="Inside the networks", note=note, head=head, rows=tuple(rows))
 
 
 def tuned(report: Report) -> Table:
@@ -234,9 +203,9 @@ def runs(report: Report) -> Table:
             (
                 run.arm,
                 str(run.seed),
-                *("-" if (v := run.metrics.get(m)) is None else f"{v:.4f}" for m in ("AP", "AP50", "AP75")),
-                f"{run.step_ms:.1f} ms" if run.step_ms is not None else "-",
-                run.start.kernels[:12] or "-",
+                *(number(run.metrics.get(m)) for m in ("AP", "AP50", "AP75")),
+                number(run.step_ms, ".1f", " ms"),
+                run.start.kernels[:12] or NONE,
                 shown_path(run.path, report.folder),
             )
             for run in report.runs

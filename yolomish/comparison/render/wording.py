@@ -17,6 +17,7 @@ START = {
     InitialWeights.UNKNOWN: "weights that are not recorded",
 }
 LEARNED = 0.01  # AP
+NONE = "-"  # where a number cannot be had
 
 
 def signed(value: float) -> str:
@@ -29,16 +30,21 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def span(low: float, high: float) -> str:
+    """Two ends of an interval."""
+    return f"[{signed(low)}, {signed(high)}]"
+
+
 def interval(d: PairedDifference) -> str:
     """The interval with its confidence, or why there is none."""
     if d.low is None or d.high is None:
         return "no interval from one seed"
-    return f"{100 * d.confidence:.4g} % CI [{signed(d.low)}, {signed(d.high)}]"
+    return f"{100 * d.confidence:.4g} % CI {span(d.low, d.high)}"
 
 
 def probability(p: float | None) -> str:
     """A p-value to two digits, never as zero."""
-    return "-" if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}"
+    return NONE if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def chance(seeds: int, images: int | None) -> str:
