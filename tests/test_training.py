@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -13,13 +14,15 @@ from conftest import noise_data
 from reference import training as reference
 from torch import nn
 
-from yolomish.config import ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
+from yolomish.config import DataConfig, ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
 from yolomish.darknet.order import file_order
+from yolomish.data.images import write_image
 from yolomish.errors import YolomishError
 from yolomish.tasks.detection.assign import assign_ratio, assign_shape_iou
 from yolomish.tasks.detection.darknet_loss import ciou_deltas, darknet_loss
 from yolomish.tasks.detection.loss import _bce, detection_loss, scaled_loss
 from yolomish.tasks.detection.task import DetectionTask
+from yolomish.training.build import prepare
 from yolomish.training.memory import largest_fitting
 from yolomish.training.optim import build_average, build_optimizer, burn_in_steps, learning_rate, set_step
 from yolomish.types import HeadSpec, Losses
@@ -506,3 +509,57 @@ def test_only_the_processes_of_a_trial_go_without_the_others(monkeypatch: pytest
     with distributed.alone():
         assert distributed.world_size() == 1 and distributed.sum_over_ranks(torch.ones(())) == 1
     assert distributed.world_size() == 4
+
+
+def four_pictures(root: Path) -> DataConfig:
+    """YOLO data of four 64 px pictures with five red and blue rectangles on noise; val is train."""
+    objects = [[(0, 8, 8, 30, 32)], [(1, 20, 16, 52, 40)], [(0, 30, 30, 60, 56), (1, 4, 6, 28, 24)], [(1, 6, 30, 30, 60)]]
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for i, boxes in enumerate(objects):
+        image = rng.integers(90, 130, (64, 64, 3)).astype(np.uint8)
+        for label, x0, y0, x1, y1 in boxes:
+            image[y0:y1, x0:x1] = ((230, 40, 30), (30, 60, 230))[label]
+        write_image(root / "images" / f"{i}.png", image)
+        rows = [(k, (x0 + x1) / 128, (y0 + y1) / 128, (x1 - x0) / 64, (y1 - y0) / 64) for k, x0, y0, x1, y1 in boxes]
+        (root / "labels" / f"{i}.txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
+    return DataConfig(format="yolo", root=str(root), train="images", val="images", names=("red", "blue"))
+
+
+@pytest.mark.parametrize("recipe", ["small", "scaled", "darknet"])
+def test_a_network_learns_four_pictures_by_heart(recipe: str, tmp_path: Path) -> None:
+    base = load_recipe(recipe, replace(load_model_config("yolov4-n"), depth=0.1))
+    still = {
+        "mosaic": 0.0,
+        "jitter": 0.0,
+        "hue": 0.0,
+        "saturation": 1.0,
+        "exposure": 1.0,
+        "flip": 0.0,
+        "scale": 0.0,
+        "translate": 0.0,
+    }
+    gains = {} if recipe == "darknet" else {"class_gain": 1.0, "scale_gains": False}
+    rates = {"optimizer": "adamw", "momentum": 0.9, "weight_decay": 0.0, "peak_lr": 0.004, "schedule": "cosine"}
+    warm = {"burn_in": 5, "burn_in_epochs": 0.0, "burn_in_bias_lr": 0.0, "burn_in_momentum": 0.0}
+    steps = 140
+    config = replace(
+        base,
+        data=four_pictures(tmp_path / "data"),
+        model=replace(base.model, bn_momentum=0.3),
+        image_size=64,
+        epochs=steps,
+        batch=4,
+        mini_batch=0,
+        ema=False,
+        workers=0,
+        device="cpu",
+        **(still | gains | rates | warm),
+    )
+    run = prepare(config, lambda _: None)
+    batches = list(run.task.loader(run.train, run.config, run.network, epoch=0))
+    run.train_mode()
+    losses = [run.step(batches, number)[0].sum().item() for number in range(1, steps + 1)]
+    metrics = run.evaluate()
+    assert losses[-1] < losses[0] / 10 and metrics.values["AP50"] > 0.94 and metrics.score > 0.6, (losses[::20], metrics)
