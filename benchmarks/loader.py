@@ -1,4 +1,4 @@
-"""How many augmented images a second does one core give, beside a plain PyTorch Dataset and ultralytics' loader?
+"""How many augmented images per second one core makes, beside a plain PyTorch Dataset and ultralytics' loader?
 
 All three make mosaics of four on a canvas of twice the size, cut back to the size by an affine map, with HSV and flip.
 

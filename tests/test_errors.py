@@ -142,8 +142,8 @@ def test_matching_gives_pycocotools_ap50_with_crowds(seed: int) -> None:
     assert matched.ignored.any()
     curves = class_curves(matched, NAMES)
     metrics = evaluate(truth, found, NAMES, IDS)
-    assert np.mean([c.ap for c in curves]) == pytest.approx(metrics.ap50, abs=1e-12)
-    assert error_breakdown(matched).ap == pytest.approx(metrics.ap50, abs=1e-12)
+    assert np.mean([c.ap for c in curves]) == pytest.approx(metrics.values["AP50"], abs=1e-12)
+    assert error_breakdown(matched).ap == pytest.approx(metrics.values["AP50"], abs=1e-12)
 
 
 def test_curves_equal_a_count_at_each_threshold() -> None:

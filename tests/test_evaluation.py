@@ -105,6 +105,10 @@ def test_rectangular_batches_find_what_squares_find() -> None:
     square = predict(pipeline_of(model, 64, **options), data)
     assert {r["image_id"] for r in square} == set(data.image_ids)
     key = lambda r: (r["image_id"], r["category_id"], r["score"])  # noqa: E731
-    both = zip(sorted(square, key=key), sorted(predict(pipeline_of(model, 64, rect=True, **options), data, batch=7), key=key), strict=True)
+    both = zip(
+        sorted(square, key=key),
+        sorted(predict(pipeline_of(model, 64, rect=True, **options), data, batch=7), key=key),
+        strict=True,
+    )
     for a, b in both:  # the shapes are square pictures: the same network input in another order
         assert a["image_id"] == b["image_id"] and a["bbox"] == pytest.approx(b["bbox"], abs=1e-2)

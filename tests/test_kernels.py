@@ -1,21 +1,29 @@
 """Kernels against float64 formulas and torch's own layers: error under twice torch's at the dtype. Triton's run through its
 interpreter where there is no GPU, compiled on one."""
 
+import contextvars
 import copy
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from yolomish.activations import build_activation
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, first_line
 from yolomish.kernels import (
-    FUSED,
+    CLOSED_FORMS,
     choose,
     chosen,
     describe,
-    formulas,
     kernel_kind,
     lean_memory,
     mish,
@@ -24,7 +32,8 @@ from yolomish.kernels import (
     norm_act,
     using_kernels,
 )
-from yolomish.kernels.choice import triton_missing
+from yolomish.kernels.choice import _GUARDED, triton_missing
+from yolomish.kernels.lean import active_keeper
 from yolomish.kernels.native import compiler_missing, native_missing
 
 CUDA = torch.cuda.is_available()
@@ -87,7 +96,7 @@ def check_block(shape, act, dtype, layout, training, implementation, kind):
 @pytest.mark.parametrize(
     ("act", "dtype"),
     [
-        *((act, torch.float32) for act in FUSED if act != "swish"),
+        *((act, torch.float32) for act in CLOSED_FORMS),
         *((act, dtype) for act in ("mish", "leaky_relu") for dtype in (torch.float16, torch.bfloat16)),
     ],
 )
@@ -163,15 +172,17 @@ def test_compiled_blocks_are_as_near_to_float64_as_torch():
         check_block(shape, "mish", torch.float32, "channels_last", training, "compiled", "compile")
 
 
-@pytest.mark.parametrize("act", FUSED)
-def test_formulas_are_the_activations_and_their_derivatives(act):
-    z = torch.randn(4000, dtype=torch.float64) * 6
-    z.requires_grad_()
-    (slope,) = torch.autograd.grad(torch_layers(act, z).sum(), z)
-    assert torch.allclose(formulas.value(act, z), torch_layers(act, z), rtol=1e-12, atol=1e-14)
-    assert torch.allclose(formulas.slope(act, z.detach()), slope, rtol=1e-10, atol=1e-12)
-    (by_autograd,) = torch.autograd.grad(formulas.value(act, z).sum(), z)
-    assert torch.allclose(by_autograd, slope, rtol=1e-10, atol=1e-12)
+@needs_triton
+@pytest.mark.parametrize("act", CLOSED_FORMS)
+def test_triton_has_the_value_and_derivative_of_every_closed_form(act):
+    from yolomish.kernels import triton_code
+
+    kinks = torch.tensor([0.0, -0.0, -3, 3, -2, 6, 1e4, -1e4])
+    x = torch.cat((kinks, torch.randn(3000) * 6)).to(DEVICE)
+    dy, form = torch.randn_like(x), CLOSED_FORMS[act]
+    expected = form.value(x.double()), dy.double() * form.slope(x.double())
+    for ours, truth in zip((triton_code.value(x, act), triton_code.slope(dy, x, act)), expected, strict=True):
+        assert torch.allclose(ours.double(), truth, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["auto", "fused", "compile"])
@@ -270,7 +281,7 @@ def test_native_loops_are_built_once_and_only_used_where_they_are_right(tmp_path
     wrong = tmp_path / "mish.cpp"
     wrong.write_text(native.SOURCE.read_text().replace("x * (n / (n + 2.f))", "x * (n / (n + 2.1f))"))
     monkeypatch.setattr(native, "SOURCE", wrong)
-    with pytest.raises(RuntimeError, match="gives wrong values in float32"):
+    with pytest.raises(RuntimeError, match="returns wrong values in float32"):
         fresh()
     assert len(list((tmp_path / "kernels").iterdir())) == 1
 
@@ -406,3 +417,144 @@ def test_lean_memory_makes_exact_copies_and_refuses_changed_ones():
     del y
     with pytest.raises(RuntimeError, match="modified in place"):
         out.sum().backward()
+
+
+def test_the_first_line_of_a_message_is_the_first_that_says_something():
+    assert first_line(RuntimeError("\n  \n really: no \nmore")) == "really: no"
+    assert first_line(RuntimeError(" \n")) == "RuntimeError" and first_line("x" * 99, 9) == "x" * 9
+
+
+def in_thread(function):
+    """What ``function`` returns in a new thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def test_each_thread_has_its_own_kind_and_keeper():
+    both_inside, both_looked = threading.Barrier(2, timeout=30), threading.Barrier(2, timeout=30)
+
+    def look(kind, lean):
+        with using_kernels(kind), lean_memory(lean) as keeper:
+            both_inside.wait()
+            seen = kernel_kind(), active_keeper() is keeper
+            both_looked.wait()
+        return *seen, kernel_kind(), active_keeper()
+
+    with ThreadPoolExecutor(2) as pool:
+        seen = [pool.submit(look, kind, lean) for kind, lean in (("eager", True), ("compile", False))]
+        assert [s.result() for s in seen] == [("eager", True, "auto", None), ("compile", True, "auto", None)]
+
+
+def test_a_pool_starts_with_auto_and_takes_the_callers_kind_in_a_copied_context():
+    with using_kernels("eager"), lean_memory() as keeper:
+        assert in_thread(kernel_kind) == "auto" and in_thread(active_keeper) is None
+        assert in_thread(partial(contextvars.copy_context().run, kernel_kind)) == "eager"
+        assert active_keeper() is keeper
+
+
+@pytest.mark.parametrize("kind", ["eager", "fused"])
+def test_backward_in_another_thread_has_the_gradients_of_lean_forward(kind):
+    if kind == "fused" and triton_missing():
+        pytest.skip(triton_missing())
+    block = nn.Sequential(nn.Conv2d(3, 4, 1), norm(4), nn.Conv2d(4, 2, 1)).to(DEVICE)
+    x = torch.randn(2, 3, 5, 5, device=DEVICE)
+    gradients = []
+    for lean, run in ((False, lambda f: f()), (True, in_thread)):
+        with using_kernels(kind), lean_memory(lean):
+            y = block[2](norm_act(block[0](x), copy.deepcopy(block[1]), nn.Mish(), "mish")).square().sum()
+        block.zero_grad()
+        run(y.backward)
+        gradients.append([block[0].weight.grad.clone(), block[2].weight.grad.clone()])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not _GUARDED, reason="this torch.compile cannot read a context variable")
+def test_a_compiled_function_is_compiled_anew_for_another_kind_and_only_then():
+    x, graphs = torch.randn(8), []
+
+    def backend(graph, inputs):
+        graphs.append({str(node.target) for node in graph.graph.nodes})
+        return graph.forward
+
+    function = torch.compile(lambda v: mish(v), fullgraph=True, backend=backend)
+    for kind in ("eager", "compile", "eager", "compile"):
+        with using_kernels(kind):
+            function(x)
+    if compiler_missing():
+        pytest.skip(compiler_missing())
+    assert len(graphs) == 2 and any("mish" in name for name in graphs[0]) and not any("mish" in name for name in graphs[1])
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: bytes(len(b)), lambda b: b[:-1] + b"x"])
+@needs_native
+def test_a_damaged_library_is_not_loaded_but_built_anew(damage, tmp_path, monkeypatch):
+    monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path))
+    fresh = native._library.__wrapped__
+    fresh()
+    (library,) = (tmp_path / "kernels").iterdir()
+    good = library.read_bytes()
+    library.unlink()  # not written over: this process has it loaded
+    library.write_bytes(damage(good))
+    opened = []
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda path, load=native.ctypes.CDLL: opened.append(path) or load(path))
+    fresh()
+    assert str(library) not in opened and len(opened) == 1
+    (rebuilt,) = (tmp_path / "kernels").iterdir()
+    assert rebuilt.stat().st_size == len(good)
+    fresh()
+    assert opened[1:] == [str(rebuilt)]
+
+
+@needs_native
+def test_two_first_runs_at_once_leave_one_whole_library(tmp_path):
+    code = "from yolomish.kernels import native; print(native.native_missing() or 'built')"
+    environment = {**os.environ, "YOLOMISH_CACHE": str(tmp_path)}
+    runs = [subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate()[0].strip() for run in runs] == ["built", "built"]
+    names = [path.name for path in (tmp_path / "kernels").iterdir()]
+    assert all(name.endswith(f"-{native._hash((tmp_path / 'kernels' / name).read_bytes())}.so") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 1", "no reason given"),
+        ("printf '\\n \\n\\n' >&2; exit 1", "no reason given"),
+        ("printf 'mish.cpp:1: error: ung\\374ltig\\n' >&2; exit 1", "mish.cpp:1: error: ung\ufffdltig"),
+        ("printf '\\nfirst said\\nthen more\\n' >&2; exit 1", "first said"),
+        ("exec cc -shared -x c /dev/null -o {output}", "what it built has no function mish_value_float32"),
+        ("exit 0", "No such file"),
+    ],
+)
+@needs_compiler
+def test_a_compiler_that_fails_is_one_line(script, reason, tmp_path, monkeypatch):
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/bash\n" + script.replace("{output}", '"${@: -1}"') + "\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))
+    caches = (compiler_missing, native_missing, native._library, choose)
+    for cached in caches:
+        cached.cache_clear()
+    try:
+        (line,) = describe("cpu", torch.float32, ["mish"]).splitlines()
+        assert f"mish by torch's own layers ({compiler} cannot build mish.cpp: " in line and reason in line
+        assert not (tmp_path / "cache" / "kernels").exists()
+    finally:
+        for cached in caches:
+            cached.cache_clear()
+
+
+def test_what_recomputes_a_forward_pass_in_another_thread_takes_its_kind_along():
+    seen = []
+
+    def layer(x):
+        seen.append(kernel_kind())
+        return x.tanh()
+
+    for options in ({}, {"context_fn": lambda: (nullcontext(), using_kernels(kernel_kind()))}):
+        with using_kernels("fused"):
+            y = checkpoint(layer, torch.randn(3, requires_grad=True), use_reentrant=False, **options)
+        in_thread(y.sum().backward)
+    assert seen == ["fused", "auto", "fused", "fused"]

@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 
-from yolomish.activations.registry import build_activation
+from yolomish.activations.record import Activation
+from yolomish.activations.registry import find_activation
 from yolomish.errors import YolomishError
 
 
 def plot_activations(names: Sequence[str], path: str | Path) -> None:
     """Write a PNG with f, f' and f'' of each activation over [-5, 5], derivatives by float64 autograd; YolomishError if it
-    cannot. Of several names of one function the first is drawn."""
-    figure, axes = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
-    modules = {name: build_activation(name) for name in names}
-    first_names: dict[object, str] = {}
-    for name, module in modules.items():
-        first_names.setdefault(getattr(module, "function", type(module)), name)
-    for index, name in enumerate(first_names.values()):
+    cannot. Of several names of one activation the first is drawn."""
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    axes = figure.subplots(1, 3)
+    drawn: dict[str, tuple[str, Activation]] = {}
+    for name in names:
+        record = find_activation(name)
+        drawn.setdefault(record.name, (name, record))
+    for index, (name, record) in enumerate(drawn.values()):
         x = torch.linspace(-5, 5, 1000, dtype=torch.float64, requires_grad=True)
-        y = modules[name].double()(x)
+        y = record.build().double()(x)
         (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
         if first.requires_grad:
             (second,) = torch.autograd.grad(first.sum(), x, allow_unused=True, materialize_grads=True)
@@ -45,5 +44,3 @@ def plot_activations(names: Sequence[str], path: str | Path) -> None:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
         raise YolomishError(f"{path} cannot be written: {error}") from None
-    finally:
-        plt.close(figure)

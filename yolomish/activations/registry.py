@@ -1,45 +1,56 @@
-"""The registry: a name gives a new module. A registered thing is a module class or a function Tensor -> Tensor."""
+"""The registry: a name stands for one ``Activation``. Own ones come from a file (``my.py:name``) or an installed package."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
+import sys
+import threading
 from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
+from yolomish.activations.record import Activation
+from yolomish.activations.standard import STANDARD
 from yolomish.errors import YolomishError, unknown_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_MAKERS: dict[str, Callable[..., Any]] = {}
+_RECORDS: dict[str, Activation] = {name: record for record in STANDARD for name in (record.name, *record.aliases)}
+_registered: ContextVar[dict[str, Activation]] = ContextVar("registered", default=_RECORDS)  # a file's own while it runs
+_one_file = threading.RLock()  # a file may ask for an activation of another
 
 
-class FunctionActivation(nn.Module):
-    """A function Tensor -> Tensor of equal shape as a module without parameters."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-    def extra_repr(self) -> str:
-        return getattr(self.function, "__name__", "function")
+def _own(name: str, thing: Any, aliases: tuple[str, ...] = ()) -> Activation:
+    """The record of an activation from outside, which has no faster forms."""
+    if not callable(thing):
+        raise YolomishError(f"activation {name!r} is a {type(thing).__name__}, not a function or nn.Module class")
+    description = (inspect.getdoc(thing) or "").split("\n")[0]
+    return Activation(name=name, aliases=aliases, definition=thing, description=description)
 
 
 def register_activation(*names: str) -> Callable[[F], F]:
-    """Decorator: make a module class (built without arguments) or a function known under each of ``names``."""
+    """Decorator: make a module class (built without arguments) or a function Tensor -> Tensor known under ``names``.
+
+    In a file that is itself named as ``file.py:name`` they are known to that name alone. YolomishError on a name in use.
+    """
 
     def register(thing: F) -> F:
+        record, known = _own(names[0], thing, names[1:]), _registered.get()
         for name in names:
-            if name in _MAKERS and _MAKERS[name] is not thing:
+            taken = known.get(name) or _RECORDS.get(name)
+            if taken is not None and taken.definition is not thing:
                 raise YolomishError(f"activation {name!r} is already registered: choose another name")
-            _MAKERS[name] = thing
+            known[name] = record
         return thing
 
     return register
@@ -47,55 +58,66 @@ def register_activation(*names: str) -> Callable[[F], F]:
 
 def activation_names() -> list[str]:
     """All known names, those of installed entry points included, sorted."""
-    return sorted({*_MAKERS, *(point.name for point in entry_points(group="yolomish.activations"))})
+    return sorted({*_RECORDS, *(point.name for point in entry_points(group="yolomish.activations"))})
 
 
-def _from_file(name: str) -> Callable[..., Any]:
+@cache
+def _execute(path: Path, source: bytes) -> tuple[ModuleType, dict[str, Activation]]:
+    """The module of a file with this content and what it registered, executed once per process."""
+    digest = hashlib.sha256(str(path).encode() + source).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"yolomish_activation_{path.stem}_{digest}", path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    token = _registered.set({})
+    sys.modules[spec.name] = module  # dataclasses and torch.compile look a definition's module up
+    try:
+        with torch.device("cpu"):  # whatever device the network is being built on: its constants serve every later one
+            exec(compile(source, str(path), "exec"), module.__dict__)  # not by the loader, whose bytecode can be older
+        return module, _registered.get()
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    finally:
+        _registered.reset(token)
+
+
+def _from_file(name: str) -> Activation:
     file, _, attribute = name.rpartition(":")
     path = Path(file)
     if not path.is_file():
         raise YolomishError(f"activation file {file} does not exist (asked for by {name!r})")
-    spec = importlib.util.spec_from_file_location(f"yolomish_activation_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before = dict(_MAKERS)
     try:
-        spec.loader.exec_module(module)
-        thing = _MAKERS.get(attribute) if attribute in _MAKERS.keys() - before.keys() else getattr(module, attribute, None)
+        with _one_file:
+            module, registered = _execute(path.resolve(), path.read_bytes())
     except Exception as error:
         raise YolomishError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        _MAKERS.clear()
-        _MAKERS.update(before)
-    if thing is None:
+    if attribute in registered:
+        return replace(registered[attribute], name=name, aliases=())
+    if not hasattr(module, attribute):
         raise YolomishError(f"{file} has no {attribute!r}")
-    return thing
+    return _own(name, getattr(module, attribute))
 
 
-def _maker(name: str) -> Callable[..., Any]:
-    if ".py:" in name:
-        return _from_file(name)
-    if name in _MAKERS:
-        return _MAKERS[name]
-    for point in entry_points(group="yolomish.activations"):
-        if point.name == name:
-            return point.load()
-    raise unknown_name("activation", name, activation_names())
-
-
-def build_activation(name: str) -> nn.Module:
-    """A new module for a registered name or ``file.py:name``: any shape in, the same shape and dtype out.
+def find_activation(name: str) -> Activation:
+    """The record of a name, an alias or ``file.py:name``; a file is executed once per content.
 
     YolomishError on an unknown name (with the nearest), a missing file, or a thing that is not callable.
     """
-    maker: Any = _maker(name)
-    if inspect.isclass(maker) and issubclass(maker, nn.Module):
-        return maker()
-    if not callable(maker):
-        raise YolomishError(f"activation {name!r} is a {type(maker).__name__}, not a function or nn.Module class")
-    return FunctionActivation(maker)
+    if ".py:" in name:
+        return _from_file(name)
+    if name not in _RECORDS:
+        point = next((p for p in entry_points(group="yolomish.activations") if p.name == name), None)
+        if point is None:
+            raise unknown_name("activation", name, activation_names())
+        _RECORDS[name] = _own(name, point.load())
+    return _RECORDS[name]
 
 
-def describe_activation(name: str) -> str:
-    """The first line of the docstring of an activation."""
-    return (inspect.getdoc(_maker(name)) or "").split("\n")[0]
+def build_activation(name: str) -> nn.Module:
+    """A new module of ``find_activation(name)``: any shape in, the same shape and dtype out; its errors."""
+    return find_activation(name).build()
+
+
+def darknet_activations() -> dict[str, Activation]:
+    """The activations of Darknet's cfg files by the names that they have there (src/activations.c get_activation)."""
+    return {record.darknet: record for record in _RECORDS.values() if record.darknet}

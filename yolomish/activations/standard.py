@@ -1,87 +1,160 @@
-"""The activations that the Mish paper compares (arXiv:1908.08681). None writes into its input."""
+"""The activations of detectors and classifiers, and those that the Mish paper compares. None writes into its input."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from functools import partial
+
+import torch
+from torch import nn
 from torch.nn import functional as F
 
-from yolomish import kernels
-from yolomish.activations.registry import register_activation
+from yolomish.activations.record import Activation, OneDnnForm, OnnxForm
+from yolomish.kernels import CLOSED_FORMS, mish, mish_
 from yolomish.kernels.formulas import LEAKY_SLOPE
 
-
-@register_activation("mish")
-def mish(x: Tensor) -> Tensor:
-    """x·tanh(softplus(x)), smooth, minimum -0.30884 at -1.1924 (arXiv:1908.08681)."""
-    return kernels.mish(x)
-
-
-@register_activation("leaky_relu")
-def leaky_relu(x: Tensor) -> Tensor:
-    """x where positive, else 0.1·x (Darknet's slope)."""
-    return F.leaky_relu(x, LEAKY_SLOPE)
-
-
-@register_activation("relu")
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0)."""
-    return F.relu(x)
-
-
-@register_activation("silu", "swish")
-def silu(x: Tensor) -> Tensor:
-    """x·sigmoid(x), also called Swish (arXiv:1710.05941)."""
-    return F.silu(x)
-
-
-@register_activation("hard_mish")
-def hard_mish(x: Tensor) -> Tensor:
-    """x·min(2, max(0, x + 2))/2: x²/2 + x between -2 and 0 (Darknet src/activations.h hard_mish_yashas)."""
-    return x * (x + 2).clamp(0, 2) / 2
-
-
-@register_activation("hardswish")
-def hardswish(x: Tensor) -> Tensor:
-    """x·min(6, max(0, x + 3))/6 (arXiv:1905.02244)."""
-    return F.hardswish(x)
-
-
-@register_activation("gelu")
-def gelu(x: Tensor) -> Tensor:
-    """x·Φ(x) with the exact normal distribution function (arXiv:1606.08415)."""
-    return F.gelu(x)
-
-
-@register_activation("elu")
-def elu(x: Tensor) -> Tensor:
-    """x where positive, else e^x - 1 (arXiv:1511.07289)."""
-    return F.elu(x)
-
-
-@register_activation("selu")
-def selu(x: Tensor) -> Tensor:
-    """Scaled ELU, self-normalising (arXiv:1706.02515)."""
-    return F.selu(x)
-
-
-@register_activation("softplus")
-def softplus(x: Tensor) -> Tensor:
-    """ln(1 + e^x)."""
-    return F.softplus(x)
-
-
-@register_activation("tanh")
-def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
-    return x.tanh()
-
-
-@register_activation("prelu")
-class PReLU(nn.PReLU):
-    """x where positive, else a learned slope times x, from 0.25 on (arXiv:1502.01852)."""
-
-
-@register_activation("linear")
-def linear(x: Tensor) -> Tensor:
-    """x itself: no activation."""
-    return x
+STANDARD = (
+    Activation(
+        name="mish",
+        definition=mish,
+        description="x·tanh(softplus(x)), smooth, minimum -0.30884 at -1.1924",
+        source="arXiv:1908.08681",
+        in_place=mish_,
+        onnx=OnnxForm(operator="Mish", opset=18),
+        darknet="mish",
+    ),  # oneDNN has Mish too, but torch does not let it through
+    Activation(
+        name="leaky_relu",
+        definition=partial(F.leaky_relu, negative_slope=LEAKY_SLOPE),
+        description="x where positive, else 0.1·x",
+        source="Darknet src/activations.h leaky_activate",
+        in_place=partial(F.leaky_relu, negative_slope=LEAKY_SLOPE, inplace=True),
+        onednn=OneDnnForm(name="leaky_relu", scalars=(LEAKY_SLOPE,)),
+        onnx=OnnxForm(operator="LeakyRelu", attributes={"alpha": LEAKY_SLOPE}),
+        darknet="leaky",
+    ),
+    Activation(
+        name="relu",
+        definition=F.relu,
+        description="max(x, 0)",
+        source="Darknet src/activations.h relu_activate",
+        in_place=partial(F.relu, inplace=True),
+        onednn=OneDnnForm(name="relu"),
+        onnx=OnnxForm(operator="Relu"),
+        darknet="relu",
+    ),
+    Activation(
+        name="relu6",
+        definition=F.relu6,
+        description="min(max(x, 0), 6)",
+        source="arXiv:1704.04861; Darknet src/activations.h relu6_activate",
+        in_place=partial(F.relu6, inplace=True),
+        onednn=OneDnnForm(name="hardtanh", scalars=(0.0, 6.0)),
+        onnx=OnnxForm(operator="Clip", constants=(0.0, 6.0)),
+        darknet="relu6",
+    ),
+    Activation(
+        name="silu",
+        aliases=("swish",),
+        definition=F.silu,
+        description="x·sigmoid(x), also called Swish",
+        source="arXiv:1710.05941; Darknet src/activations.c activate_array_swish",
+        in_place=partial(F.silu, inplace=True),
+        onednn=OneDnnForm(name="swish"),
+        onnx=OnnxForm(operator="Sigmoid", times_input=True),
+        darknet="swish",
+    ),
+    Activation(
+        name="sigmoid",
+        definition=torch.sigmoid,
+        description="1/(1 + e^-x), Darknet's logistic",
+        source="Darknet src/activations.h logistic_activate",
+        in_place=torch.sigmoid_,
+        onednn=OneDnnForm(name="sigmoid"),
+        onnx=OnnxForm(operator="Sigmoid"),
+        darknet="logistic",
+    ),
+    Activation(
+        name="hard_mish",
+        definition=CLOSED_FORMS["hard_mish"].value,
+        description="x·min(2, max(0, x + 2))/2: x²/2 + x between -2 and 0",
+        source="Darknet src/activations.c hard_mish_yashas",
+        onnx=OnnxForm(operator="HardSigmoid", attributes={"alpha": 0.5, "beta": 1.0}, times_input=True),
+        darknet="hard_mish",
+    ),
+    Activation(
+        name="hardswish",
+        definition=F.hardswish,
+        description="x·min(6, max(0, x + 3))/6",
+        source="arXiv:1905.02244",
+        in_place=partial(F.hardswish, inplace=True),
+        onednn=OneDnnForm(name="hardswish"),
+        onnx=OnnxForm(operator="HardSwish", opset=14),
+    ),
+    Activation(
+        name="gelu",
+        definition=F.gelu,
+        description="x·Φ(x) with the exact normal distribution function",
+        source="arXiv:1606.08415",
+        onednn=OneDnnForm(name="gelu", algorithm="none"),
+        onnx=OnnxForm(operator="Gelu", opset=20),
+    ),
+    Activation(
+        name="gelu_tanh",
+        definition=partial(F.gelu, approximate="tanh"),
+        description="x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))/2, Darknet's gelu",
+        source="arXiv:1606.08415; Darknet src/activations.h gelu_activate, whose rounded constants differ by 2.2e-7 at most",
+        onednn=OneDnnForm(name="gelu", algorithm="tanh"),
+        onnx=OnnxForm(operator="Gelu", attributes={"approximate": "tanh"}, opset=20),
+        darknet="gelu",
+    ),
+    Activation(
+        name="elu",
+        definition=F.elu,
+        description="x where positive, else e^x - 1",
+        source="arXiv:1511.07289; Darknet src/activations.h elu_activate",
+        in_place=partial(F.elu, inplace=True),
+        onnx=OnnxForm(operator="Elu"),
+        darknet="elu",
+    ),
+    Activation(
+        name="selu",
+        definition=F.selu,
+        description="Scaled ELU, self-normalising",
+        source="arXiv:1706.02515; Darknet src/activations.h selu_activate, whose rounded constants differ by 7e-5 at most",
+        in_place=partial(F.selu, inplace=True),
+        onnx=OnnxForm(operator="Selu"),
+        darknet="selu",
+    ),
+    Activation(
+        name="softplus",
+        definition=F.softplus,
+        description="ln(1 + e^x)",
+        onnx=OnnxForm(operator="Softplus"),
+    ),
+    Activation(
+        name="tanh",
+        definition=torch.tanh,
+        description="The hyperbolic tangent",
+        source="Darknet src/activations.h tanh_activate",
+        in_place=torch.tanh_,
+        onednn=OneDnnForm(name="tanh"),
+        onnx=OnnxForm(operator="Tanh"),
+        darknet="tanh",
+    ),
+    Activation(
+        name="prelu",
+        definition=nn.PReLU,
+        description="x where positive, else a learned slope times x, from 0.25 on",
+        source="arXiv:1502.01852",
+        onnx=OnnxForm(operator="PRelu"),
+    ),
+    Activation(
+        name="linear",
+        definition=CLOSED_FORMS["linear"].value,
+        description="x itself: no activation",
+        source="Darknet src/activations.h linear_activate",
+        onednn=OneDnnForm(name="none"),
+        onnx=OnnxForm(operator="Identity"),
+        darknet="linear",
+    ),
+)

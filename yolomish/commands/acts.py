@@ -16,10 +16,11 @@ def acts(
     """List the activations; draw them with --plot."""
     import json
 
-    from yolomish.activations import activation_names, describe_activation
+    from yolomish.activations import activation_names, find_activation
 
     names = [n.strip() for n in act.split(",") if n.strip()] or activation_names()
-    lines = {name: describe_activation(name) for name in names}
+    records = {name: find_activation(name) for name in names}
+    lines = {name: r.description + (f" ({r.source})" if r.source else "") for name, r in records.items()}
     if as_json:
         typer.echo(json.dumps(lines))
     else:

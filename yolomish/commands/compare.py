@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yolomish.commands.options import SIZE_HELP
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError
 
@@ -103,7 +104,7 @@ def compare(
     ] = "",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Images a step" + RECIPE)] = None,
-    imgsz: Annotated[int | None, typer.Option("--imgsz", help="Network size in px, a multiple of 32" + RECIPE)] = None,
+    imgsz: Annotated[str | None, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=SIZE_HELP + RECIPE)] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of all arms" + RECIPE)] = None,
     lr_grid: Annotated[
         str, typer.Option("--lr-grid", help="Peak rates, by commas, to try for each arm: a second comparison at its best.")
@@ -145,13 +146,13 @@ def compare(
             raise YolomishError(
                 f"finished runs are taken as they are: leave out --{', --'.join(w.rstrip('_') for w in wrong).replace('_', '-')}"
             )
-        from yolomish.comparison.finished import compare_finished
+        from yolomish.comparison import compare_finished
 
         folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
         words = [*runs, *(["--data", data] if "data" in given else [])]
         done = "yolomish compare " + " ".join(map(shlex.quote, words))
         truth = load_data_config(data) if "data" in given else None
-        compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
+        report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
     else:
         from yolomish.config import check_train, load_model_config, load_recipe
 
@@ -164,7 +165,7 @@ def compare(
         rates = split_rates(lr_grid) if lr_grid else []
         if rates:
             rates = sorted({*rates, base.peak_lr})
-        from yolomish.comparison.run import run_comparison
+        from yolomish.comparison import compare_activations
         from yolomish.training.loop import Terminated
 
         kind = ["aa"] if aa else []
@@ -176,7 +177,7 @@ def compare(
             for item in value if isinstance(value, list | tuple) else [value]:
                 command += [flag] if item is True else [f"{flag} {shlex.quote(str(item))}"]
         try:
-            run_comparison(
+            report = compare_activations(
                 base,
                 names,
                 seeds,
@@ -195,7 +196,9 @@ def compare(
         except Terminated:
             log("stopped; the same command goes on from there")
             raise typer.Exit(143) from None
-    typer.echo((folder / "report.md").read_text(encoding="utf-8").split("\n## Other looks")[0].strip())
+    from yolomish.comparison.render import summary
+
+    typer.echo(summary(report))
     typer.echo(f"wrote {folder / 'report.html'}, report.md, report.tex and report.json")
 
 

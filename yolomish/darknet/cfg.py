@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolomish.activations import darknet_activations
 from yolomish.config import ModelConfig, check_model
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, unknown_name
 
-ACTIVATIONS = {"leaky": "leaky_relu", "swish": "silu", "logistic": "sigmoid"}
 YOLOV4_SECTIONS = {"convolutional": 110, "shortcut": 23, "route": 21, "maxpool": 3, "upsample": 2, "yolo": 3}
 BACKBONE_CONVOLUTIONS = 72
 
@@ -49,7 +49,10 @@ def parse_cfg(path: str | Path) -> list[Section]:
 def _one(path: str | Path, what: str, values: list[str]) -> str:
     if len(set(values)) != 1:
         raise YolomishError(f"{path}: {what} differ: {dict(Counter(values))}; only one value for all is supported")
-    return ACTIVATIONS.get(values[0], values[0])
+    known = darknet_activations()
+    if values[0] not in known:
+        raise YolomishError(f"{path}: {unknown_name('activation', values[0], known)}")
+    return known[values[0]].name
 
 
 def read_cfg(path: str | Path) -> ModelConfig:

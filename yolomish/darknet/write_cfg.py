@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from yolomish.activations import darknet_activations, find_activation
 from yolomish.config import ModelConfig, check_model
-from yolomish.darknet.cfg import ACTIVATIONS
 from yolomish.errors import YolomishError
 from yolomish.files import write_text
 from yolomish.networks.cspdarknet import CHANNELS, RESIDUALS, STEM_CHANNELS, scaled_channels
 from yolomish.types import SizeHW
-
-# Darknet src/activations.c get_activation, by our names
-DARKNET_NAMES = {ours: theirs for theirs, ours in ACTIVATIONS.items()} | {
-    name: name for name in ("mish", "relu", "linear", "tanh", "gelu", "selu", "elu", "hard_mish")
-}
 
 
 class _Writer:
@@ -133,9 +128,11 @@ def cfg_text(config: ModelConfig, size_hw: SizeHW | None = None) -> str:
     check_model(config)
     names = []
     for activation in (config.activation, config.neck_activation):
-        if activation not in DARKNET_NAMES:
-            raise YolomishError(f"Darknet has no activation {activation!r}; it has those of {', '.join(sorted(DARKNET_NAMES))}")
-        names.append(DARKNET_NAMES[activation])
+        name = find_activation(activation).darknet
+        if not name:
+            known = ", ".join(sorted(record.name for record in darknet_activations().values()))
+            raise YolomishError(f"Darknet has no activation {activation!r}; it has {known}")
+        names.append(name)
     height, width = size_hw or config.image_size
     writer = _Writer(config)
     ends = writer.backbone(names[0])

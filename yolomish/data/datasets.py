@@ -62,7 +62,7 @@ class DetectionData:
         return size
 
     def load(self, index: int) -> Sample:
-        """The sample in image px: crowds and boxes without area left out; an empty image gives (0, 4) boxes."""
+        """The sample in image px: crowds and boxes without area left out; an empty image has (0, 4) boxes."""
         record = self._records[index]
         image = self._images[index] if self._images else read_image(record.path)
         h, w = self.size_hw(index)
@@ -93,7 +93,7 @@ class DetectionData:
         return sum(image.nbytes for image in self._images)
 
     def keep_on_disk(self) -> int:
-        """Decode every image once into one file in the cache folder and read from there; gives its bytes.
+        """Decode every image once into one file in the cache folder and read from there; returns its bytes.
 
         The file is named by the images' paths, sizes and times, so that a later run finds it and a changed set does not.
         YolomishError where the disk has too little room.

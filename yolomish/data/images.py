@@ -81,8 +81,8 @@ def read_image(path: str | Path) -> np.ndarray:
 def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
     """(H, W, 3) uint8 RGB from an image file's bytes (N,) uint8, upright; YolomishError with ``name`` where it is none.
 
-    Grey becomes three equal channels, 16 bits become 8 by dropping the lower ones, alpha is dropped, an animation gives
-    its first picture. A file that is cut off is an error, not half a picture.
+    Grey becomes three equal channels, 16 bits become 8 by dropping the lower ones, alpha is dropped, of an animation
+    the first picture is taken. A file that is cut off is an error, not half a picture.
     """
     if not len(raw):
         raise YolomishError(f"{name} is empty")

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from yolomish.evaluation.coco import counts_as_object
 
-MAX_DETECTIONS = 100  # a class and image, pycocotools' maxDets
+MAX_DETECTIONS = 100  # per class and image, pycocotools' maxDets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Matched:
 def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, iou: float = 0.5) -> Matched:
     """Match COCO bbox ``results`` as pycocotools does at ``iou``: by score, each to the best free object of its class.
 
-    At most 100 detections a class and image count. Labels are indices into ``category_ids``.
+    At most 100 detections per class and image count. Labels are indices into ``category_ids``.
     """
     label_of = {category: label for label, category in enumerate(category_ids)}
     of_image: dict[int, list[dict]] = defaultdict(list)

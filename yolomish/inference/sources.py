@@ -54,7 +54,7 @@ class Failure:
 def expand_sources(sources: Sequence[str]) -> list[Source]:
     """What is meant, in order, each once.
 
-    An existing file is itself (a ``.txt`` is a list, one source a line), a folder gives its images and videos sorted, a
+    An existing file is itself (a ``.txt`` is a list, one source per line), a folder stands for its images and videos, sorted, a
     number is a camera, ``-`` is stdin, anything else with a wildcard is a glob. YolomishError where nothing is meant.
     """
     found: list[Source] = []

@@ -1,8 +1,12 @@
-"""Which implementation runs, and why: looked up once a device, dtype and activation; a context manager overrides it.
+"""Which implementation runs, and why: looked up once per device, dtype and activation; a context manager overrides it.
 
 ``auto``: Triton on CUDA; on a CPU torch's layers, which are fast there but for Mish: that is a C++ loop (``native``) behind
 torch's batch norm (fused with it, it took a tenth longer); torch's layers elsewhere. ``eager``: torch's own layers.
 ``fused``: as ``auto``, but on a CPU batch norm + activation through torch.compile. ``compile``: torch.compile everywhere.
+
+The kind in force is a context variable: each thread has its own and starts with ``auto``. Work handed to a pool takes the
+caller's along through ``contextvars.copy_context().run``. Backward passes need none, for a forward pass saves what it ran;
+what runs forward again inside one (``torch.utils.checkpoint``) does so in a thread of the GPU's and needs torch's ``context_fn``.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,11 +23,13 @@ import torch
 
 from yolomish.errors import unknown_name
 from yolomish.kernels import native
-from yolomish.kernels.formulas import FUSED
+from yolomish.kernels.formulas import CLOSED_FORMS
 
 KINDS = ("auto", "eager", "fused", "compile")
 
-_kind = "auto"
+_kind: ContextVar[str] = ContextVar("kernel_kind", default="auto")
+# Whether torch.compile can read a context variable; it then recompiles for another kind. Older ones keep the first kind
+_GUARDED = torch.__version__ >= "2.14"
 _broken: dict[str, str] = {}  # device type -> why its compiler failed
 
 
@@ -35,21 +42,20 @@ class Choice:
 
 
 def kernel_kind() -> str:
-    """The kind in force: one of ``KINDS``."""
-    return _kind
+    """The kind in force in this thread: one of ``KINDS``."""
+    return _kind.get()
 
 
 @contextmanager
 def using_kernels(kind: str) -> Iterator[None]:
-    """``kind`` of kernels for this process, meanwhile; auto leaves what an outer call chose. YolomishError on another word."""
-    global _kind
+    """``kind`` of kernels for this thread, meanwhile; auto leaves what an outer call chose. YolomishError on another word."""
     if kind not in KINDS:
         raise unknown_name("kernels", kind, KINDS)
-    before, _kind = _kind, _kind if kind == "auto" else kind
+    token = _kind.set(_kind.get() if kind == "auto" else kind)
     try:
         yield
     finally:
-        _kind = before
+        _kind.reset(token)
 
 
 @lru_cache
@@ -87,7 +93,7 @@ def choose(kind: str, device: str, dtype: torch.dtype, act: str) -> Choice:
     """The implementation for a kind, a device type, the values' dtype and an activation."""
     if kind == "eager":
         return Choice("eager", "asked for")
-    if act not in FUSED:
+    if act not in CLOSED_FORMS:
         return Choice("eager", f"{act} has no closed form here")
     if dtype == torch.float64:
         return Choice("eager", "float64")
@@ -109,8 +115,8 @@ def choose(kind: str, device: str, dtype: torch.dtype, act: str) -> Choice:
 
 
 def choose_while_compiling(kind: str, device: str, dtype: torch.dtype, act: str) -> str:
-    """``choose``'s implementation as a constant for torch.compile's tracing."""
-    return choose(kind, device, dtype, act).implementation
+    """``choose``'s implementation as a constant for torch.compile's tracing; an empty kind is the one in force."""
+    return choose(kind or _kind.get(), device, dtype, act).implementation
 
 
 # What torch.compiler.assume_constant_result does, without its import of torch._dynamo, which takes seconds
@@ -120,8 +126,8 @@ choose_while_compiling._dynamo_marked_constant = True  # type: ignore[attr-defin
 def choose_for(x: torch.Tensor, act: str) -> str:
     """``choose``'s implementation for ``x`` by the kind in force, in and out of torch.compile's tracing."""
     if torch.compiler.is_compiling():
-        return choose_while_compiling(_kind, x.device.type, x.dtype, act)
-    return choose(_kind, x.device.type, x.dtype, act).implementation
+        return choose_while_compiling(_kind.get() if _GUARDED else "", x.device.type, x.dtype, act)
+    return choose(_kind.get(), x.device.type, x.dtype, act).implementation
 
 
 def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) -> str:
@@ -129,14 +135,14 @@ def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) ->
     device = torch.device(device)
     names: dict[Choice, list[str]] = {}
     for act in dict.fromkeys(acts):
-        names.setdefault(choose(_kind, device.type, dtype, act), []).append(act)
+        names.setdefault(choose(_kind.get(), device.type, dtype, act), []).append(act)
     parts = []
     for choice, same in names.items():
         how = {
             "eager": "torch's own layers",
             "native": "a C++ loop behind torch's batch norm",
-            "triton": "one fused kernel a pass",
+            "triton": "one fused kernel per pass",
             "compiled": "compiled kernels",
         }[choice.implementation]
         parts.append(f"{', '.join(same)} by {how} ({choice.reason})")
-    return f"kernels {_kind} on {device}, {str(dtype).removeprefix('torch.')}: {'; '.join(parts)}"
+    return f"kernels {_kind.get()} on {device}, {str(dtype).removeprefix('torch.')}: {'; '.join(parts)}"

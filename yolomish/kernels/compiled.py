@@ -1,4 +1,4 @@
-"""The steps of ``formulas`` through torch.compile, once a process for each step, activation, layout and dtype.
+"""The steps of ``formulas`` through torch.compile, once per process for each step, activation, layout and dtype.
 
 Sizes are symbolic, so another image size compiles nothing. A compiler that fails is reported once, and torch takes over.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolomish.errors import first_line
 from yolomish.kernels import formulas
 from yolomish.kernels.choice import compiler_failed
 
@@ -30,21 +31,13 @@ def _failures() -> tuple[type[Exception], ...]:
     return TorchDynamoException, InductorError
 
 
-def _value(x: Tensor, act: str) -> Tensor:
-    return formulas.value(act, formulas.wide(x)).to(x.dtype)
-
-
 def _value_in_place(x: Tensor, act: str) -> Tensor:
-    return x.copy_(formulas.value(act, formulas.wide(x)))
-
-
-def _slope(dy: Tensor, x: Tensor, act: str) -> Tensor:
-    return (formulas.wide(dy) * formulas.slope(act, formulas.wide(x))).to(x.dtype)
+    return x.copy_(formulas.value(x, act))
 
 
 @cache
 def _compiled(function: Any, *key: Any) -> Callable[..., Any]:
-    # Its own code object: torch.compile counts recompilations a code object, and gives up after eight
+    # Its own code object: torch.compile counts recompilations per code object, and gives up after eight
     code = function.__code__.replace(co_name="_".join(str(k) for k in (function.__name__, *key)))
     return torch.compile(types.FunctionType(code, function.__globals__), dynamic=True)
 
@@ -56,7 +49,7 @@ def _run(function: Any, x: Tensor, arguments: tuple[Any, ...], act: str = "") ->
         try:
             return _compiled(function, act, layout, x.dtype)(*arguments)
         except _failures() as error:
-            reason = f"torch.compile failed: {str(error).strip().splitlines()[0][:150]}"
+            reason = f"torch.compile failed: {first_line(error)}"
             compiler_failed(x.device.type, reason)
             warnings.warn(f"{reason}; torch's own layers take over", stacklevel=2)
             return function(*arguments)
@@ -91,9 +84,9 @@ def value(x: Tensor, act: str, out: Tensor | None = None) -> Tensor:
     if out is not None:
         _run(_value_in_place, _flat(x), (_flat(x),), act)
         return x
-    return _run(_value, _flat(x), (_flat(x),), act).as_strided(x.shape, x.stride())
+    return _run(formulas.value, _flat(x), (_flat(x),), act).as_strided(x.shape, x.stride())
 
 
 def slope(dy: Tensor, x: Tensor, act: str) -> Tensor:
     """dy · act'(x) for a dense ``x`` and a ``dy`` of its layout."""
-    return _run(_slope, _flat(x), (_flat(dy), _flat(x)), act).as_strided(x.shape, x.stride())
+    return _run(formulas.slope, _flat(x), (_flat(dy), _flat(x)), act).as_strided(x.shape, x.stride())

@@ -11,6 +11,8 @@ the derivative's second term 0 in any precision, so e is capped there and nothin
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,59 +20,126 @@ from torch.nn import functional as F
 
 LEAKY_SLOPE = 0.1  # Darknet src/activations.h leaky_activate; torch's default is 0.01
 MISH_CAP = 40.0
-FUSED = ("mish", "leaky_relu", "relu", "silu", "swish", "hardswish", "hard_mish", "gelu", "linear")
+GELU_SCALE = 2 * math.sqrt(2 / math.pi)  # 0.5 (1 + tanh(u)) = sigmoid(2 u)
+GELU_CUBIC = 0.044715
 
 
-def value(act: str, z: Tensor) -> Tensor:
-    """The activation of ``z``, by differentiable torch operations."""
-    if act == "mish":
-        e = z.clamp(max=MISH_CAP).exp()
-        n = e * (e + 2)
-        return z * (n / (n + 2))
-    if act == "leaky_relu":
-        return torch.where(z > 0, z, LEAKY_SLOPE * z)
-    if act == "relu":
-        return F.relu(z)
-    if act in ("silu", "swish"):
-        return z * z.sigmoid()
-    if act == "hardswish":
-        return z * (z + 3).clamp(0, 6) / 6
-    if act == "hard_mish":
-        return z * (z + 2).clamp(0, 2) / 2
-    if act == "gelu":
-        return z * (0.5 * (1 + torch.erf(z * math.sqrt(0.5))))
-    assert act == "linear", act
+class ClosedForm(NamedTuple):
+    """An activation's value, by differentiable torch operations, and its derivative (at a kink torch's choice)."""
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+
+
+def _mish(z: Tensor) -> Tensor:
+    e = z.clamp(max=MISH_CAP).exp()
+    n = e * (e + 2)
+    return z * (n / (n + 2))
+
+
+def _mish_slope(z: Tensor) -> Tensor:
+    e = z.clamp(max=MISH_CAP).exp()
+    n = e * (e + 2)
+    r = 1 / (n + 2)
+    return n * r + z * torch.where(z >= MISH_CAP, 0.0, 4 * (e * r) * ((e + 1) * r))
+
+
+def _leaky_relu(z: Tensor) -> Tensor:
+    return torch.where(z > 0, z, LEAKY_SLOPE * z)
+
+
+def _leaky_relu_slope(z: Tensor) -> Tensor:
+    return torch.where(z > 0, torch.ones_like(z), LEAKY_SLOPE)
+
+
+def _relu_slope(z: Tensor) -> Tensor:
+    return torch.where(z > 0, torch.ones_like(z), 0.0)
+
+
+def _relu6_slope(z: Tensor) -> Tensor:
+    return torch.where((z > 0) & (z < 6), torch.ones_like(z), 0.0)
+
+
+def _silu(z: Tensor) -> Tensor:
+    return z * z.sigmoid()
+
+
+def _silu_slope(z: Tensor) -> Tensor:
+    s = z.sigmoid()
+    return s * (1 + z * (1 - s))
+
+
+def _sigmoid_slope(z: Tensor) -> Tensor:
+    s = z.sigmoid()
+    return s * (1 - s)
+
+
+def _hardswish(z: Tensor) -> Tensor:
+    return z * (z + 3).clamp(0, 6) / 6
+
+
+def _hardswish_slope(z: Tensor) -> Tensor:
+    return torch.where(z <= -3, 0.0, torch.where(z < 3, z / 3 + 0.5, torch.ones_like(z)))
+
+
+def _hard_mish(z: Tensor) -> Tensor:
+    return z * (z + 2).clamp(0, 2) / 2
+
+
+def _hard_mish_slope(z: Tensor) -> Tensor:
+    return torch.where(z <= -2, 0.0, torch.where(z < 0, z + 1, torch.ones_like(z)))
+
+
+def _gelu(z: Tensor) -> Tensor:
+    return z * (0.5 * (1 + torch.erf(z * math.sqrt(0.5))))
+
+
+def _gelu_slope(z: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.erf(z * math.sqrt(0.5))) + z * (torch.exp(-0.5 * z * z) * (0.5 / math.pi) ** 0.5)
+
+
+def _gelu_tanh(z: Tensor) -> Tensor:
+    return z * (GELU_SCALE * (z + GELU_CUBIC * z * z * z)).sigmoid()
+
+
+def _gelu_tanh_slope(z: Tensor) -> Tensor:
+    w = GELU_SCALE * (z + GELU_CUBIC * z * z * z)
+    s = w.sigmoid()
+    return s + z * (s * (-w).sigmoid()) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * z * z))
+
+
+def _linear(z: Tensor) -> Tensor:
     return z
 
 
-def slope(act: str, z: Tensor) -> Tensor:
-    """The activation's derivative at ``z``; at a kink torch's choice."""
-    one = torch.ones_like(z)
-    if act == "mish":
-        e = z.clamp(max=MISH_CAP).exp()
-        n = e * (e + 2)
-        r = 1 / (n + 2)
-        return n * r + z * torch.where(z >= MISH_CAP, 0.0, 4 * (e * r) * ((e + 1) * r))
-    if act == "leaky_relu":
-        return torch.where(z > 0, one, LEAKY_SLOPE)
-    if act == "relu":
-        return torch.where(z > 0, one, 0.0)
-    if act in ("silu", "swish"):
-        s = z.sigmoid()
-        return s * (1 + z * (1 - s))
-    if act == "hardswish":
-        return torch.where(z <= -3, 0.0, torch.where(z < 3, z / 3 + 0.5, one))
-    if act == "hard_mish":
-        return torch.where(z <= -2, 0.0, torch.where(z < 0, z + 1, one))
-    if act == "gelu":
-        return 0.5 * (1 + torch.erf(z * math.sqrt(0.5))) + z * (torch.exp(-0.5 * z * z) * (0.5 / math.pi) ** 0.5)
-    assert act == "linear", act
-    return one
+CLOSED_FORMS: dict[str, ClosedForm] = {
+    "mish": ClosedForm(_mish, _mish_slope),
+    "leaky_relu": ClosedForm(_leaky_relu, _leaky_relu_slope),
+    "relu": ClosedForm(F.relu, _relu_slope),
+    "relu6": ClosedForm(F.relu6, _relu6_slope),
+    "silu": ClosedForm(_silu, _silu_slope),
+    "sigmoid": ClosedForm(torch.sigmoid, _sigmoid_slope),
+    "hardswish": ClosedForm(_hardswish, _hardswish_slope),
+    "hard_mish": ClosedForm(_hard_mish, _hard_mish_slope),
+    "gelu": ClosedForm(_gelu, _gelu_slope),
+    "gelu_tanh": ClosedForm(_gelu_tanh, _gelu_tanh_slope),
+    "linear": ClosedForm(_linear, torch.ones_like),
+}  # by the activation's name; ``triton_code`` has a branch for each
 
 
 def wide(x: Tensor) -> Tensor:
     """``x`` in the precision of the arithmetic."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def value(x: Tensor, act: str) -> Tensor:
+    """act(x) in ``x``'s dtype, differentiable."""
+    return CLOSED_FORMS[act].value(wide(x)).to(x.dtype)
+
+
+def slope(dy: Tensor, x: Tensor, act: str) -> Tensor:
+    """dy · act'(x) in ``x``'s dtype, differentiable."""
+    return (wide(dy) * CLOSED_FORMS[act].slope(wide(x))).to(x.dtype)
 
 
 def _column(v: Tensor) -> Tensor:
@@ -87,13 +156,13 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 def apply(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, act: str) -> Tensor:
     """act((x - mean) · invstd · weight + bias) in ``x``'s dtype."""
     z = (wide(x) - _column(mean)) * (_column(invstd) * _column(weight)) + _column(bias)
-    return value(act, z).to(x.dtype)
+    return CLOSED_FORMS[act].value(z).to(x.dtype)
 
 
 def reduce(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, act: str) -> Tensor:
     """(2, C): the sums of dz and of dz · (x - mean), where dz = dy · act'(z)."""
     centred = wide(x) - _column(mean)
-    dz = wide(dy) * slope(act, centred * (_column(invstd) * _column(weight)) + _column(bias))
+    dz = wide(dy) * CLOSED_FORMS[act].slope(centred * (_column(invstd) * _column(weight)) + _column(bias))
     sums = (v.sum((0, 2), dtype=torch.float64) for v in (dz, dz * centred))
     return torch.stack(tuple(sums)).to(dz.dtype)
 
@@ -110,10 +179,10 @@ def input_gradient(
 ) -> Tensor:
     """The gradient of ``x``: weight · invstd · (dz - shares[0] - (x - mean) · shares[1]).
 
-    ``shares`` (2, C) is what each value owes through mean and variance: the sums of ``reduce`` over the count, the second
-    times invstd²; zeros where the statistics are constants.
+    ``shares`` (2, C) is each value's part of the gradient that flows through mean and variance: the sums of ``reduce`` over
+    the count, the second times invstd²; zeros where the statistics are constants.
     """
     centred = wide(x) - _column(mean)
     scale = _column(invstd) * _column(weight)
-    dz = wide(dy) * slope(act, centred * scale + _column(bias))
+    dz = wide(dy) * CLOSED_FORMS[act].slope(centred * scale + _column(bias))
     return (scale * (dz - _column(shares[0]) - centred * _column(shares[1]))).to(x.dtype)

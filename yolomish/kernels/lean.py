@@ -1,8 +1,10 @@
-"""Lean memory: block outputs are not kept for backward but made again from the convolution's output.
+"""Lean memory: block outputs are not kept for backward but recomputed from the convolution's output.
 
-Autograd hands every tensor that an operation saves to a hook. A tensor that we know how to make again is saved as its
+Autograd hands every tensor that an operation saves to a hook. A tensor that we know how to recompute is saved as its
 ``Recipe``; the next convolution's input, an output of BN + activation, then costs nothing. Sums and concatenations of
-such outputs are made again too (``derived``), up to ``MAX_DEPTH`` steps from a kept tensor.
+such outputs are recomputed too (``derived``), up to ``MAX_DEPTH`` steps from a kept tensor.
+
+The keeper belongs to the thread that runs the forward pass. Recipes hold all they need: backward may run in any thread.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,7 +23,7 @@ MAX_DEPTH = 3  # every fourth residual sum is kept: recomputing grows with the s
 
 
 class Recipe:
-    """How to make a tensor again: a function and its inputs, tensors or recipes."""
+    """How to recompute a tensor: a function and its inputs, tensors or recipes."""
 
     def __init__(self, function: Callable[..., Tensor], inputs: tuple[Tensor | Recipe, ...], depth: int = 0) -> None:
         self.function, self.depth = function, depth
@@ -29,7 +32,7 @@ class Recipe:
         self.made: weakref.ref[Tensor] | None = None
 
     def tensor(self) -> Tensor:
-        """The tensor, made again unless somebody still holds the last one. RuntimeError where an input was written to."""
+        """The tensor, recomputed unless somebody still holds the last one. RuntimeError where an input was written to."""
         made = self.made() if self.made else None
         if made is not None:
             return made
@@ -72,31 +75,31 @@ class Keeper:
         return saved.tensor() if isinstance(saved, Recipe) else saved
 
 
-_keeper: Keeper | None = None
+_keeper: ContextVar[Keeper | None] = ContextVar("keeper", default=None)
 
 
 def active_keeper() -> Keeper | None:
     """The keeper of the forward pass that runs; none in normal memory or without gradients."""
-    return _keeper if _keeper and torch.is_grad_enabled() and not torch.compiler.is_compiling() else None
+    return None if torch.compiler.is_compiling() or not torch.is_grad_enabled() else _keeper.get()
 
 
 @contextmanager
 def lean_memory(on: bool = True) -> Iterator[Keeper | None]:
-    """Forward passes inside save recipes instead of block outputs, where ``on``; does nothing under torch.compile."""
-    global _keeper
+    """Forward passes of this thread inside save recipes instead of block outputs, where ``on``; nothing under torch.compile."""
     if not on:
         yield None
         return
-    before, _keeper = _keeper, Keeper()
+    keeper = Keeper()
+    token = _keeper.set(keeper)
     try:
-        with torch.autograd.graph.saved_tensors_hooks(_keeper.pack, _keeper.unpack):
-            yield _keeper
+        with torch.autograd.graph.saved_tensors_hooks(keeper.pack, keeper.unpack):
+            yield keeper
     finally:
-        _keeper = before
+        _keeper.reset(token)
 
 
 def derived(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """function(*inputs), a cheap one without a state; in lean memory made again where an input is."""
+    """function(*inputs), a cheap one without a state; in lean memory recomputed where an input is."""
     y = function(*inputs)
     if keeper := active_keeper():
         recipes = [keeper.find(x) for x in inputs]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from yolomish.kernels import compiled, formulas
 from yolomish.kernels.choice import choose_for, exporting
-from yolomish.kernels.formulas import FUSED
+from yolomish.kernels.formulas import CLOSED_FORMS
 from yolomish.kernels.lean import Recipe, active_keeper
 
 
@@ -138,12 +138,11 @@ norm_act_op.register_autograd(_first, setup_context=_save)
 def _reference(
     x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, epsilon: float, act: str, training: bool
 ) -> Tensor:
-    wide = formulas.wide(x)
+    flat = _flat(x)
     if training:
-        mean = wide.mean((0, 2, 3))
-        invstd = ((wide - mean.view(1, -1, 1, 1)).square().mean((0, 2, 3)) + epsilon).rsqrt()
-    z = (wide - mean.view(1, -1, 1, 1)) * (invstd * formulas.wide(weight)).view(1, -1, 1, 1)
-    return formulas.value(act, z + formulas.wide(bias).view(1, -1, 1, 1)).to(x.dtype)
+        mean, variance = formulas.statistics(flat)
+        invstd = (variance + epsilon).rsqrt()
+    return _shaped(formulas.apply(flat, weight, bias, mean, invstd, act), x)
 
 
 def _second(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
@@ -218,7 +217,7 @@ def _remember(keeper: Any, y: Tensor, *tensors_and_rest: Any) -> None:
 
 
 def _unusual(x: Tensor, bn: nn.Module, act: nn.Module) -> bool:
-    """Whether torch's own layers must run: another kind of norm, hooks on the layers, no values or one a channel."""
+    """Whether torch's own layers must run: another kind of norm, hooks on the layers, no values or one per channel."""
     return (
         type(bn) not in (nn.BatchNorm2d, nn.SyncBatchNorm)
         or bn.momentum is None
@@ -237,7 +236,7 @@ def chosen(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> str:
     implementation = choose_for(x, name)
     if implementation == "native":
         implementation = "eager"  # torch's batch norm, and the activation by ``pointwise``
-    if implementation == "eager" and name in FUSED and active_keeper():
+    if implementation == "eager" and name in CLOSED_FORMS and active_keeper():
         implementation = "torch"
     return "eager" if implementation == "eager" or _unusual(x, bn, act) else implementation
 
@@ -245,15 +244,14 @@ def chosen(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> str:
 def norm_act(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> Tensor:
     """act(bn(x)) with ``bn``'s mode, parameters and running statistics, by whichever implementation is chosen.
 
-    ``x`` is (B, C, H, W) in any layout; ``name`` is the activation's registered name, ``act`` its module. Gives ``x``'s
+    ``x`` is (B, C, H, W) in any layout; ``name`` is the activation's registered name, ``act`` its module. Returns ``x``'s
     dtype, and its layout where that is contiguous or channels_last.
     """
     implementation = chosen(x, bn, act, name)
     if implementation == "eager":
         return act(bn(x))
     if implementation == "compiled" and torch.compiler.is_compiling():
-        z = bn(x)
-        return formulas.value(name, formulas.wide(z)).to(z.dtype)  # the compiler fuses these by itself
+        return formulas.value(bn(x), name)  # the compiler fuses these by itself
     assert isinstance(bn, (nn.BatchNorm2d, nn.SyncBatchNorm)) and bn.momentum is not None
     assert bn.running_mean is not None and bn.running_var is not None and bn.num_batches_tracked is not None
     x = _dense(x)

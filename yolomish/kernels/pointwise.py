@@ -51,7 +51,7 @@ def _second(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         dy, x = (t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors)
-        first = (formulas.wide(dy) * formulas.slope(ctx.act, formulas.wide(x))).to(x.dtype)
+        first = formulas.slope(dy, x, ctx.act)
         second = torch.autograd.grad(first, (dy, x), gradient, create_graph=again, allow_unused=True, materialize_grads=True)
     return *second, None, None
 
@@ -75,7 +75,7 @@ def mish(x: Tensor) -> Tensor:
     if implementation == "native":
         return native.Mish.apply(x)
     if implementation == "formula":
-        return formulas.value("mish", formulas.wide(x)).to(x.dtype)
+        return formulas.value(x, "mish")
     return F.mish(x) if implementation == "eager" else activation(x, "mish", implementation)
 
 

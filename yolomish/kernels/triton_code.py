@@ -2,7 +2,7 @@
 
 Two layouts, one code: a tile is (BLOCK, CHANNELS) values. In channels_last (LAST) its rows are pixels and its columns
 channels; in contiguous images it is a stretch of one plane, CHANNELS = 1. Arithmetic is float32, the merging of partial
-statistics float64; sums go through partial results in fixed order, so the same input gives the same bits. Sizes are plain
+statistics float64; sums go through partial results in fixed order, so the same input has the same bits. Sizes are plain
 arguments: another image size compiles nothing new but, once, what differs where a size is no multiple of 16.
 """
 
@@ -15,10 +15,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolomish.kernels.formulas import LEAKY_SLOPE, MISH_CAP
+from yolomish.kernels.formulas import GELU_CUBIC, GELU_SCALE, LEAKY_SLOPE, MISH_CAP
 
 SLOPE = tl.constexpr(LEAKY_SLOPE)
 CAP = tl.constexpr(MISH_CAP)
+SCALE = tl.constexpr(GELU_SCALE)
+CUBIC = tl.constexpr(GELU_CUBIC)
 TILE = 2048  # values of a program's tile
 PROGRAMS = 1024  # of a reduction: some waves over any GPU
 
@@ -33,14 +35,20 @@ def _value(z, ACT: tl.constexpr):
         y = tl.where(z > 0, z, SLOPE * z)
     elif ACT == "relu":
         y = tl.where(z <= 0, 0.0, z)  # keeps nan
+    elif ACT == "relu6":
+        y = tl.where(z <= 0, 0.0, tl.where(z >= 6, 6.0, z))
     elif ACT == "silu":
         y = z / (1 + tl.exp(-z))
+    elif ACT == "sigmoid":
+        y = 1 / (1 + tl.exp(-z))
     elif ACT == "hardswish":
         y = z * tl.minimum(tl.maximum(z + 3, 0.0), 6.0) / 6
     elif ACT == "hard_mish":
         y = z * tl.minimum(tl.maximum(z + 2, 0.0), 2.0) / 2
     elif ACT == "gelu":
         y = z * (0.5 * (1 + tl.erf(z * 0.7071067811865476)))
+    elif ACT == "gelu_tanh":
+        y = z / (1 + tl.exp((z + z * z * z * CUBIC) * -SCALE))
     else:
         tl.static_assert(ACT == "linear")
         y = z
@@ -58,15 +66,24 @@ def _slope(z, ACT: tl.constexpr):
         d = tl.where(z > 0, 1.0, SLOPE)
     elif ACT == "relu":
         d = tl.where(z > 0, 1.0, 0.0)
+    elif ACT == "relu6":
+        d = tl.where((z > 0) & (z < 6), 1.0, 0.0)
     elif ACT == "silu":
         s = 1 / (1 + tl.exp(-z))
         d = s * (1 + z * (1 - s))
+    elif ACT == "sigmoid":
+        s = 1 / (1 + tl.exp(-z))
+        d = s * (1 - s)
     elif ACT == "hardswish":
         d = tl.where(z <= -3, 0.0, tl.where(z < 3, z / 3 + 0.5, 1.0))
     elif ACT == "hard_mish":
         d = tl.where(z <= -2, 0.0, tl.where(z < 0, z + 1, 1.0))
     elif ACT == "gelu":
         d = 0.5 * (1 + tl.erf(z * 0.7071067811865476)) + z * (tl.exp(-0.5 * z * z) * 0.3989422804014327)
+    elif ACT == "gelu_tanh":
+        w = (z + z * z * z * CUBIC) * SCALE
+        s = 1 / (1 + tl.exp(-w))
+        d = s + z * (s / (1 + tl.exp(w))) * ((1 + z * z * (3 * CUBIC)) * SCALE)
     else:
         tl.static_assert(ACT == "linear")
         d = z * 0 + 1
@@ -346,7 +363,7 @@ def apply(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor,
     tiles, y = _Tiles(x), torch.empty_like(x)
     with _on(x):
         grid = (tiles.count, tiles.columns)
-        apply_kernel[grid](x, y, weight, bias, mean, invstd, *tiles.sizes, ACT=_name(act), **tiles.shape)
+        apply_kernel[grid](x, y, weight, bias, mean, invstd, *tiles.sizes, ACT=act, **tiles.shape)
     return y
 
 
@@ -357,7 +374,7 @@ def reduce(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, in
     with _on(x):
         grid = (tiles.programs, tiles.columns)
         channels = (weight, bias, mean, invstd)
-        reduce_kernel[grid](dy, x, part, *channels, *tiles.sizes, tiles.share, ACT=_name(act), **tiles.shape)
+        reduce_kernel[grid](dy, x, part, *channels, *tiles.sizes, tiles.share, ACT=act, **tiles.shape)
     return part.sum(1)
 
 
@@ -369,7 +386,7 @@ def input_gradient(
     with _on(x):
         grid = (tiles.count, tiles.columns)
         channels = (weight, bias, mean, invstd, shares)
-        input_gradient_kernel[grid](dy, x, dx, *channels, *tiles.sizes, ACT=_name(act), **tiles.shape)
+        input_gradient_kernel[grid](dy, x, dx, *channels, *tiles.sizes, ACT=act, **tiles.shape)
     return dx
 
 
@@ -377,7 +394,7 @@ def value(x: Tensor, act: str, out: Tensor | None = None) -> Tensor:
     """act(x) for a dense ``x``, in ``out`` (which may be ``x``) or a new tensor of its layout."""
     y = torch.empty_like(x) if out is None else out
     with _on(x):
-        value_kernel[(triton.cdiv(x.numel(), TILE),)](x, y, x.numel(), ACT=_name(act), BLOCK=TILE)
+        value_kernel[(triton.cdiv(x.numel(), TILE),)](x, y, x.numel(), ACT=act, BLOCK=TILE)
     return y
 
 
@@ -385,9 +402,5 @@ def slope(dy: Tensor, x: Tensor, act: str) -> Tensor:
     """dy · act'(x) for a dense ``x`` and a ``dy`` of its layout."""
     dx = torch.empty_like(x)
     with _on(x):
-        slope_kernel[(triton.cdiv(x.numel(), TILE),)](dy, x, dx, x.numel(), ACT=_name(act), BLOCK=TILE)
+        slope_kernel[(triton.cdiv(x.numel(), TILE),)](dy, x, dx, x.numel(), ACT=act, BLOCK=TILE)
     return dx
-
-
-def _name(act: str) -> str:
-    return "silu" if act == "swish" else act

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from yolomish.activations import build_activation
+from yolomish.activations import find_activation
 from yolomish.kernels import derived, norm_act
 
 BN_EPSILON = 1e-5  # Darknet src/batchnorm_layer.c, cuDNN path and network.c fuse_conv_batchnorm
@@ -17,12 +17,14 @@ BN_EPSILON = 1e-5  # Darknet src/batchnorm_layer.c, cuDNN path and network.c fus
 class ConvBlock(nn.Module):
     """Convolution without bias, BatchNorm, activation: (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
 
+    act: nn.Module
+    activation_name: str  # never an alias
+
     def __init__(self, c_in: int, c_out: int, kernel: int, *, stride: int = 1, activation: str) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(c_out, eps=BN_EPSILON)
-        self.act = build_activation(activation)
-        self.activation_name = activation
+        set_activation(self, activation)
         # Darknet src/convolutional_layer.c make_convolutional_layer: U(-1, 1)·sqrt(2 / fan_in), no activation gain
         bound = math.sqrt(2 / (kernel * kernel * c_in))
         nn.init.uniform_(self.conv.weight, -bound, bound)
@@ -33,8 +35,8 @@ class ConvBlock(nn.Module):
 
 def set_activation(block: ConvBlock, activation: str) -> None:
     """Put another activation into a block; YolomishError for an unknown name."""
-    block.act = build_activation(activation)
-    block.activation_name = activation
+    record = find_activation(activation)
+    block.act, block.activation_name = record.build(), record.name
 
 
 class Residual(nn.Module):

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from yolomish import kernels
-from yolomish.kernels.formulas import LEAKY_SLOPE
+from yolomish.activations import find_activation
 from yolomish.nn.blocks import ConvBlock
 
 M = TypeVar("M", bound=nn.Module)
-
-IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
-    "mish": kernels.mish_,
-    "leaky_relu": partial(F.leaky_relu, negative_slope=LEAKY_SLOPE, inplace=True),
-    "relu": partial(F.relu, inplace=True),
-    "silu": partial(F.silu, inplace=True),
-    "swish": partial(F.silu, inplace=True),
-    "hardswish": partial(F.hardswish, inplace=True),
-    "elu": partial(F.elu, inplace=True),
-    "selu": partial(F.selu, inplace=True),
-}
 
 
 class FoldedBlock(nn.Module):
@@ -43,7 +29,7 @@ class FoldedBlock(nn.Module):
 
 @torch.no_grad()
 def fold_batch_norm(conv: nn.Conv2d, bn: nn.modules.batchnorm._BatchNorm) -> nn.Conv2d:
-    """A new convolution that gives ``bn(conv(x))`` of evaluation mode; computed in float64, kept in the weights' dtype.
+    """A new convolution that computes ``bn(conv(x))`` of evaluation mode; computed in float64, kept in the weights' dtype.
 
     Darknet src/network.c fuse_conv_batchnorm, with the norm's own epsilon.
     """
@@ -72,7 +58,7 @@ def folded(model: M) -> M:
     for parent in list(fused.modules()):
         for name, block in list(parent.named_children()):
             if isinstance(block, ConvBlock):
-                act = IN_PLACE.get(block.activation_name, block.act)
+                act = find_activation(block.activation_name).in_place or block.act
                 conv = fold_batch_norm(block.conv, block.bn).requires_grad_(False)
                 setattr(parent, name, FoldedBlock(conv, act))
     return fused.eval()

@@ -1,4 +1,4 @@
-"""The only training loop. Everything random follows from the configuration's seed, so the same run gives the same losses."""
+"""The only training loop. Everything random follows from the configuration's seed, so the same run has the same losses."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _State:
 def fit(config: TrainConfig, out_dir: Path, *, resume: bool = False, log: Log = print) -> FitResult:
     """Train ``config`` and leave best.pt, last.pt, results.csv, timing.csv, curves.png and config.yaml in ``out_dir``.
 
-    The number of classes is the data's. ``resume`` goes on from ``out_dir/last.pt`` and gives, on a CPU, the same bits as a
+    The number of classes is the data's. ``resume`` goes on from ``out_dir/last.pt`` and has, on a CPU, the same bits as a
     run that was not interrupted. A loss that is not finite is a YolomishError and leaves last.pt as it was. At SIGTERM or an
     interrupt the step is finished and saved, the log says how to go on, and ``Terminated`` or KeyboardInterrupt is raised.
     Under torchrun every process calls this and process 0 alone writes.

@@ -41,7 +41,7 @@ def load_network(weights: str, *, cfg: str = "", model: str = "yolov4") -> Loade
     """The network in a ``.pt`` checkpoint (averaged weights where it has them) or a Darknet ``.weights`` file.
 
     ``weights`` is a path, or what ``locate_weights`` knows by name: ``demo``, ``yolov4``, a file of the weights folder.
-    A ``.weights`` file holds no structure: ``cfg`` gives it, else the shipped model or YAML named ``model``, with as many
+    A ``.weights`` file holds no structure: ``cfg`` states it, else the shipped model or YAML named ``model``, with as many
     classes as make the file's length. 80 classes get COCO's names, others their numbers; images are stretched, as Darknet
     does.
     """

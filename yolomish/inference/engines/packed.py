@@ -1,7 +1,7 @@
 """Convolutions whose weights are laid out once for the CPU, with the activation applied where oneDNN can.
 
-torch's own ``conv2d`` puts the weights in oneDNN's layout at every call, which for YOLOv4 moves 257 MB an image; here
-that is done at the first call. These are the operators that torch.compile itself uses for frozen networks.
+torch's own ``conv2d`` puts the weights in oneDNN's layout at every call, which for 64 M parameters moves 257 MB per image;
+here that is done at the first call. These are the operators that torch.compile itself uses for frozen networks.
 """
 
 from __future__ import annotations
@@ -12,20 +12,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from yolomish.kernels.formulas import LEAKY_SLOPE
+from yolomish.activations import OneDnnForm, find_activation
+from yolomish.errors import first_line
 from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.fold import FoldedBlock, folded
-
-FUSED_ACTIVATIONS: dict[str, tuple[str, list[float]]] = {
-    "leaky_relu": ("leaky_relu", [LEAKY_SLOPE]),
-    "relu": ("relu", []),
-    "silu": ("swish", []),
-    "swish": ("swish", []),
-    "hardswish": ("hardswish", []),
-    "tanh": ("tanh", []),
-    "linear": ("none", []),
-}  # oneDNN has Mish too, but torch does not let it through: a C++ loop follows
 
 
 class PackedConv(nn.Module):
@@ -36,8 +27,9 @@ class PackedConv(nn.Module):
         self.padding, self.stride = [int(p) for p in conv.padding], list(conv.stride)
         self.weight, self.bias = conv.weight.detach(), conv.bias.detach() if conv.bias is not None else None
         self.packed: Tensor | None = None
-        self.fused, self.scalars = FUSED_ACTIVATIONS.get(name, ("none", []))
-        self.act = None if name in FUSED_ACTIVATIONS else act
+        form = find_activation(name).onednn
+        self.fused = form or OneDnnForm(name="none")
+        self.act = None if form else act
 
     def forward(self, x: Tensor) -> Tensor:
         ops = torch.ops.mkldnn
@@ -45,7 +37,8 @@ class PackedConv(nn.Module):
         weight = self.packed
         if weight is None:
             weight = self.packed = ops._reorder_convolution_weight(self.weight, *where, list(x.shape))
-        x = ops._convolution_pointwise(x.to(self.weight.dtype), weight, self.bias, *where, self.fused, self.scalars, "")
+        fused = (self.fused.name, list(self.fused.scalars), self.fused.algorithm)
+        x = ops._convolution_pointwise(x.to(self.weight.dtype), weight, self.bias, *where, *fused)
         return x if self.act is None else self.act(x)
 
 
@@ -59,7 +52,7 @@ def packing_missing(dtype: torch.dtype) -> str:
         with torch.inference_mode():
             PackedConv(conv, "leaky_relu")(torch.zeros(1, 16, 8, 8, dtype=dtype).to(memory_format=torch.channels_last))
     except (AttributeError, RuntimeError) as error:
-        return f"oneDNN's packed convolution fails: {str(error).strip().splitlines()[0][:100]}"
+        return f"oneDNN's packed convolution fails: {first_line(error, 100)}"
     return ""
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from yolomish.activations.standard import LEAKY_SLOPE
-from yolomish.errors import YolomishError
+from yolomish.activations import OnnxForm, find_activation
+from yolomish.errors import YolomishError, first_line
 from yolomish.inference.export.packages import require
 from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
@@ -28,18 +28,7 @@ if TYPE_CHECKING:
 
 INPUT = "images"
 MISH_OPSET = 18  # the first opset with the Mish operator
-
-SIMPLE: dict[str, tuple[str, dict[str, float]]] = {
-    "leaky_relu": ("LeakyRelu", {"alpha": LEAKY_SLOPE}),
-    "relu": ("Relu", {}),
-    "mish": ("Mish", {}),
-    "hardswish": ("HardSwish", {}),
-    "elu": ("Elu", {}),
-    "selu": ("Selu", {}),
-    "softplus": ("Softplus", {}),
-    "tanh": ("Tanh", {}),
-    "linear": ("Identity", {}),
-}
+TRACED_OPSET = 18  # what torch.onnx traces at: it leaves this opset's operators in a file of an older one
 
 
 class _Tracer(fx.Tracer):
@@ -81,17 +70,23 @@ class _Graph:
                 conv.bias.neg_()  # type: ignore[union-attr]
             return self.mish_of_negative(self.convolution(name, conv, x))
         x = self.convolution(name, conv, x)
-        if kind in ("silu", "swish"):
-            return self.node("Mul", [x, self.node("Sigmoid", [x])])
-        if kind in SIMPLE:
-            operation, attributes = SIMPLE[kind]
-            return self.node(operation, [x], **attributes)
-        if isinstance(block.act, nn.PReLU):
-            return self.node("PRelu", [x, self.constant(f"{name}.slope", block.act.weight.view(-1, 1, 1))])
+        form = find_activation(kind).onnx
+        if form is not None and form.opset <= self.opset:
+            return self.activation(name, form, block.act, x)
+        if form is not None and form.opset <= TRACED_OPSET:
+            way_out = f"use --opset {form.opset} or higher" + (", or --elementary" if kind == "mish" else "")
+            raise YolomishError(f"opset {self.opset} has no {form.operator} operator: {way_out}")
         return self.inline(name if any(True for _ in block.act.parameters()) else kind, block.act, x)
 
+    def activation(self, name: str, form: OnnxForm, act: nn.Module, x: str) -> str:
+        """An activation that ONNX has an operator for, behind the convolution ``name``."""
+        inputs = [self.constant(f"constant_{value:g}", torch.tensor(value)) for value in form.constants]
+        inputs += [self.constant(f"{name}.act.{key}", value.view(-1, 1, 1)) for key, value in act.named_parameters()]
+        result = self.node(form.operator, [x, *inputs], **form.attributes)
+        return self.node("Mul", [x, result]) if form.times_input else result
+
     def mish_of_negative(self, z: str) -> str:
-        """Mish of -z as z - z / ((1 + t²) / 2) with t = σ(z), which no value overflows; the convolution gives z for nothing.
+        """Mish of -z as z - z / ((1 + t²) / 2) with t = σ(z), which no value overflows; the convolution computes z at no cost.
 
         Of a dozen forms the fewest passes over memory in ONNX Runtime, whose Mish is a scalar softplus and tanh.
         """
@@ -133,8 +128,7 @@ def _trace(act: nn.Module, opset: int) -> onnx.GraphProto:
         try:
             torch.onnx.export(act, (torch.randn(2, channels, 4, 6),), str(file), opset_version=opset, dynamo=True, verbose=False)
         except Exception as error:  # torch.onnx raises many kinds
-            reason = str(error).strip().splitlines()[0][:150]
-            raise YolomishError(f"activation {act} cannot be written as ONNX: {reason}") from None
+            raise YolomishError(f"activation {act} cannot be written as ONNX: {first_line(error)}") from None
         return onnx.load(file).graph
 
 
@@ -162,8 +156,6 @@ def write_graph(
     where the opset is too old for that.
     """
     onnx = require("onnx")
-    if opset < MISH_OPSET and not elementary and "mish" in network.activations():
-        raise YolomishError(f"opset {opset} has no Mish operator: use --opset {MISH_OPSET} or higher, or --elementary")
     newest = onnx.defs.onnx_opset_version()
     if not 13 <= opset <= newest:
         raise YolomishError(f"opset must be 13 to {newest} with onnx {onnx.__version__}, not {opset}")

@@ -82,6 +82,7 @@ class DetectionTask:
     def draw(self, batch: Batch, names: Sequence[str], path: Path) -> None:
         draw_batch(batch, names, path)
 
-    def resampled(self, data: DetectionData, results: list[dict], weights: np.ndarray) -> np.ndarray:
-        ap = resampled_ap(match(data.coco(), results), weights)
-        return np.concatenate((summarise(ap), ap[:, :, 0].mean(2)), 1).astype(np.float64)
+    def resampled(self, data: DetectionData, results: list[dict], draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+        matches = match(data.coco(), results)
+        found = [resampled_ap(matches, weights) for weights in draws]
+        return [np.concatenate((summarise(ap), ap[:, :, 0].mean(2)), 1).astype(np.float64) for ap in found]

@@ -11,7 +11,7 @@ from yolomish.comparison.layers import LayerStatistics
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from yolomish.comparison.findings import Report
+    from yolomish.comparison.report import Report
     from yolomish.evaluation.stats import PairedDifference
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito: told apart by all
@@ -32,7 +32,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def draw_curves(report: Report, what: Literal["loss", "ap"]) -> bytes:
-    """Loss or AP over epochs, a colour and dash an arm: thin lines are seeds, the thick line their mean, the band
+    """Loss or AP over epochs, a colour and dash per arm: thin lines are seeds, the thick line their mean, the band
     their range. Epochs without a measurement are left out."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -65,8 +65,8 @@ def draw_curves(report: Report, what: Literal["loss", "ap"]) -> bytes:
     return _png(figure)
 
 
-def draw_differences(differences: Sequence[PairedDifference], *, with_pair: bool = True) -> bytes:
-    """A row a pair and metric: dots are the seeds' differences, the bar their mean and interval, the line at 0 equality."""
+def draw_differences(differences: Sequence[PairedDifference]) -> bytes:
+    """A row per pair and metric: dots are the seeds' differences, the bar their mean and interval, the line at 0 equality."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 1.1 + 0.36 * len(differences)), layout="constrained")
@@ -79,7 +79,7 @@ def draw_differences(differences: Sequence[PairedDifference], *, with_pair: bool
             error = [[d.mean - d.low], [d.high - d.mean]]
             axis.errorbar([d.mean], [row], xerr=error, color=colour, capsize=4, linewidth=2, fmt="D", markersize=5)
     axis.axvline(0, color="#444444", linewidth=1)
-    several = with_pair and len(pairs) > 1
+    several = len(pairs) > 1
     axis.set_yticks(range(len(differences)), [f"{d.a} - {d.b}: {d.metric}" if several else d.metric for d in differences])
     axis.set_ylim(len(differences) - 0.5, -0.5)
     widest = max((abs(v) for d in differences for v in (*d.per_seed, d.low or 0, d.high or 0)), default=0)
@@ -90,7 +90,7 @@ def draw_differences(differences: Sequence[PairedDifference], *, with_pair: bool
 
 
 def draw_sizes(report: Report) -> bytes:
-    """AP overall and by size of object, with 95 % intervals, a marker an arm."""
+    """AP overall and by size of object, with 95 % intervals, a marker per arm."""
     from matplotlib.figure import Figure
 
     names = [m for m in ("AP", "APs", "APm", "APl") if all(m in arm.levels for arm in report.arms)]
@@ -123,7 +123,7 @@ def draw_sizes(report: Report) -> bytes:
 
 
 def draw_tradeoff(report: Report) -> bytes:
-    """AP with its interval over the time of one image, an arm a disc whose area is its peak training memory."""
+    """AP with its interval over the time of one image, each arm a disc whose area is its peak training memory."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -158,12 +158,12 @@ def draw_tradeoff(report: Report) -> bytes:
 
 
 def draw_layers(layers: Sequence[LayerStatistics], key: str) -> bytes:
-    """``saturated``, ``mean``, ``variance`` or ``gradient`` by layer, a line an arm; the backbone is shaded."""
+    """``saturated``, ``mean``, ``variance`` or ``gradient`` by layer, a line per arm; the backbone is shaded."""
     from matplotlib.figure import Figure
 
     title, scale = PANELS[key]
     arms = list(dict.fromkeys(row.arm for row in layers))
-    inside = [i for i, row in enumerate(r for r in layers if r.arm == arms[0]) if row.layer.startswith("backbone")]
+    inside = [i for i, row in enumerate(r for r in layers if r.arm == arms[0]) if row.part == "backbone"]
     figure = Figure(figsize=(6, 3.4), layout="constrained")
     axis = figure.subplots()
     if inside:

@@ -19,7 +19,7 @@ WIDTH = 360  # px of a shown picture
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
-    """One image: a JPEG of the truth and one an arm, and each arm's count of right and wrong boxes and missed objects."""
+    """One image: a JPEG of the truth and one per arm, and each arm's count of right and wrong boxes and missed objects."""
 
     name: str
     truth: bytes
@@ -68,7 +68,7 @@ def _match(rows: list[dict], boxes: np.ndarray, labels: np.ndarray, label_of: Ma
 def disagreements(results: Mapping[str, list[dict]], data: DetectionData, *, each: int = EACH) -> tuple[Disagreement, ...]:
     """Up to ``each`` images that the first arm does better on and ``each`` that the second does, worst first.
 
-    ``results`` holds COCO results of one run an arm. Better is more right boxes less wrong ones and missed objects, over
+    ``results`` holds COCO results of one run per arm. Better is more right boxes less wrong ones and missed objects, over
     score 0.25 at IoU 0.5. Both directions are shown, whatever the verdict.
     """
     label_of = {c: i for i, c in enumerate(data.category_ids)}
