@@ -101,11 +101,12 @@ class PlainDataset(torch.utils.data.Dataset):
 
 def ours(data: DataConfig, size: int, cache: str) -> Callable[[], object]:
     """Batches of uint8 images, as the trainer gets them."""
-    config = replace(load_recipe("scaled", ModelConfig(num_classes=2)), data=data, image_size=size, scale=0.5)
+    config = replace(load_recipe("scaled", ModelConfig(num_classes=2)), data=data, image_size=(size, size), scale=0.5)
     source = open_data(data, "train")
     if cache:
         {"ram": source.keep_in_memory, "disk": source.keep_on_disk}[cache]()
-    dataset, starts = AugmentedData(source, config, 0, GREY), range(0, len(source), BATCH)
+    dataset = AugmentedData(source, config, 0, GREY)
+    starts = range(0, len(source), BATCH)
     return lambda: [collate([dataset[i, (size, size)] for i in range(start, start + BATCH)]) for start in starts]
 
 

@@ -286,6 +286,10 @@ def test_what_cannot_be_compared_is_refused_before_any_detection(
     crowds = DataConfig(format="coco", root=str(tmp_path), val="crowds.json", val_images="data/images/val")
     with pytest.raises(YolomishError, match="holds no boxes"):
         compare_finished(runs, tmp_path / "out", data=crowds, log=lambda _: None)
+    for label in (tmp_path / "data" / "labels" / "val").iterdir():
+        label.write_text("")
+    with pytest.raises(YolomishError, match="not one box in 4 images"):
+        compare_finished(runs, tmp_path / "out", log=lambda _: None)
 
 
 def test_kept_detections_are_those_of_the_same_weights_images_and_protocol(

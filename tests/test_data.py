@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -260,6 +261,14 @@ def test_bad_label_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "labels" / "2.txt").write_text("0 .5 .5 .1 .1\n4 .5 .5 .1 .1\n")
     with pytest.raises(YolomishError, match=r"2\.txt:2: class '4'"):
         open_data(config, "train")
+
+
+def test_systems_without_free_pages_or_sessions_load_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf_names", {"SC_PAGE_SIZE": os.sysconf_names["SC_PAGE_SIZE"]})  # macOS
+    monkeypatch.delattr(os, "setsid")  # Windows
+    data = open_data(yolo_folder(tmp_path), "train")
+    assert data.keep_in_memory() == 6 * 100 * 140 * 3
+    assert len(list(train_loader(data, dataclasses.replace(CONFIG, workers=1), SPEC, epoch=0))) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 1])
