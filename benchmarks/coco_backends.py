@@ -1,4 +1,4 @@
-"""How long do the evaluation backends take for the same twelve numbers?
+"""How long do the evaluation backends that are installed take for the same twelve numbers?
 
 python benchmarks/coco_backends.py --images 500
 """
@@ -6,15 +6,15 @@ python benchmarks/coco_backends.py --images 500
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.metadata
+import importlib.util
 
 import numpy as np
 import torch
 from common import interleaved, ratio, report, spread
 from pycocotools.coco import COCO
 
-from yolomish.evaluation.coco import evaluate
+from yolomish.evaluation.coco import BACKENDS, evaluate
 
 CLASSES, OBJECTS, DETECTIONS = 80, 7, 100  # an image of COCO has 7.3 objects
 
@@ -56,9 +56,9 @@ def main() -> None:
     options = parser.parse_args()
     truth, results = made_up(options.images)
     names, ids = [str(k) for k in range(CLASSES)], list(range(CLASSES))
-    packages = {"pycocotools": "pycocotools", "faster": "faster-coco-eval", "hotcoco": "hotcoco"}
-    metrics = {b: dataclasses.asdict(evaluate(truth, results, names, ids, backend=b)) for b in packages}
-    apart = {b: max(abs(m[k] - metrics["pycocotools"][k]) for k in m if k != "per_class_ap") for b, m in metrics.items()}
+    packages = {b: package.replace("_", "-") for b, (package, *_) in BACKENDS.items() if importlib.util.find_spec(package)}
+    metrics = {b: evaluate(truth, results, names, ids, backend=b).values for b in packages}
+    apart = {b: max(abs(m[k] - metrics["pycocotools"][k]) for k in m) for b, m in metrics.items()}
     device = torch.device("cpu")
     times = interleaved(
         {b: lambda b=b: evaluate(truth, results, names, ids, backend=b) for b in packages}, options.rounds, device

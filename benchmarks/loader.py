@@ -1,4 +1,4 @@
-"""How many augmented images a second does one core give, beside a plain PyTorch Dataset and ultralytics' loader?
+"""How many augmented images per second one core makes, beside a plain PyTorch Dataset and ultralytics' loader?
 
 All three make mosaics of four on a canvas of twice the size, cut back to the size by an affine map, with HSV and flip.
 
@@ -26,6 +26,7 @@ from torchvision.transforms import v2
 from yolomish.config import DataConfig, ModelConfig, load_recipe
 from yolomish.data.datasets import open_data
 from yolomish.data.loader import AugmentedData, collate
+from yolomish.types import GREY
 
 BATCH = 16
 
@@ -100,12 +101,13 @@ class PlainDataset(torch.utils.data.Dataset):
 
 def ours(data: DataConfig, size: int, cache: str) -> Callable[[], object]:
     """Batches of uint8 images, as the trainer gets them."""
-    config = replace(load_recipe("scaled", ModelConfig(num_classes=2)), data=data, image_size=size, scale=0.5)
+    config = replace(load_recipe("scaled", ModelConfig(num_classes=2)), data=data, image_size=(size, size), scale=0.5)
     source = open_data(data, "train")
     if cache:
         {"ram": source.keep_in_memory, "disk": source.keep_on_disk}[cache]()
-    dataset = AugmentedData(source, config, 0)
-    return lambda: [collate([dataset[i, size] for i in range(start, start + BATCH)]) for start in range(0, len(source), BATCH)]
+    dataset = AugmentedData(source, config, 0, GREY)
+    starts = range(0, len(source), BATCH)
+    return lambda: [collate([dataset[i, (size, size)] for i in range(start, start + BATCH)]) for start in starts]
 
 
 def ultralytics_loader(folder: Path, size: int, cache: bool) -> Callable[[], object]:

@@ -11,8 +11,9 @@ import torch
 
 from yolomish.config import DataConfig
 from yolomish.networks import Network
-from yolomish.tasks.detection.pipeline import Pipeline, Runner
+from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.protocol import EvalProtocol
+from yolomish.tasks.detection.views import Runner
 from yolomish.types import HeadSpec, ResizeMode
 from yolomish.weights.load import LoadedNetwork
 

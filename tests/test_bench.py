@@ -3,18 +3,20 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from test_engines import calibrated
 from typer.testing import CliRunner
 
 from yolomish.commands import app
-from yolomish.inference.bench import STAGES, with_activation
+from yolomish.config import load_model_config
+from yolomish.darknet.order import file_order
 from yolomish.darknet.summary import summarise
-from yolomish.weights.load import LoadedNetwork
+from yolomish.inference.bench import STAGES, OpenCvEngine, with_activation
 
 
 def test_the_command_times_each_engine_and_stage() -> None:
-    options = "--model yolov4-n --imgsz 64 --engines torch,opencv:half --acts mish,leaky_relu --rounds 2 --threads 1 --json"
+    options = "--model yolov4-n --imgsz 64x96 --engines torch,opencv:half --acts mish,leaky_relu --rounds 2 --threads 1 --json"
     done = CliRunner().invoke(app, ["bench", *options.split()])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout.splitlines()[-1])
@@ -25,14 +27,26 @@ def test_the_command_times_each_engine_and_stage() -> None:
     assert all(s > 0 for t in report["timings"] for s in t["seconds"])
     assert list(report["stages"]) == list(STAGES) and all(len(v) == 2 for v in report["stages"].values())
     assert "fp32" in report["skipped"]["opencv:half"] and report["peaks"]["fp32"] > 1
+    square = summarise(load_model_config("yolov4-n"), (64, 64)).bflops
+    assert report["image_size_hw"] == [64, 96] and report["bflops"] / square == pytest.approx(96 / 64)
 
 
 def test_another_activation_changes_the_activation_alone_and_keeps_values_alive() -> None:
-    network = LoadedNetwork(model=calibrated(), names=("a", "b", "c"), resize="stretch", image_size=64)
+    network = calibrated()
     image = np.random.default_rng(0).integers(0, 255, (80, 90, 3), dtype=np.uint8)
-    other = with_activation(network, "relu", image).model
-    assert set(summarise(other.config, 64).activations) == {"relu", "leaky_relu", "linear"}
-    for (_, ours, _), (_, theirs, _) in zip(network.model.darknet_order(), other.darknet_order(), strict=True):
+    other = with_activation(network, "relu", image)
+    assert (other.activations("backbone"), other.activations("neck")) == (("relu",), ("leaky_relu",))
+    assert network.activations("backbone") == ("mish",)
+    assert with_activation(network, "mish", image) is network
+    for (_, ours, _), (_, theirs, _) in zip(file_order(network), file_order(other), strict=True):
         assert torch.equal(ours.weight, theirs.weight)
     with torch.no_grad():
         assert all(0.01 < raw.std() < 1e3 for raw in other(torch.rand(1, 3, 64, 64)))
+
+
+def test_opencv_is_timed_on_the_networks_own_maps() -> None:
+    pytest.importorskip("onnx", reason="OpenCV reads the network as ONNX")
+    network, images = calibrated(), torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        for ours, theirs in zip(OpenCvEngine(network, (64, 96))(images), network(images), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())

@@ -1,6 +1,7 @@
 """The data doctor finds each planted fault, and anchors fit the boxes."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from yolomish.commands import app
 from yolomish.config import DataConfig, load_data_config
 from yolomish.data.anchors import kmeans_anchors, mean_best_iou, shape_ious
 from yolomish.data.check import CHECKS, check_data, counts
+from yolomish.data.datasets import open_data
+from yolomish.data.formats import read_listing
 from yolomish.errors import YolomishError
 
 
@@ -70,7 +73,7 @@ def test_every_planted_fault_is_found_and_nothing_else(tmp_path: Path) -> None:
         "size-differs": ["2.jpg"],
         "label-unknown": ["annotation 60"],
         "box-outside": ["annotation 52"],
-        "train-val-overlap-id": ["image 3 "],
+        "classes-differ": ["c1, c2, never and c1, c2"],
         "train-val-overlap-content": ["3.jpg"],
         "box-degenerate": ["annotation 50"],
         "box-clipped": ["annotation 51"],
@@ -87,6 +90,28 @@ def test_every_planted_fault_is_found_and_nothing_else(tmp_path: Path) -> None:
     assert counts(findings)["error"] == 8
 
 
+def test_equal_ids_in_two_files_are_no_overlap(tmp_path: Path) -> None:
+    config = coco_set(tmp_path, faults=False)
+    content = json.loads((tmp_path / "val.json").read_text())
+    for key, field in (("images", "id"), ("annotations", "image_id")):
+        for item in content[key]:
+            item[field] -= 10
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    assert open_data(config, "val").image_ids == (1, 2) and check_data(config) == []
+
+
+def test_opening_raises_the_first_error_that_check_lists(tmp_path: Path) -> None:
+    config = coco_set(tmp_path, faults=True)
+    for split in ("train", "val"):
+        errors = [f.message for f in read_listing(config, split).findings if f.severity == "error"]
+        assert errors == [f.message for f in check_data(config) if f.severity == "error" and f.message in errors]
+        if errors:
+            with pytest.raises(YolomishError, match=re.escape(errors[0])):
+                open_data(config, split)
+        else:
+            assert len(open_data(config, split)) == 3
+
+
 def test_fast_reads_no_pixels_but_finds_sizes(tmp_path: Path) -> None:
     checks = {f.check for f in check_data(coco_set(tmp_path, faults=True), fast=True)}
     assert "size-differs" in checks and "image-duplicate" not in checks and "train-val-overlap-content" not in checks
@@ -101,7 +126,7 @@ def test_yolo_lines_are_named(tmp_path: Path) -> None:
     train = {f.check: f.message for f in findings if f.split == "train"}
     assert "1.txt:2: class '7'" in train["label-unknown"] and "1.txt:3" in train["annotation-malformed"]
     assert "1.txt:4" in train["box-clipped"]
-    assert sum(f.check == "train-val-overlap-id" for f in findings) == 2
+    assert sum(f.check == "train-val-overlap-file" for f in findings) == 2 and not any("equals" in f.message for f in findings)
 
 
 def test_bccds_two_degenerate_boxes_are_found(shared_data: Path) -> None:

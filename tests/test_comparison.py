@@ -5,26 +5,29 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from reference.comparison import BASE, squares
 from reference.detections import simulate_results, simulate_truth
 
-from yolomish.comparison import build_arms, build_report, require_controlled, write_report
-from yolomish.comparison.arms import difference_table
+from yolomish.comparison import Report, compare_activations, write_report
+from yolomish.comparison.arms import build_arms, require_controlled
 from yolomish.comparison.evidence import weigh
-from yolomish.comparison.findings import ArmNames, Report
-from yolomish.comparison.gallery import disagreements
-from yolomish.comparison.runs import EpochPoint, RunResult, read_run
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, config_difference, save_yaml, to_dict
-from yolomish.data.datasets import DetectionData, Record
+from yolomish.comparison.render import declared, headline, limits, not_controlled
+from yolomish.comparison.render.gallery import disagreements
+from yolomish.comparison.report import Design, build_report
+from yolomish.comparison.runs import EpochPoint, Run, Start, State
+from yolomish.comparison.train import plan
+from yolomish.config import TrainConfig, config_difference
+from yolomish.data.datasets import DetectionData, open_data
+from yolomish.data.formats.record import Listing, Record
 from yolomish.errors import YolomishError
-from yolomish.evaluation.resample import METRICS
-from yolomish.evaluation.stats import A_BETTER, B_BETTER, NO_DIFFERENCE, ONE_SEED, paired_difference
-
-BASE = TrainConfig(model=ModelConfig(name="tiny", width=0.125, depth=0.1), image_size=64, epochs=1, batch=4, workers=0)
+from yolomish.evaluation.stats import Verdict, paired_difference
+from yolomish.files import digest
 
 
 @pytest.fixture(autouse=True)
@@ -71,49 +74,45 @@ def test_bad_requests_are_refused(acts: list[str], scope: str, words: str) -> No
 @pytest.mark.parametrize(
     ("a", "b", "verdict"),
     [
-        ([0.60, 0.61, 0.62], [0.50, 0.51, 0.521], A_BETTER),
-        ([0.50, 0.51, 0.521], [0.60, 0.61, 0.62], B_BETTER),
-        ([0.50, 0.60, 0.55], [0.55, 0.54, 0.57], NO_DIFFERENCE),
-        ([0.5, 0.6], [0.5, 0.6], NO_DIFFERENCE),
-        ([0.9], [0.1], ONE_SEED),
-        ([0.5], [0.5], ONE_SEED),
+        ([0.60, 0.61, 0.62], [0.50, 0.51, 0.521], Verdict.A_BETTER),
+        ([0.50, 0.51, 0.521], [0.60, 0.61, 0.62], Verdict.B_BETTER),
+        ([0.50, 0.60, 0.55], [0.55, 0.54, 0.57], Verdict.NO_DIFFERENCE),
+        ([0.5, 0.6], [0.5, 0.6], Verdict.NO_DIFFERENCE),
+        ([0.9], [0.1], Verdict.ONE_SEED),
+        ([0.5], [0.5], Verdict.ONE_SEED),
     ],
 )
 def test_verdicts(a: list[float], b: list[float], verdict: str) -> None:
-    assert paired_difference("AP", "a", "b", a, b).verdict == verdict
+    assert paired_difference("AP", "a", "b", a, b).verdict is verdict
 
 
-def _run(arm: str, seed: int, ap: float, kernels: str = "") -> RunResult:
+def _run(arm: str, seed: int, ap: float, *, config: TrainConfig = BASE, kernels: str = "") -> Run:
     points = tuple(EpochPoint(epoch=e, loss=5 / e, ap=None if e == 2 else ap, ap50=None if e == 2 else ap) for e in (1, 2, 3))
-    return RunResult(
+    path = Path(f"x-seed{seed}")
+    return Run(
         arm=arm,
         seed=seed,
+        path=path,
+        home=path,
+        state=State.FINISHED,
+        config=dataclasses.replace(config, model=dataclasses.replace(config.model, activation=arm.split()[0]), seed=seed),
+        start=Start(weights="", kernels=kernels or f"kernels{seed}"),
         metrics={"AP": ap, "AP50": ap + 0.2, "AP75": ap - 0.05, "APs": None, "APm": ap, "APl": ap},
-        best_ap=ap + 0.01,
-        best_epoch=3,
         step_ms=123.4 if arm == "mish" else 100.0,
         peak_memory_bytes=512 * 2**20,
-        initial_kernels=kernels or f"kernels{seed}",
-        folder=f"x-seed{seed}",
-        best="x/best.pt",
         epochs=points,
     )
 
 
-def _report(values: dict[str, list[float]], difference: dict | None = None, kernels: str = "", **more) -> Report:
-    runs = [_run(arm, s, ap) for arm, aps in values.items() for s, ap in enumerate(aps)]
-    if kernels:
-        runs[-1] = dataclasses.replace(runs[-1], initial_kernels=kernels)
-    return build_report(
-        arms=tuple(ArmNames(label=a, activation=a, neck_activation="leaky_relu") for a in values),
-        runs=tuple(runs),
-        scope="backbone",
-        config={"image_size": 64, "data": {"format": "shapes"}, "model": {"name": "tiny"}},
-        config_difference={"model.activation": tuple(values)} if difference is None else difference,
-        environment={"torch": "9.9", "CPU": "<Some & CPU>"},
-        command="yolomish compare --acts mish,relu",
-        **more,
-    )
+DESIGN = Design(environment={"torch": "9.9", "CPU": "<Some & CPU>"}, command="yolomish compare --acts mish,relu")
+
+
+def _report(values: dict[str, list[float]], folder: Path = Path("out"), design: Design = DESIGN, **last: Any) -> Report:
+    """A report of simulated runs; ``last`` is what the last arm's runs have of their own."""
+    runs = [
+        _run(arm, s, ap, **(last if arm == list(values)[-1] else {})) for arm, aps in values.items() for s, ap in enumerate(aps)
+    ]
+    return build_report(runs, design, folder)
 
 
 class _Page(HTMLParser):
@@ -140,8 +139,8 @@ class _Page(HTMLParser):
 
 
 def test_the_three_reports_hold_the_same_numbers(tmp_path: Path) -> None:
-    report = _report({"mish": [0.60, 0.61, 0.62], "relu": [0.50, 0.51, 0.521]})
-    page = write_report(report, tmp_path)
+    report = _report({"mish": [0.60, 0.61, 0.62], "relu": [0.50, 0.51, 0.521]}, tmp_path)
+    page = write_report(report)
     parser = _Page()
     source = page.read_text()
     parser.feed(source)
@@ -152,35 +151,42 @@ def test_the_three_reports_hold_the_same_numbers(tmp_path: Path) -> None:
     markdown = (tmp_path / "report.md").read_text()
     low, high = report.differences[0].low, report.differences[0].high
     for text in (shown, markdown):
-        for part in ("0.6100 ± 0.0100", "+0.1000", "+0.0990", "123.4 ms", "1.00x", "0.81x", "512 MiB", "<Some & CPU>", "0.6200"):
+        for part in ("0.6100 ± 0.0100", "+0.1000", "+0.0990", "123.4 ms", "1.00x", "0.81x", "512 MiB", "<Some & CPU>", "0.6100"):
             assert part in text, part
         assert f"[{low:+.4f}, {high:+.4f}]" in text
-        assert report.headline in text and "What this does not show" in text and report.command in text
-        assert "model.activation" in text and all(limit in text for limit in report.limits)
-    assert report.verdict == A_BETTER and "A better (mish)" in report.headline
+        assert headline(report) in text and "What this does not show" in text and report.design.command in text
+        assert "model.activation" in text and all(limit in text for limit in limits(report))
+    assert report.verdict is Verdict.A_BETTER and "A better (mish)" in headline(report)
     data = json.loads((tmp_path / "report.json").read_text())
-    assert data["verdict"] == A_BETTER and data["runs"][0]["metrics"]["AP"] == 0.60 and data["differences"][0]["low"] == low
+    assert (
+        data["verdict"] == Verdict.A_BETTER and data["runs"][0]["metrics"]["AP"] == 0.60 and data["differences"][0]["low"] == low
+    )
 
 
 def test_one_seed_is_inconclusive_however_far_apart(tmp_path: Path) -> None:
-    report = _report({"mish": [0.9], "relu": [0.1]})
-    assert report.verdict == ONE_SEED and "no interval" in report.headline
-    assert write_report(report, tmp_path).is_file()
+    report = _report({"mish": [0.9], "relu": [0.1]}, tmp_path)
+    assert report.verdict is Verdict.ONE_SEED and "no interval" in headline(report)
+    assert write_report(report).is_file()
 
 
 def test_equal_arms_show_no_difference(tmp_path: Path) -> None:
-    report = _report({"mish": [0.5, 0.6], "mish (2)": [0.5, 0.6]}, difference={})
-    assert report.verdict == NO_DIFFERENCE and report.controlled
-    assert "equal in every seed" in report.headline
-    assert "A/A" in write_report(report, tmp_path).read_text()
+    report = _report({"mish": [0.5, 0.6], "mish (2)": [0.5, 0.6]}, tmp_path)
+    assert report.verdict is Verdict.NO_DIFFERENCE and report.controlled
+    assert "equal in every seed" in headline(report)
+    assert "A/A" in write_report(report).read_text()
 
 
 @pytest.mark.parametrize(
-    ("difference", "kernels", "word"), [({"peak_lr": (0.01, 0.5)}, "", "peak_lr"), ({}, "others", "initial kernels")]
+    ("last", "settings", "seeds"),
+    [
+        ({"config": dataclasses.replace(BASE, peak_lr=0.5)}, ("peak_lr",), ()),
+        ({"kernels": "others"}, (), (0, 1)),
+    ],
 )
-def test_an_uncontrolled_report_says_so_first(difference: dict, kernels: str, word: str) -> None:
-    report = _report({"mish": [0.5, 0.6], "relu": [0.1, 0.2]}, difference=difference, kernels=kernels)
-    assert not report.controlled and report.headline.startswith("NOT CONTROLLED") and word in report.headline
+def test_an_uncontrolled_report_says_so_first(last: dict, settings: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    report = _report({"mish": [0.5, 0.6], "relu": [0.1, 0.2]}, **last)
+    assert not report.controlled and (report.other_settings, report.other_starts) == (settings, seeds)
+    assert headline(report).startswith(f"NOT CONTROLLED ({', '.join(not_controlled(report))})")
 
 
 def test_more_arms_are_corrected() -> None:
@@ -195,78 +201,36 @@ def test_a_report_refuses_missing_runs() -> None:
         _report({"mish": [0.5, 0.6], "relu": [0.1]})
 
 
-def _yolo_data(root: Path) -> DataConfig:
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 4)):
-        (root / "images" / split).mkdir(parents=True)
-        (root / "labels" / split).mkdir(parents=True)
-        for i in range(count):
-            image = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
-            x, y = (int(v) for v in rng.integers(4, 28, 2))
-            image[y : y + 30, x : x + 30] = 255
-            cv2.imwrite(str(root / "images" / split / f"{i}.png"), image)
-            line = f"0 {(x + 15) / 64} {(y + 15) / 64} {30 / 64} {30 / 64}\n"
-            (root / "labels" / split / f"{i}.txt").write_text(line)
-    return DataConfig(format="yolo", root=str(root), train="images/train", val="images/val", names=("square",))
-
-
-def test_arms_of_one_seed_start_from_the_same_kernels() -> None:
-    from yolomish.comparison.environment import initial_kernels
-
+def test_arms_of_one_seed_start_from_the_same_kernels(tmp_path: Path) -> None:
     arms = build_arms(BASE, ["mish", "leaky_relu", "prelu"], scope="all")
-    assert len({initial_kernels(arm.seeded(1)) for arm in arms}) == 1
-    assert initial_kernels(arms[0].seeded(1)) != initial_kernels(arms[0].seeded(2))
+    first, second = ({run.start.kernels for run in plan(arms, [seed], tmp_path)} for seed in (1, 2))
+    assert len(first) == len(second) == 1 and first != second
 
 
 def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(tmp_path: Path) -> None:
-    from yolomish.comparison.run import run_comparison
-
-    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"), device="cpu")
+    base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu")
     lines: list[str] = []
-    report = run_comparison(base, ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
+    report = compare_activations(base, ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
     a, b = report.runs
     assert a.epochs == b.epochs and a.epochs[0].loss > 0 and a.metrics == b.metrics
     assert a.metrics["AP"] == pytest.approx(a.epochs[-1].ap, abs=1e-6)  # detected anew: what fit measured
-    assert not report.config_difference and (tmp_path / "out" / a.best).is_file()
+    assert not report.config_difference and a.best.is_file()
     assert sum("training mish" in line for line in lines) == 2
     saved = json.loads((tmp_path / "out" / "mish-seed0" / "predictions-last.json").read_text())
     assert not saved or saved[0].keys() == {"image_id", "category_id", "bbox", "score"}
     lines.clear()
-    again = run_comparison(base, ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
+    again = compare_activations(base, ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
     assert again.runs == report.runs and again.differences == report.differences and again.layers == report.layers
     assert not any("] training" in line for line in lines)
     with pytest.raises(YolomishError, match="other settings"):
-        run_comparison(dataclasses.replace(base, peak_lr=0.02), ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
-
-
-@pytest.mark.slow
-def test_arms_train_at_once_on_several_devices_and_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from yolomish.comparison.run import run_comparison
-    from yolomish.comparison.worker import IDENTITY, Job, train_all
-    from yolomish.training.fit import fit
-
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as many as here: sums round alike
-    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"))
-    lines: list[str] = []
-    both = run_comparison(base, ["mish", "relu"], 1, tmp_path / "two", devices=("cpu", "cpu"), log=lines.append)
-    assert sum("on cpu ->" in line for line in lines) == 2 and "at once" in both.environment["trained on"]
-    fit(dataclasses.replace(read_run(tmp_path / "two" / "mish-seed0").config, device="cpu"), tmp_path / "alone", log=lines.append)
-    assert read_run(tmp_path / "alone").epochs == both.runs[0].epochs
-    assert json.loads((tmp_path / "two" / "mish-seed0" / IDENTITY).read_text())["config"]["model"]["activation"] == "mish"
-    broken = dataclasses.replace(base, data=DataConfig(format="coco", root=str(tmp_path / "none")))
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / IDENTITY).write_text(json.dumps({"config": to_dict(broken)}))
-    with pytest.raises(YolomishError, match=r"broken run on cpu stopped with code 2: yolomish: .*none"):
-        train_all([Job(name="broken run", folder=tmp_path / "broken")], ("cpu", "cpu"), lines.append)
+        compare_activations(dataclasses.replace(base, peak_lr=0.02), ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
 
 
 @pytest.mark.slow
 def test_a_learning_rate_grid_gives_each_arm_its_best_in_an_equal_budget(tmp_path: Path) -> None:
-    from yolomish.comparison.run import run_comparison
-
-    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"), device="cpu")
+    base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu")
     lines: list[str] = []
-    report = run_comparison(base, ["mish", "relu"], 1, tmp_path / "out", lr_grid=(0.01, 0.02), log=lines.append)
+    report = compare_activations(base, ["mish", "relu"], 1, tmp_path / "out", lr_grid=(0.01, 0.02), log=lines.append)
     tuned = report.tuned
     assert tuned is not None and list(tuned.trials) == ["mish", "relu"]
     assert all(list(trials) == ["0.01", "0.02"] for trials in tuned.trials.values())
@@ -283,23 +247,20 @@ def test_an_aa_comparison_has_seeds_of_its_own() -> None:
 
 @pytest.mark.slow
 def test_an_aa_comparison_trains_other_seeds_and_stays_controlled(tmp_path: Path) -> None:
-    from yolomish.comparison.run import run_comparison
-
-    base = dataclasses.replace(BASE, data=_yolo_data(tmp_path / "data"), device="cpu")
-    report = run_comparison(base, ["mish", "mish"], 2, tmp_path / "out", other_seeds=True, log=lambda _: None)
+    base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu")
+    report = compare_activations(base, ["mish", "mish"], 2, tmp_path / "out", other_seeds=True, log=lambda _: None)
     assert sorted(p.name for p in (tmp_path / "out").glob("*seed*")) == [
         "mish-2-seed2",
         "mish-2-seed3",
         "mish-seed0",
         "mish-seed1",
     ]
-    assert report.controlled and report.declared[0].startswith("A/A") and report.verdict == NO_DIFFERENCE
-    assert len({run.initial_kernels for run in report.runs}) == 4
+    assert report.controlled and declared(report)[0].startswith("A/A") and report.verdict is Verdict.NO_DIFFERENCE
+    assert len({run.start.kernels for run in report.runs}) == 4
 
 
 def test_weights_are_one_file_or_one_for_every_activation(tmp_path: Path) -> None:
     from yolomish.commands.compare import split_weights
-    from yolomish.comparison.environment import initial_kernels
 
     for name in ("a.pt", "b.pt"):
         (tmp_path / name).write_text(name)
@@ -310,8 +271,8 @@ def test_weights_are_one_file_or_one_for_every_activation(tmp_path: Path) -> Non
         split_weights(f"mish={a}", ["mish", "relu"])
     with pytest.raises(YolomishError, match="no such weights file"):
         split_weights("none.pt", ["mish", "relu"])
-    arms = build_arms(BASE, ["mish", "relu"], weights={"mish": a, "relu": b})
-    assert initial_kernels(arms[0].seeded(0), a) != initial_kernels(arms[1].seeded(0), b)
+    mish, relu = plan(build_arms(BASE, ["mish", "relu"], weights={"mish": a, "relu": b}), [0], tmp_path)
+    assert (mish.start.weights, mish.start.sha256) == (a, digest(a).sha256) and mish.start.kernels != relu.start.kernels
 
 
 def test_unknown_activation_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -348,20 +309,27 @@ def _data(images: int, root: Path | None = None) -> DetectionData:
         path = (root or Path()) / image["file_name"]
         if root:
             cv2.imwrite(str(path), np.full((480, 640, 3), 120, np.uint8))
-        wanted = [a for a in truth.imgToAnns[image["id"]] if not a["iscrowd"]]
-        boxes = np.array([a["bbox"] for a in wanted], np.float32).reshape(-1, 4)
+        given = truth.imgToAnns[image["id"]]
+        boxes = np.array([a["bbox"] for a in given], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        labels = np.array([label_of[a["category_id"]] for a in wanted], np.int64)
         records.append(
             Record(
-                path=path, image_id=image["id"], boxes=boxes, labels=labels, crowd=np.zeros(len(labels), bool), size_hw=(480, 640)
+                path=path,
+                image_id=image["id"],
+                size_hw=(480, 640),
+                boxes=boxes,
+                labels=np.array([label_of[a["category_id"]] for a in given], np.int64),
+                areas=np.array([a["area"] for a in given], np.float64),
+                crowd=np.array([a["iscrowd"] for a in given], bool),
+                ignore=np.zeros(len(given), bool),
             )
         )
     names = tuple(c["name"] for c in truth.dataset["categories"])
-    return DetectionData(records, names, tuple(label_of), Path("simulated.json"), truth)
+    source = Path("simulated.json")
+    return DetectionData(Listing(source=source, names=names, category_ids=tuple(label_of), records=tuple(records), own_ids=True))
 
 
-def _simulated(found: dict[str, float], seeds: int, images: int = 60) -> Report:
+def _simulated(found: dict[str, float], seeds: int, folder: Path = Path("out"), images: int = 60) -> Report:
     data = _data(images)
     truth = data.coco()
     results = {
@@ -369,49 +337,40 @@ def _simulated(found: dict[str, float], seeds: int, images: int = 60) -> Report:
         for i, (arm, share) in enumerate(found.items())
         for seed in range(seeds)
     }
-    evidence = weigh(results, data, resamples=200)
+    evidence = weigh(results, data, "detect", resamples=200)
     runs = []
-    for (arm, seed), row in evidence.values.items():
-        metrics = {m: float(v) for m, v in zip(METRICS, row, strict=False)}
-        classes = {c: None if np.isnan(v) else float(v) for c, v in zip(evidence.classes, row[6:], strict=True)}
-        runs.append(RunResult(arm=arm, seed=seed, metrics=metrics, per_class=classes, initial_kernels=str(seed)))
-    return build_report(
-        arms=tuple(ArmNames(label=arm, activation=arm, neck_activation="relu") for arm in found),
-        runs=tuple(runs),
-        scope="backbone",
-        config={},
-        config_difference={},
-        environment={},
-        command="",
-        evidence=evidence,
-    )
+    for arm, seed in results:
+        metrics, per_class = evidence.named((arm, seed))
+        path = Path(f"{arm}{seed}.json")
+        run = Run(arm=arm, seed=seed, path=path, home=path, state=State.DETECTIONS, metrics=metrics, per_class=per_class)
+        runs.append(run)
+    return build_report(runs, Design(), folder, evidence=evidence)
 
 
 def test_a_planted_difference_is_reported_and_a_planted_null_is_not(tmp_path: Path) -> None:
     better = _simulated({"mish": 0.9, "relu": 0.5, "silu": 0.9}, 3)
     verdicts = {d.b: d.verdict for d in better.differences if d.metric == "AP"}
-    assert verdicts == {"relu": A_BETTER, "silu": NO_DIFFERENCE} and better.verdict == A_BETTER
-    assert re.search(r"With 3 seeds and 60 images differences under ±0\.\d+ are noise", better.headline)
+    assert verdicts == {"relu": Verdict.A_BETTER, "silu": Verdict.NO_DIFFERENCE} and better.verdict is Verdict.A_BETTER
+    assert re.search(r"With 3 seeds and 60 images differences under ±0\.\d+ are noise", headline(better))
     worse = _simulated({"mish": 0.5, "relu": 0.9}, 3)
-    assert worse.verdict == B_BETTER and worse.arms[0].levels["AP"].low < worse.arms[0].levels["AP"].mean
-    null = _simulated({"mish": 0.75, "relu": 0.75}, 3)
-    assert null.verdict == NO_DIFFERENCE and null.controlled and null.images == 60
+    assert worse.verdict is Verdict.B_BETTER and worse.arms[0].levels["AP"].low < worse.arms[0].levels["AP"].mean
+    null = _simulated({"mish": 0.75, "relu": 0.75}, 3, tmp_path)
+    assert null.verdict is Verdict.NO_DIFFERENCE and null.controlled and null.images == 60
     common = [d for d in null.class_differences if d.metric == "class0"]
     assert len(common) == 1 and common[0].low < 0 < common[0].high
-    page = write_report(null, tmp_path).read_text()
+    page = write_report(null).read_text()
     assert "AP by class" in page and "60 images" in page and "class0" in (tmp_path / "report.md").read_text()
 
 
 def test_one_seed_says_what_the_images_alone_say() -> None:
     report = _simulated({"mish": 0.9, "relu": 0.5}, 1)
     d = report.differences[0]
-    assert report.verdict == ONE_SEED and d.low > 0 and d.above_zero == 1.0
-    assert "these two trained models over images" in report.headline
+    assert report.verdict is Verdict.ONE_SEED and d.low > 0 and d.above_zero == 1.0
+    assert "these two trained models over images" in headline(report)
 
 
 def test_the_latex_tables_hold_the_numbers_and_are_escaped(tmp_path: Path) -> None:
-    report = _report({"leaky_relu": [0.60, 0.61, 0.62], "relu": [0.50, 0.51, 0.521]})
-    write_report(report, tmp_path)
+    write_report(_report({"leaky_relu": [0.60, 0.61, 0.62], "relu": [0.50, 0.51, 0.521]}, tmp_path))
     text = (tmp_path / "report.tex").read_text()
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2 and "0.6100 $\\pm$ 0.0100" in text
     assert not re.search(r"(?<!\\)[_%&#](?![^\n]*\\\\)", text.split("\n", 1)[1].replace(" & ", " "))
@@ -437,14 +396,14 @@ def test_images_of_disagreement_are_shown_in_both_directions(tmp_path: Path) -> 
 
 
 def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None:
-    from yolomish.comparison.layers import layer_statistics
+    from yolomish.comparison.layers import layer_statistics, shared_batch
     from yolomish.networks import build_network
     from yolomish.weights.checkpoint import save_checkpoint
 
     rows = {}
     for act in ("relu", "leaky_relu"):
         model_config = dataclasses.replace(BASE.model, activation=act, num_classes=1)
-        config = dataclasses.replace(BASE, model=model_config, data=_yolo_data(tmp_path / act))
+        config = dataclasses.replace(BASE, model=model_config, data=squares(tmp_path / act))
         model = build_network(model_config)
         stem = model.backbone.stem
         with torch.no_grad():
@@ -452,69 +411,9 @@ def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None
             stem.bn.bias.fill_(1.0)
             stem.bn.bias[:2] = -1.0  # two channels of 8 under zero for every input
         save_checkpoint(tmp_path / f"{act}.pt", config=config, model=model, names=("square",))
-        rows[act] = layer_statistics(act, tmp_path / f"{act}.pt")
+        batch = shared_batch(open_data(config.data, "train"), config)
+        rows[act] = layer_statistics(act, tmp_path / f"{act}.pt", config, batch)
     relu, leaky = rows["relu"][0], rows["leaky_relu"][0]
     assert relu.layer == "backbone.stem" and relu.dead == relu.saturated == 0.25 and relu.mean == pytest.approx(0.75)
     assert leaky.dead == leaky.saturated == 0 and leaky.mean == pytest.approx(0.725)
     assert all(row.gradient >= 0 for row in rows["relu"]) and any(row.gradient > 0 for row in rows["relu"])
-
-
-def _fake_run(folder: Path, config: TrainConfig, epochs: int) -> Path:
-    folder.mkdir(parents=True)
-    save_yaml(config, folder / "config.yaml")
-    (folder / "last.pt").write_bytes(b"")
-    head = "epoch,train/box_loss,train/objectness_loss,train/class_loss,lr,metrics/AP,metrics/AP50,metrics/AP75\n"
-    (folder / "results.csv").write_text(head + "".join(f"{e + 1},1,2,nan,0.1,{e / 10},,\n" for e in range(epochs)))
-    return folder
-
-
-def test_a_run_folder_is_read_and_an_unfinished_one_refused(tmp_path: Path) -> None:
-    config = dataclasses.replace(BASE, epochs=3)
-    run = read_run(_fake_run(tmp_path / "a", config, 3))
-    assert run.config == config and run.epochs[-1].ap == 0.2 and run.epochs[0].loss is None and run.step_ms is None
-    assert run.best_point().epoch == 3
-    with pytest.raises(YolomishError, match="2 of 3 epochs"):
-        read_run(_fake_run(tmp_path / "b", config, 2))
-    text = (tmp_path / "a" / "config.yaml").read_text()
-    (tmp_path / "a" / "config.yaml").write_text(text.replace("cache: 'off'\n", "").replace("mixup: 0.0\n", ""))
-    assert read_run(tmp_path / "a").config == config  # written before these settings existed
-
-
-def test_finished_runs_become_arms_by_what_they_hold(tmp_path: Path) -> None:
-    from yolomish.comparison.finished import group, read_given
-
-    a, b = build_arms(BASE, ["mish", "relu"])
-    for arm in (a, b):
-        for seed in (0, 1):
-            _fake_run(tmp_path / "runs" / f"{arm.slug}{seed}", dataclasses.replace(arm.seeded(seed), workers=seed), 1)
-    arms = group(read_given([str(tmp_path / "runs")]))
-    assert {k: [i.run.config.seed for i in v] for k, v in arms.items()} == {"mish": [0, 1], "relu": [0, 1]}
-    other = dataclasses.replace(b.seeded(0), peak_lr=0.5)
-    _fake_run(tmp_path / "other", other, 1)
-    arms = group(read_given([str(tmp_path / "runs"), str(tmp_path / "other")]))
-    assert len(arms) == 3 and "peak_lr" in difference_table([v[0].run.config for v in arms.values()])
-    for wrong, words in (([str(tmp_path / "no")], "neither a run folder"), ([str(tmp_path / "other")], "nothing to compare")):
-        with pytest.raises(YolomishError, match=words):
-            read_given(wrong)
-
-
-def test_bare_result_files_are_compared(tmp_path: Path) -> None:
-    from yolomish.comparison.finished import compare_finished
-
-    config = _yolo_data(tmp_path / "data")
-    box = [4.0, 4.0, 30.0, 30.0]
-    for name, shift in (("a", 0), ("b", 200)):
-        rows = [{"image_id": i, "category_id": 1, "bbox": [box[0] + shift, *box[1:]], "score": 0.9} for i in (1, 2, 3, 4)]
-        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
-    files = [f"one={tmp_path / 'a.json'}", f"two={tmp_path / 'b.json'}"]
-    report = compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)
-    assert report.verdict == ONE_SEED and report.arms[0].label == "one" and report.arms[1].mean["AP"] == 0
-    assert any("bare detections" in line for line in report.declared) and (tmp_path / "out" / "report.html").is_file()
-    with pytest.raises(YolomishError, match="--data"):
-        compare_finished(files, tmp_path / "out", log=lambda _: None)
-    (tmp_path / "a.json").write_text(json.dumps([{"image_id": 1}]))
-    with pytest.raises(YolomishError, match="entry 0 is no COCO result"):
-        compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)
-    (tmp_path / "a.json").write_text(json.dumps([{"image_id": 1, "category_id": 77, "bbox": box, "score": 1}]))
-    with pytest.raises(YolomishError, match="none of its category ids"):
-        compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from yolomish.commands import app
 from yolomish.config import ModelConfig, TrainConfig, load_model_config
 from yolomish.darknet.cfg import read_cfg
+from yolomish.darknet.order import file_order
 from yolomish.darknet.weights import write_weights
 from yolomish.darknet.write_cfg import cfg_text, write_cfg
 from yolomish.errors import YolomishError
@@ -52,7 +53,7 @@ def test_the_written_cfg_is_yolov4_cfg_section_by_section(shared_data: Path) -> 
 
 
 def test_a_written_cfg_reads_back_as_the_same_model(tmp_path: Path) -> None:
-    config = ModelConfig(name="mine", num_classes=5, activation="silu", neck_activation="mish", image_size=416)
+    config = ModelConfig(name="mine", num_classes=5, activation="silu", neck_activation="mish", image_size=(416, 608))
     write_cfg(tmp_path / "mine.cfg", config)
     assert read_cfg(tmp_path / "mine.cfg") == config
     with pytest.raises(YolomishError, match="Darknet has no activation 'softplus'"):
@@ -77,7 +78,7 @@ def test_import_and_export_keep_every_bit_and_the_origin(tmp_path: Path) -> None
     for file in ("a.pt", "a.weights"):
         report = json.loads(CliRunner().invoke(app, ["weights", "info", str(tmp_path / file), "--json"]).stdout)
         assert (report["images_seen"], report["iterations"], report["num_classes"]) == (640_064, 10_001, 3), file
-        assert (report["model"], report["convolutions"]) == ("yolov4-n", sum(1 for _ in model.darknet_order()))
+        assert (report["model"], report["convolutions"]) == ("yolov4-n", sum(1 for _ in file_order(model)))
         assert sum(report["activations"].values()) == report["convolutions"]
     imported = json.loads(CliRunner().invoke(app, ["weights", "info", str(tmp_path / "a.pt"), "--json"]).stdout)
     assert imported["provenance"].startswith("imported from a.weights (SHA-256 ")
@@ -87,8 +88,8 @@ def test_the_number_of_classes_follows_from_the_files_length(tmp_path: Path) -> 
     config = load_model_config("yolov4-n")
     for classes in (1, 7, 80):
         write_weights(tmp_path / "x.weights", build_network(dataclasses.replace(config, num_classes=classes)))
-        network = load_network(str(tmp_path / "x.weights"), model="yolov4-n")
-        assert network.model.config == dataclasses.replace(config, num_classes=classes) and len(network.names) == classes
+        loaded = load_network(str(tmp_path / "x.weights"), model="yolov4-n")
+        assert loaded.network.config == dataclasses.replace(config, num_classes=classes) and len(loaded.names) == classes
     with pytest.raises(YolomishError, match="wrong cfg or class count"):
         load_network(str(tmp_path / "x.weights"), model="yolov4-s")
 
@@ -108,24 +109,25 @@ def test_weights_that_are_partial_or_of_no_model_are_named(tmp_path: Path) -> No
 def test_an_exported_checkpoint_gives_the_same_boxes_in_opencv(tmp_path: Path, box_form: str) -> None:
     if not hasattr(cv2.dnn, "readNetFromDarknet"):
         pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
-    size, scale = SMALL.image_size, (2.0, 2.0, 2.0) if box_form == "squared" else (1.2, 1.1, 1.05)
-    config = ModelConfig(**{**vars(SMALL), "box_form": box_form, "scale_xy": scale})
+    height, width = size_hw = (96, 64)
+    scale = (2.0, 2.0, 2.0) if box_form == "squared" else (1.2, 1.1, 1.05)
+    config = dataclasses.replace(SMALL, box_form=box_form, scale_xy=scale)
     model = build_network(config).eval()
     randomise(model)
     for head in model.head_layers:
         head.out.bias.data.fill_(1.0)
-    save_checkpoint(tmp_path / "n.pt", config=TrainConfig(model=config, image_size=size), model=model, names=("a", "b", "c"))
+    save_checkpoint(tmp_path / "n.pt", config=TrainConfig(model=config, image_size=size_hw), model=model, names=("a", "b", "c"))
     assert CliRunner().invoke(app, ["weights", "export", str(tmp_path / "n.pt")]).exit_code == 0
-    image = np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (*size_hw, 3), dtype=np.uint8)
     net = cv2.dnn.readNetFromDarknet(str(tmp_path / "n.cfg"), str(tmp_path / "n.weights"))
     net.setInput(cv2.dnn.blobFromImage(image, 1 / 255.0, swapRB=False))
     theirs = {len(out): torch.from_numpy(out) for out in net.forward(net.getUnconnectedOutLayersNames())}
     with torch.no_grad():
         maps = model(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
     for raw, head in zip(maps, model.heads, strict=True):
-        cells = (size // head.stride) ** 2
+        cells = (height // head.stride) * (width // head.stride)
         ours, out = decode([raw], [head]), theirs[3 * cells]
-        boxes = ours.boxes[0].view(3, cells, 4).transpose(0, 1).reshape(-1, 4) / size
+        boxes = ours.boxes[0].view(3, cells, 4).transpose(0, 1).reshape(-1, 4) / torch.tensor([width, height] * 2)
         xyxy = torch.cat((out[:, :2] - out[:, 2:4] / 2, out[:, :2] + out[:, 2:4] / 2), 1)
         torch.testing.assert_close(boxes, xyxy, rtol=1e-3, atol=1e-3)
 

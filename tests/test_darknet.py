@@ -12,6 +12,7 @@ from conftest import randomise
 
 from yolomish.config import ModelConfig
 from yolomish.darknet.cfg import read_cfg
+from yolomish.darknet.order import file_order
 from yolomish.darknet.weights import read_weights, write_weights
 from yolomish.errors import YolomishError
 from yolomish.networks import build_network
@@ -52,7 +53,7 @@ def test_partial_file_loads_its_layers_and_leaves_the_rest(tmp_path: Path) -> No
     first, second, untouched = small_model(1), small_model(2), small_model(2)
     write_weights(tmp_path / "part.conv", first, convolutions=10)
     assert read_weights(tmp_path / "part.conv", second).convolutions == 10
-    layers = [list(m.darknet_order()) for m in (first, second, untouched)]
+    layers = [list(file_order(m)) for m in (first, second, untouched)]
     assert torch.equal(layers[0][9][1].weight, layers[1][9][1].weight)
     assert torch.equal(layers[1][10][1].weight, layers[2][10][1].weight)
 
@@ -128,13 +129,14 @@ def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, share
 
     from yolomish.commands import app
 
-    size, conf, iou = 320, 0.8, 0.45
+    height_px, width_px, conf, iou = 256, 352, 0.8, 0.45
     cfg, weights = tmp_path / "n.cfg", tmp_path / "n.weights"
-    cfg.write_text((shared_data / "darknet-cfg" / "yolov4.cfg").read_text().replace("=608", f"={size}"))
+    text = (shared_data / "darknet-cfg" / "yolov4.cfg").read_text()
+    cfg.write_text(text.replace("height=608", f"height={height_px}").replace("width=608", f"width={width_px}"))
     model = build_network(read_cfg(cfg)).eval()
     randomise(model)
     photos = sorted((shared_data / "photos").glob("*.jpg"))
-    pictures = np.stack([cv2.resize(cv2.imread(str(photo)), (size, size)) for photo in photos])
+    pictures = np.stack([cv2.resize(cv2.imread(str(photo)), (width_px, height_px)) for photo in photos])
     inputs = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         for module in model.modules():
@@ -162,7 +164,7 @@ def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, share
     for photo in photos:
         image = cv2.imread(str(photo))
         height, width = image.shape[:2]
-        net.setInput(cv2.dnn.blobFromImage(image, 1 / 255.0, (size, size), swapRB=True))
+        net.setInput(cv2.dnn.blobFromImage(image, 1 / 255.0, (width_px, height_px), swapRB=True))
         rows = np.concatenate(net.forward(net.getUnconnectedOutLayersNames()))
         candidate, label = ((rows[:, 5:] > conf) & (rows[:, 4:5] > conf)).nonzero()
         box = rows[candidate, :4] * [width, height, width, height]
@@ -176,8 +178,8 @@ def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, share
         mine = np.array(found).reshape(-1, 6)
         kept_boxes += len(mine)
         candidates += len(candidate)
-        for one, other in ((mine, theirs), (theirs, mine)):  # each has its twin: px, score, class
+        for one, other in ((mine, theirs), (theirs, mine)):  # each has its counterpart: px, score, class
             apart = np.abs(one[:, None] - other[None]) / [1, 1, 1, 1, 0.005, 0.5]
             matched = apart.max(2).min(1, initial=9) < 0.2
-            assert matched.all()
+            assert (matched | (one[:, 4] < conf + 1e-3)).all()  # rounding decides those at the threshold itself
     assert candidates > kept_boxes > 100

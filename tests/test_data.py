@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,15 @@ from yolomish.config import DataConfig, TrainConfig
 from yolomish.data.augment import affine, crop, cutmix, flip, join_tiles, mixup, mosaic, random_margins
 from yolomish.data.datasets import open_data
 from yolomish.data.images import read_image, write_image
-from yolomish.data.loader import step_size, steps_per_epoch, train_loader
+from yolomish.data.loader import eval_loader, largest_size, step_size, steps_per_epoch, train_loader
 from yolomish.data.shapes import generate
+from yolomish.data.streams import Use, stream
 from yolomish.data.transforms import apply_resize, resize_image, undo_resize
 from yolomish.errors import YolomishError
-from yolomish.types import Detections, Sample
+from yolomish.types import Detections, InputSpec, Sample
 
-CONFIG = TrainConfig(image_size=96, batch=4, workers=0, epochs=2)
+SPEC = InputSpec(size_hw=(96, 96), stride=32)
+CONFIG = TrainConfig(image_size=(96, 96), batch=4, workers=0, epochs=2)
 
 
 def red_square(x: int = 30, y: int = 40) -> Sample:
@@ -43,11 +47,12 @@ def yolo_folder(root: Path, count: int = 6) -> DataConfig:
 
 @pytest.mark.parametrize("mode", ["stretch", "letterbox"])
 @pytest.mark.parametrize("shape", [(37, 91), (200, 33), (64, 64)])
-def test_resize_round_trip_is_identity(mode: str, shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size_hw", [(64, 64), (32, 96), (96, 64)])
+def test_resize_round_trip_is_identity(mode: str, shape: tuple[int, int], size_hw: tuple[int, int]) -> None:
     h, w = shape
     boxes = np.array([[0, 0, w, h], [3, 5, 20, 30]], np.float32)
-    image, resize = resize_image(np.zeros((h, w, 3), np.uint8), 64, mode)
-    assert image.shape == (64, 64, 3)
+    image, resize = resize_image(np.zeros((h, w, 3), np.uint8), size_hw, mode, grey=114)
+    assert image.shape == (*size_hw, 3)
     found = Detections(boxes=torch.from_numpy(apply_resize(boxes, resize)), scores=torch.ones(2), labels=torch.zeros(2).long())
     np.testing.assert_allclose(undo_resize(found, resize).boxes.numpy(), boxes, atol=1e-3)
 
@@ -58,17 +63,20 @@ def test_flipping_twice_is_identity() -> None:
     assert np.array_equal(twice.image, sample.image) and np.array_equal(twice.boxes, sample.boxes)
 
 
-def test_boxes_follow_their_pixels_through_jitter_and_mosaic() -> None:
+@pytest.mark.parametrize("size_hw", [(96, 96), (64, 128), (128, 96)])
+def test_boxes_follow_their_pixels_through_jitter_and_mosaic(size_hw: tuple[int, int]) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        moved = crop(red_square(), random_margins(red_square(), rng, CONFIG), 96)
+        moved = crop(red_square(), random_margins(red_square(), rng, size_hw, CONFIG), size_hw)
         plain = dataclasses.replace(CONFIG, hue=0.0, saturation=1.0, exposure=1.0)
-        tiles = mosaic(red_square(), red_square, rng, 96, plain)
+        tiles = mosaic(red_square(), red_square, rng, size_hw, plain, grey=114)
         bent = dataclasses.replace(plain, geometry="affine", degrees=5, translate=0.1, scale=0.3, shear=3, resize="letterbox")
-        single = affine([red_square()], rng, 96, dataclasses.replace(bent, degrees=0, shear=0))
-        four = mosaic(red_square(), red_square, rng, 96, dataclasses.replace(bent, degrees=0, shear=0, perspective=1e-4))
+        single = affine([red_square()], rng, size_hw, dataclasses.replace(bent, degrees=0, shear=0), grey=114)
+        straight = dataclasses.replace(bent, degrees=0, shear=0, perspective=1e-4)
+        four = mosaic(red_square(), red_square, rng, size_hw, straight, grey=114)
         pasted = cutmix(single, moved, rng)
         for sample in (moved, tiles, single, four, pasted):
+            assert sample.image.shape == (*size_hw, 3)
             red = (sample.image[..., 0] > 200) & (sample.image[..., 1] < 60)
             covered = np.zeros_like(red)
             for x0, y0, x1, y1 in sample.boxes:
@@ -76,6 +84,28 @@ def test_boxes_follow_their_pixels_through_jitter_and_mosaic() -> None:
                 inside = red[round(y0) + 1 : round(y1) - 1, round(x0) + 1 : round(x1) - 1]
                 assert sample is pasted or inside.size == 0 or inside.mean() > 0.8  # a pasted window hides
             assert red[~covered].sum() <= 0.12 * max(red.sum(), 1) + 60
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_the_strongest_jitter_leaves_a_tenth_of_each_side_and_its_boxes(resize: str) -> None:
+    config = dataclasses.replace(CONFIG, jitter=1.0, resize=resize)
+    whole = Sample(
+        image=np.full((100, 140, 3), 90, np.uint8),
+        boxes=np.array([[0, 0, 140, 100]], np.float32),
+        labels=np.zeros(1, np.int64),
+        image_id=1,
+    )
+    least, seen = 1.0, 0
+    for seed in range(300):
+        margins = random_margins(whole, np.random.default_rng(seed), (64, 96), config)
+        left = 1 - margins.reshape(2, 2).sum(1) / (140, 100)
+        least = min(least, left.min())
+        if resize == "letterbox":
+            assert np.isclose(left[0] * 140 / (left[1] * 100), 96 / 64)
+        shows_it = (margins[:2] < (1 - 0.02) * 140).all() and (margins[2:] < (1 - 0.02) * 100).all()
+        seen += bool(shows_it)
+        assert not shows_it or len(crop(whole, margins, (64, 96)).boxes) == 1
+    assert np.isclose(least, 0.1) and seen > 250
 
 
 def test_mosaic_tiles_meet_where_darknets_do() -> None:
@@ -96,7 +126,7 @@ def test_mosaic_tiles_meet_where_darknets_do() -> None:
 def test_a_turned_box_encloses_its_pixels() -> None:
     for seed in range(20):
         config = dataclasses.replace(CONFIG, geometry="affine", degrees=30.0, shear=10.0, scale=0.2, translate=0.0)
-        sample = affine([red_square()], np.random.default_rng(seed), 96, config)
+        sample = affine([red_square()], np.random.default_rng(seed), (96, 96), config, grey=114)
         rows, columns = np.nonzero((sample.image[..., 0] > 200) & (sample.image[..., 1] < 60))
         x0, y0, x1, y1 = sample.boxes[0]
         assert x0 - 1 <= columns.min() and columns.max() <= x1 and y0 - 1 <= rows.min() and rows.max() <= y1
@@ -111,35 +141,82 @@ def test_mixup_keeps_the_boxes_of_both() -> None:
 
 @pytest.mark.parametrize(("size", "low", "high"), [(512, 384, 736), (608, 480, 896)])
 def test_multi_scale_has_darknets_range(size: int, low: int, high: int) -> None:
-    config = dataclasses.replace(CONFIG, image_size=size, multi_scale=1.4)
+    config = dataclasses.replace(CONFIG, image_size=(size, size), multi_scale=1.4)
     sizes = [step_size(step, 20_000, config, 32) for step in range(10, 19_000, 10)]
-    assert (min(sizes), max(sizes)) == ((low, low), (high, high)) and all(h == w and h % 32 == 0 for h, w in sizes)
+    assert (min(sizes), max(sizes)) == ((low, low), (high, high)) and all(s % 32 == 0 for s, _ in sizes)
     assert step_size(0, 20_000, config, 32) == step_size(19_950, 20_000, config, 32) == (high, high)
     assert all(step_size(20 + i, 20_000, config, 32) == step_size(20, 20_000, config, 32) for i in range(10))
+
+
+def test_multi_scale_draws_one_factor_for_both_sides_as_darknet_does() -> None:
+    config = dataclasses.replace(CONFIG, image_size=(320, 512), multi_scale=1.5)
+    for step in range(10, 3000, 10):
+        factor = float(stream(Use.NETWORK_SIZE, config.seed, index=step // 10).uniform(1 / 1.5, 1.5))
+        height, width = (int(factor * side / 64 + 1 + 0.5) * 64 for side in (320, 512))  # src/detector.c, roundl
+        if factor < 1 and (height > 320 or width > 512):
+            height, width = 320, 512
+        assert step_size(step, 20_000, config, 64) == (height, width)
+    assert largest_size(config, 64) == (int(1.5 * 320 / 64 + 1.5) * 64, int(1.5 * 512 / 64 + 1.5) * 64) == (576, 832)
+
+
+def test_no_two_uses_of_chance_draw_the_same() -> None:
+    keys = [(use, seed, epoch, index) for use in Use for seed in (0, 1, 2**32) for epoch in (0, 1) for index in (0, 1)]
+    draws = [tuple(stream(*key).integers(0, 2**62, 2)) for key in keys]
+    assert len(set(draws)) == len(keys) and tuple(stream(*keys[5]).integers(0, 2**62, 2)) == draws[5]
 
 
 def test_mini_batches_and_processes_split_a_step_without_loss(tmp_path: Path) -> None:
     data = open_data(yolo_folder(tmp_path, 8), "train")
     config = dataclasses.replace(CONFIG, mini_batch=2)
-    whole = [b.images for b in train_loader(data, CONFIG, 32, epoch=0)]
-    minis = [b.images for b in train_loader(data, config, 32, epoch=0)]
+    whole = [b.images for b in train_loader(data, CONFIG, SPEC, epoch=0)]
+    minis = [b.images for b in train_loader(data, config, SPEC, epoch=0)]
     assert steps_per_epoch(8, config) == len(whole) == 2 and len(minis) == 4
     assert torch.equal(torch.cat(minis), torch.cat(whole))
-    parts = [[b.images for b in train_loader(data, config, 32, epoch=0, rank=r, world_size=2)] for r in (0, 1)]
+    parts = [[b.images for b in train_loader(data, config, SPEC, epoch=0, rank=r, world_size=2)] for r in (0, 1)]
     assert all(torch.equal(torch.cat((a, b)), m) for a, b, m in zip(*parts, minis, strict=True))
-    late = [b.images for b in train_loader(data, config, 32, epoch=0, first_step=1)]
+    late = [b.images for b in train_loader(data, config, SPEC, epoch=0, first_step=1)]
     assert torch.equal(torch.cat(late), whole[1])
 
 
 def test_a_batch_larger_than_the_data_is_one_smaller_step(tmp_path: Path) -> None:
     data = open_data(yolo_folder(tmp_path, 3), "train")
-    assert [len(b.images) for b in train_loader(data, CONFIG, 32, epoch=0)] == [3]
+    assert [len(b.images) for b in train_loader(data, CONFIG, SPEC, epoch=0)] == [3]
+
+
+@pytest.mark.parametrize(("count", "mini_batch"), [(3, 0), (7, 2), (5, 4)])
+def test_every_process_gets_as_many_mini_batches_as_the_others(tmp_path: Path, count: int, mini_batch: int) -> None:
+    data = open_data(yolo_folder(tmp_path, count), "train")
+    config = dataclasses.replace(CONFIG, batch=8, mini_batch=mini_batch)
+    parts = [[b.image_ids for b in train_loader(data, config, SPEC, epoch=0, rank=r, world_size=2)] for r in (0, 1)]
+    sizes = [[len(ids) for ids in part] for part in parts]
+    seen = [i for part in parts for ids in part for i in ids]
+    assert sizes[0] == sizes[1] and 0 not in sizes[0] and len(set(seen)) == len(seen) == count - count % 2
+
+
+def test_fewer_images_than_processes_are_refused_in_training_and_shared_out_in_evaluation(tmp_path: Path) -> None:
+    data = open_data(yolo_folder(tmp_path, 2), "train")
+    with pytest.raises(YolomishError, match="2 training images cannot be shared by 3 processes"):
+        train_loader(data, CONFIG, SPEC, epoch=0, rank=2, world_size=3)
+    resize = partial(resize_image, mode="stretch", grey=114)
+    loaders = [eval_loader(data, size_hw=(64, 32), resize=resize, batch=1, rank=r, world_size=3) for r in range(3)]
+    assert [[b.image_ids for b in loader] for loader in loaders] == [[(1,)], [(2,)], []]
+
+
+def test_a_letterbox_stands_on_the_networks_own_grey(tmp_path: Path) -> None:
+    data = open_data(yolo_folder(tmp_path), "train")
+    plain = dataclasses.replace(
+        CONFIG, geometry="affine", resize="letterbox", mosaic=0.0, translate=0.0, scale=0.0, hue=0.0, saturation=1.0, exposure=1.0
+    )
+    for grey in (17, 114):
+        batch = next(iter(train_loader(data, plain, InputSpec(size_hw=(96, 96), stride=32, pad_value=grey), epoch=0)))
+        canvas, _ = resize_image(data.load(0).image, (96, 96), "letterbox", grey=grey)
+        assert (batch.images[:, :, 0] == grey).all() and (canvas[0] == grey).all()
 
 
 def test_a_batchs_picture_leaves_the_batch_as_it_was(tmp_path: Path) -> None:
     from yolomish.drawing.boxes import draw_batch
 
-    batch = next(iter(train_loader(open_data(yolo_folder(tmp_path), "train"), CONFIG, 32, epoch=0)))
+    batch = next(iter(train_loader(open_data(yolo_folder(tmp_path), "train"), CONFIG, SPEC, epoch=0)))
     before = batch.images.clone()
     draw_batch(batch, ("a", "b"), tmp_path / "batch.jpg")
     assert torch.equal(batch.images, before) and read_image(tmp_path / "batch.jpg").shape == (192, 192, 3)
@@ -149,7 +226,7 @@ def test_workers_do_not_change_batches_but_epoch_and_seed_do(tmp_path: Path) -> 
     data = open_data(yolo_folder(tmp_path), "train")
 
     def first(config: TrainConfig, epoch: int = 0) -> torch.Tensor:
-        return next(iter(train_loader(data, config, 32, epoch=epoch))).images
+        return next(iter(train_loader(data, config, SPEC, epoch=epoch))).images
 
     base = first(CONFIG)
     assert torch.equal(base, first(dataclasses.replace(CONFIG, workers=2)))
@@ -182,21 +259,43 @@ def test_voc_reads_real_photographs(shared_data: Path) -> None:
 def test_bad_label_names_file_and_line(tmp_path: Path) -> None:
     config = yolo_folder(tmp_path)
     (tmp_path / "labels" / "2.txt").write_text("0 .5 .5 .1 .1\n4 .5 .5 .1 .1\n")
-    with pytest.raises(YolomishError, match=r"2\.txt:2: class 4"):
+    with pytest.raises(YolomishError, match=r"2\.txt:2: class '4'"):
         open_data(config, "train")
+
+
+def test_systems_without_free_pages_or_sessions_load_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf_names", {"SC_PAGE_SIZE": os.sysconf_names["SC_PAGE_SIZE"]})  # macOS
+    monkeypatch.delattr(os, "setsid")  # Windows
+    data = open_data(yolo_folder(tmp_path), "train")
+    assert data.keep_in_memory() == 6 * 100 * 140 * 3
+    assert len(list(train_loader(data, dataclasses.replace(CONFIG, workers=1), SPEC, epoch=0))) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_lost_in_mid_run_is_one_line_from_any_worker(tmp_path: Path, workers: int) -> None:
+    data = open_data(yolo_folder(tmp_path), "train")
+    (tmp_path / "images" / "4.png").unlink()
+    loaders = (
+        train_loader(data, dataclasses.replace(CONFIG, workers=workers), SPEC, epoch=0),
+        eval_loader(data, size_hw=(32, 64), resize=partial(resize_image, mode="stretch", grey=0), batch=2, workers=workers),
+    )
+    for loader in loaders:
+        with pytest.raises(YolomishError, match=r"4\.png cannot be read: No such file or directory$") as error:
+            list(loader)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("where", ["ram", "disk"])
 def test_cached_images_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))
     config = yolo_folder(tmp_path / "data")
-    plain = [b.images for b in train_loader(open_data(config, "train"), CONFIG, 32, epoch=1)]
+    plain = [b.images for b in train_loader(open_data(config, "train"), CONFIG, SPEC, epoch=1)]
     for _ in range(2):
         data = open_data(config, "train")
         size = data.keep_in_memory() if where == "ram" else data.keep_on_disk()
         assert size == 6 * 100 * 140 * 3
         monkeypatch.setattr("yolomish.data.datasets.read_image", lambda path: pytest.fail("read again"))
-        kept = [b.images for b in train_loader(data, CONFIG, 32, epoch=1)]
+        kept = [b.images for b in train_loader(data, CONFIG, SPEC, epoch=1)]
         assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
         monkeypatch.undo()
         monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import randomise
+from conftest import loaded_from, pipeline_of, randomise
 
 from yolomish.config import ModelConfig
 from yolomish.data.images import read_image
@@ -17,8 +17,7 @@ from yolomish.inference.detector import Detector
 from yolomish.inference.engines import build_engine
 from yolomish.inference.engines.packed import PackedConv, packing_missing
 from yolomish.inference.engines.torch_engine import TorchEngine, bf16_missing
-from yolomish.networks import YOLOv4, build_network
-from yolomish.weights.load import LoadedNetwork
+from yolomish.networks import Network, build_network
 
 CPU = torch.device("cpu")
 PACKAGES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
@@ -29,7 +28,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)  # several thread pools in one process get into each other's way on a busy machine
 
 
-def calibrated(activation: str = "mish", seed: int = 0) -> YOLOv4:
+def calibrated(activation: str = "mish", seed: int = 0) -> Network:
     """A small random network whose batch norms hold its own statistics, so that its maps neither vanish nor explode."""
     torch.manual_seed(seed)
     model = build_network(ModelConfig(num_classes=3, width=0.25, depth=0.1, image_size=128, activation=activation))
@@ -57,7 +56,7 @@ def test_maps_equal_the_networks_at_any_size_and_batch(name: str, activation: st
     require(name)
     model = calibrated(activation)
     engine = build_engine(name, model, device=CPU)
-    assert engine.heads == model.heads and name[:4] in engine.how.lower().replace(" ", "")
+    assert (engine.input, engine.heads) == (model.input, model.heads) and name[:4] in engine.how.lower().replace(" ", "")
     for shape in ((1, 3, 64, 64), (2, 3, 96, 64), (1, 3, 64, 64)):
         images = torch.rand(shape)
         with torch.no_grad():
@@ -69,14 +68,15 @@ def test_maps_equal_the_networks_at_any_size_and_batch(name: str, activation: st
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_detections_on_photographs_equal_torchs(name: str, shared_data: Path) -> None:
     require(name)
-    network = LoadedNetwork(model=calibrated(), names=("a", "b", "c"), resize="letterbox", image_size=160)
+    network = loaded_from(calibrated(), ("a", "b", "c"), size=160, resize="letterbox")
     images = [read_image(path) for path in sorted((shared_data / "photos").glob("*.jpg"))]
-    ours, theirs = (Detector(network, engine=e, conf=0.2).detect_batch(images) for e in (name, "torch"))
-    assert sum(len(d) for d in ours) > 50
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.labels.tolist() == other.labels.tolist()
-        torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-3, atol=0.05)
+    for size in (0, (128, 192)):
+        ours, theirs = (Detector(network, engine=e, conf=0.2, image_size=size).detect_batch(images) for e in (name, "torch"))
+        assert sum(len(d) for d in ours) > 50
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.labels.tolist() == other.labels.tolist()
+            torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-3, atol=0.05)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -182,9 +182,7 @@ def test_eval_by_an_engine_finds_what_the_network_finds(tmp_path: Path, monkeypa
     monkeypatch.setattr(type(data), "__len__", lambda self: 6)
     torch.manual_seed(0)
     model = calibrated()
-    settings = {"image_size": 96, "resize": "stretch", "conf": 0.1, "iou": 0.6, "nms": "greedy-diou"}
-    theirs = predict(model, data, **settings)  # type: ignore[arg-type]
-    ours = predict(build_engine("openvino", model, device=CPU), data, **settings)  # type: ignore[arg-type]
+    theirs, ours = (predict(pipeline_of(r, 96, conf=0.1), data) for r in (model, build_engine("openvino", model, device=CPU)))
     assert len(ours) > 20 and [(r["image_id"], r["category_id"]) for r in ours] == [
         (r["image_id"], r["category_id"]) for r in theirs
     ]

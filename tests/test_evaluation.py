@@ -92,7 +92,7 @@ def test_rectangles_hold_every_image_once_at_full_scale() -> None:
     for chosen, (height, width) in groups:
         assert height % 32 == width % 32 == 0 and max(height, width) == 416
         for i in chosen:
-            _, resize = resize_image(np.zeros((*sizes[i], 3), np.uint8), (height, width), "letterbox")
+            _, resize = resize_image(np.zeros((*sizes[i], 3), np.uint8), (height, width), "letterbox", grey=114)
             assert resize.scale_x == pytest.approx(416 / max(sizes[i]), rel=0.02)  # rounded to whole px
     square = sum(416 * 416 * len(chosen) for chosen, _ in groups)
     assert sum(h * w * len(chosen) for chosen, (h, w) in groups) < 0.8 * square
@@ -105,6 +105,10 @@ def test_rectangular_batches_find_what_squares_find() -> None:
     square = predict(pipeline_of(model, 64, **options), data)
     assert {r["image_id"] for r in square} == set(data.image_ids)
     key = lambda r: (r["image_id"], r["category_id"], r["score"])  # noqa: E731
-    both = zip(sorted(square, key=key), sorted(predict(pipeline_of(model, 64, rect=True, **options), data, batch=7), key=key), strict=True)
+    both = zip(
+        sorted(square, key=key),
+        sorted(predict(pipeline_of(model, 64, rect=True, **options), data, batch=7), key=key),
+        strict=True,
+    )
     for a, b in both:  # the shapes are square pictures: the same network input in another order
         assert a["image_id"] == b["image_id"] and a["bbox"] == pytest.approx(b["bbox"], abs=1e-2)

@@ -1,12 +1,14 @@
 """Exports hold torch's own numbers, say what they are, and are nothing at all where they would not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import loaded_from
 from test_engines import calibrated
 from typer.testing import CliRunner
 
@@ -19,6 +21,7 @@ from yolomish.inference.engines.exported import open_exported
 from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.verify import compare
 from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
+from yolomish.types import Detections
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import LoadedNetwork
 
@@ -38,7 +41,12 @@ def need(*packages: str) -> None:
 
 
 def network() -> LoadedNetwork:
-    return LoadedNetwork(model=calibrated(), names=("ä", "b", "c"), resize="letterbox", image_size=128)
+    return loaded_from(calibrated(), ("ä", "b", "c"), size=128, resize="letterbox")
+
+
+def same_detections(ours: Detections, theirs: Detections) -> None:
+    assert len(theirs) > 1 and ours.labels.tolist() == theirs.labels.tolist()
+    torch.testing.assert_close(ours.boxes, theirs.boxes, rtol=1e-3, atol=0.05)
 
 
 def photo(shared_data: Path) -> np.ndarray:
@@ -51,17 +59,73 @@ def test_a_file_detects_as_its_network_does_and_knows_classes_and_resize(tmp_pat
     dynamic = format != "torch_export"  # symbolic shapes take torch.export half a minute
     file = tmp_path / f"m{SUFFIXES[format][0]}"
     options = ExportOptions(dynamic=dynamic)
-    done = export_network(network(), file, format, image=photo(shared_data), image_size=128, options=options)
+    done = export_network(network(), file, format, image=photo(shared_data), size_hw=(128, 128), options=options)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in done.files)
     assert done.agreement.logits is not None and 0 < done.agreement.logits < 1e-3
-    ours, theirs = Detector(file, conf=0.2), Detector(network(), engine="torch", conf=0.2)
-    assert (ours.names, ours.resize, ours.image_size) == (("ä", "b", "c"), "letterbox", 128)
-    assert ours.engine.heads == theirs.engine.heads
-    for size in (128, 96) if dynamic else (128,):
-        ours.image_size = theirs.image_size = size
-        a, b = (d.detect(photo(shared_data)) for d in (ours, theirs))
-        assert len(b) > 1 and a.labels.tolist() == b.labels.tolist()
-        torch.testing.assert_close(a.boxes, b.boxes, rtol=1e-3, atol=0.05)
+    for size in (0, 96, (96, 160)) if dynamic else (0, (128, 128)):
+        ours, theirs = (Detector(of, engine=e, conf=0.2, image_size=size) for of, e in ((file, "auto"), (network(), "torch")))
+        assert ours.names == ("ä", "b", "c") and ours.pipeline.size_hw == ({0: (128, 128), 96: (96, 96)}.get(size, size))
+        assert (ours.engine.input, ours.engine.heads) == (theirs.engine.input, theirs.engine.heads)
+        assert ours.pipeline.protocol == theirs.pipeline.protocol and ours.pipeline.protocol.resize == "letterbox"
+        same_detections(ours.detect(photo(shared_data)), theirs.detect(photo(shared_data)))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("shape", ["--dynamic", "--fixed"])
+def test_a_wide_onnx_file_detects_as_its_network_does_at_that_size(
+    tmp_path: Path, shared_data: Path, engine: str, shape: str
+) -> None:
+    need("onnx", engine)
+    config = TrainConfig(image_size=128, model=calibrated().config)
+    save_checkpoint(tmp_path / "w.pt", config=config, model=calibrated(), names=("a", "b", "c"))
+    done = CliRunner().invoke(app, ["export", "--weights", str(tmp_path / "w.pt"), "--imgsz", "96x160", shape])
+    assert done.exit_code == 0 and "1x3x96x160" in done.output, done.output
+    ours = Detector(tmp_path / "w.onnx", engine=engine, conf=0.2)
+    assert ours.engine.input.size_hw == ours.pipeline.size_hw == (96, 160)
+    theirs = Detector(tmp_path / "w.pt", engine="torch", conf=0.2, image_size=(96, 160))
+    same_detections(ours.detect(photo(shared_data)), theirs.detect(photo(shared_data)))
+    if shape == "--fixed":
+        with pytest.raises(YolomishError, match="96x160 px alone, not 160x96"):
+            Detector(tmp_path / "w.onnx", engine=engine, image_size=(160, 96))
+
+
+@pytest.mark.slow
+def test_a_dynamic_torch_export_of_the_smallest_size_takes_any_other(tmp_path: Path, shared_data: Path) -> None:
+    config = TrainConfig(image_size=64, model=calibrated().config)
+    save_checkpoint(tmp_path / "w.pt", config=config, model=calibrated(), names=("a", "b", "c"))
+    command = ["export", "--weights", str(tmp_path / "w.pt"), "--format", "torch_export", "--imgsz", "32"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and "1x3x32x32" in done.output, done.output
+    for size in (0, (96, 160)):
+        ours = Detector(tmp_path / "w.pt2", conf=0.05, image_size=size)
+        theirs = Detector(tmp_path / "w.pt", engine="torch", conf=0.05, image_size=size or 32)
+        same_detections(ours.detect(photo(shared_data)), theirs.detect(photo(shared_data)))
+
+
+def test_a_file_written_before_inputs_were_described_still_detects(tmp_path: Path, shared_data: Path) -> None:
+    need("onnx", "onnxruntime")
+    import onnx
+
+    file, loaded = tmp_path / "old.onnx", network()
+    export_network(loaded, file, "onnx", image=photo(shared_data), size_hw=(96, 96), options=ExportOptions())
+    heads = [
+        {"anchors": h.anchors, "stride": h.stride, "num_classes": 3, "scale_xy": h.scale_xy, "box_form": h.box_form}
+        for h in loaded.network.heads
+    ]
+    old = {"name": "yolov4", "names": ["ä", "b", "c"], "resize": "letterbox", "image_size": 96, "heads": heads}
+    model = onnx.load(file)
+    model.metadata_props[0].value = json.dumps(old | {"dynamic": True, "nms": False}, ensure_ascii=False)
+    onnx.save(model, file)
+    ours = Detector(file, engine="onnxruntime", conf=0.2)
+    assert (ours.names, ours.pipeline.size_hw, ours.engine.input.resize) == (("ä", "b", "c"), (96, 96), "letterbox")
+    assert [h.anchors for h in ours.engine.heads] == [h.anchors for h in loaded.network.heads]
+    theirs = Detector(loaded, engine="torch", conf=0.2, image_size=96)
+    same_detections(ours.detect(photo(shared_data)), theirs.detect(photo(shared_data)))
+    for broken in (old | {"heads": 3}, {"name": "yolov4"}, old | {"heads": [{"stride": 8}]}):
+        model.metadata_props[0].value = json.dumps(broken)
+        onnx.save(model, file)
+        with pytest.raises(YolomishError, match="cannot read"):
+            Detector(file, engine="onnxruntime")
 
 
 def test_mish_is_an_operator_from_opset_18_on_and_elementary_where_asked(tmp_path: Path) -> None:
@@ -79,7 +143,7 @@ def test_mish_is_an_operator_from_opset_18_on_and_elementary_where_asked(tmp_pat
         file,
         "onnx",
         image=np.zeros((40, 60, 3), np.uint8),
-        image_size=64,
+        size_hw=(64, 64),
         options=ExportOptions(opset=13, elementary=True, dynamic=False),
     )
     with pytest.raises(YolomishError, match="64 px alone, not 96"):
@@ -108,7 +172,7 @@ def test_the_elementary_mish_is_exact_from_minus_to_plus_a_thousand() -> None:
 def test_openvino_runs_mish_inside_the_convolutions(tmp_path: Path) -> None:
     need("onnx", "openvino")
     image = np.zeros((40, 60, 3), np.uint8)
-    export_network(network(), tmp_path / "m.xml", "openvino", image=image, image_size=64, options=ExportOptions())
+    export_network(network(), tmp_path / "m.xml", "openvino", image=image, size_hw=(64, 64), options=ExportOptions())
     engine, _ = open_exported(tmp_path / "m.xml", device=CPU)
     engine(torch.rand(1, 3, 64, 64))
     (compiled,) = engine.compiled.values()  # type: ignore[attr-defined]
@@ -123,7 +187,7 @@ def test_nms_inside_gives_the_boxes_of_ours(tmp_path: Path, shared_data: Path) -
         tmp_path / "n.onnx",
         "onnx",
         image=photo(shared_data),
-        image_size=128,
+        size_hw=(128, 96),
         options=ExportOptions(nms=True, conf=0.15),
     )
     assert done.agreement.scores < 1e-3
@@ -137,9 +201,10 @@ def test_nms_inside_gives_the_boxes_of_ours(tmp_path: Path, shared_data: Path) -
 
 def test_opencv_reads_the_darknet_export(tmp_path: Path, shared_data: Path) -> None:
     done = export_network(
-        network(), tmp_path / "d.cfg", "darknet", image=photo(shared_data), image_size=96, options=ExportOptions()
+        network(), tmp_path / "d.cfg", "darknet", image=photo(shared_data), size_hw=(96, 160), options=ExportOptions()
     )
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".cfg", ".names", ".weights"]
+    assert "width=160\nheight=96\n" in (tmp_path / "d.cfg").read_text()
     if hasattr(cv2.dnn, "readNetFromDarknet"):
         assert done.agreement.by.startswith("OpenCV 4")
         assert 0 < done.agreement.scores < 1e-3
@@ -152,16 +217,15 @@ def test_what_differs_is_refused_and_leaves_nothing(tmp_path: Path, format: str,
 
     right = write.WRITERS[format]
 
-    def wrong(network: LoadedNetwork, *rest: object) -> None:
-        other = calibrated(seed=1)
-        right(LoadedNetwork(model=other, names=network.names, resize=network.resize, image_size=128), *rest)  # type: ignore[arg-type]
+    def wrong(loaded: LoadedNetwork, *rest: object) -> None:
+        right(replace(loaded, network=calibrated(seed=1)), *rest)  # type: ignore[arg-type]
 
     monkeypatch.setitem(write.WRITERS, format, wrong)
     file = tmp_path / f"m{SUFFIXES[format][0]}"
     file.write_text("older")
     with pytest.raises(YolomishError, match=r"differs (from the torch network )?by"):
         image = np.full((40, 60, 3), 90, np.uint8)
-        export_network(network(), file, format, image=image, image_size=64, options=ExportOptions())
+        export_network(network(), file, format, image=image, size_hw=(64, 64), options=ExportOptions())
     assert [p.name for p in tmp_path.iterdir()] == [file.name] and file.read_text() == "older"
     with pytest.raises(YolomishError, match="not finite"):
         compare(calibrated(), lambda x: [m * float("nan") for m in calibrated()(x)], [torch.rand(1, 3, 64, 64)], "this")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps, features
 
 from yolomish import Detector
-from yolomish.data.images import as_rgb, decode_image, read_image, write_image
+from yolomish.data.images import as_rgb, decode_image, read_headers, read_image, write_image
 from yolomish.errors import YolomishError
 
 
@@ -55,6 +55,36 @@ def test_every_orientation_of_every_format_is_upright(kind: str, orientation: in
     assert_same(raw, 1.0)
     assert np.abs(as_rgb(Image.open(io.BytesIO(raw))).astype(int) - pillow(raw)).max() == 0
     assert ours(raw).shape == expected.shape and np.abs(ours(raw) - expected).mean() < 8  # not only as Pillow has it
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "avif", "bmp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_headers_have_the_decoded_pictures_size(
+    kind: str, orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image.fromarray(colours())
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    raw = encoded(image, kind, **({} if kind == "bmp" else {"exif": exif}))
+    if kind == "png":  # Pillow writes EXIF in front of the pixels; the standard allows it behind them
+        start, end = raw.index(b"eXIf") - 4, raw.index(b"IDAT") - 4
+        raw = raw[:start] + raw[end:-12] + raw[start:end] + raw[-12:]
+    (tmp_path / "x").write_bytes(raw)
+    shape = decode_image(np.frombuffer(raw, np.uint8), "x").shape[:2]
+    monkeypatch.setattr("yolomish.data.images.decode_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("decoded"))
+    (header,) = read_headers([tmp_path / "x"])
+    assert header.size_hw == shape and header.fault == ""
+    assert header.orientation == (orientation if kind not in ("bmp", "avif") else header.orientation)
+
+
+def test_headers_of_what_is_no_picture_say_what_decoding_says(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.jpg").touch()
+    for name in ("text.png", "empty.jpg", "gone.png"):
+        with pytest.raises(YolomishError) as error:
+            read_image(tmp_path / name)
+        assert read_headers([tmp_path / name])[0].fault == str(error.value)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA"])

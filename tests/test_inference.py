@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import loaded_from
 from PIL import Image
 from pycocotools.coco import COCO
 from typer.testing import CliRunner, Result
 
 import yolomish
-from yolomish.commands import app
+from yolomish.commands import app, main
 from yolomish.config import ModelConfig, TrainConfig
 from yolomish.data.images import read_image, write_image
 from yolomish.drawing import boxes as draw
@@ -25,9 +26,11 @@ from yolomish.drawing.boxes import SMALLEST_TEXT, draw_detections
 from yolomish.errors import YolomishError
 from yolomish.inference.records import coco_ids
 from yolomish.kernels import native
-from yolomish.networks import build_network
+from yolomish.networks import Network, build_network
+from yolomish.ops.decode import decode
 from yolomish.types import Detections
 from yolomish.weights.checkpoint import save_checkpoint
+from yolomish.weights.load import load_network
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -247,6 +250,65 @@ def test_a_batch_of_different_sizes_equals_its_images_one_by_one(weights: Path) 
         assert len(alone) == len(together)
         torch.testing.assert_close(alone.boxes / max(h, w), together.boxes / max(h, w), atol=1e-4, rtol=1e-4)
         assert (together.boxes >= 0).all() and (together.boxes <= torch.tensor([w, h, w, h])).all()
+
+
+def scored_boxes(network: Network, canvas: np.ndarray, scale_xy: tuple, pad_xy: tuple, size_hw: tuple) -> tuple:
+    """Boxes (M, 4) in image px and scores (M, K) of all that a network sees in an image already at its size, by hand."""
+    with torch.no_grad():
+        decoded = decode(network(torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255), network.heads)
+    boxes = (decoded.boxes[0] - torch.tensor(pad_xy * 2)) / torch.tensor(scale_xy * 2)
+    boxes = boxes.clamp(min=0).minimum(torch.tensor([*size_hw[::-1]] * 2))
+    return boxes, decoded.objectness[0][:, None] * decoded.classes[0]
+
+
+def assert_found_there(found: Detections, boxes: torch.Tensor, scores: torch.Tensor) -> None:
+    assert len(found) > 20 and found.scores[0].item() == pytest.approx(scores.max().item(), abs=1e-4)
+    for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+        apart = torch.maximum((boxes - box).abs().amax(1) / 0.02, (scores[:, label] - score).abs() / 1e-4)
+        assert apart.min() < 1
+
+
+@pytest.mark.parametrize("size_hw", [(64, 96), (128, 32)])
+def test_an_oblong_network_finds_things_where_its_maps_show_them(weights: Path, tmp_path: Path, size_hw: tuple[int, int]) -> None:
+    image, (height, width) = picture(0, (50, 81)), size_hw
+    write_image(tmp_path / "a.png", image)
+    done = run(weights, tmp_path / "a.png", "--imgsz", f"{height}x{width}", "--no-save", "--json")
+    assert done.exit_code == 0, done.output
+    rows = json.loads(done.stdout)["detections"]
+    found = Detections(
+        **{f: torch.tensor([r[k] for r in rows]) for f, k in (("boxes", "box"), ("scores", "score"), ("labels", "label"))}
+    )
+    network = load_network(str(weights)).network
+    stretched = cv2.resize(image, (width, height))
+    assert_found_there(found, *scored_boxes(network, stretched, (width / 81, height / 50), (0, 0), (50, 81)))
+
+
+def test_an_oblong_letterbox_is_undone_on_the_axis_that_it_pads(weights: Path) -> None:
+    image = picture(0, (24, 48))
+    for size_hw, factor in (((96, 64), 4 / 3), ((32, 96), 4 / 3), ((64, 96), 2)):
+        loaded = loaded_from(load_network(str(weights)).network, ("cat", "dog"), resize="letterbox")
+        h, w = round(24 * factor), round(48 * factor)
+        top, left = (size_hw[0] - h) // 2, (size_hw[1] - w) // 2
+        canvas = np.full((*size_hw, 3), 114, np.uint8)
+        canvas[top : top + h, left : left + w] = cv2.resize(image, (w, h))
+        found = yolomish.Detector(loaded, conf=0.1, device="cpu", image_size=size_hw).detect(image)
+        assert_found_there(found, *scored_boxes(loaded.network, canvas, (factor, factor), (left, top), (24, 48)))
+
+
+@pytest.mark.parametrize("device", ["meta", "xpu", "mps", "gpu", "cuda:99"])
+def test_a_device_that_is_not_here_is_one_line(
+    weights: Path, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has an Apple GPU")
+    write_image(tmp_path / "a.png", picture())
+    for command in (["detect", str(tmp_path / "a.png")], ["eval"], ["bench"]):
+        monkeypatch.setattr(sys, "argv", ["yolomish", *command, "--weights", str(weights), "--device", device])
+        with pytest.raises(SystemExit) as done:
+            main()
+        assert done.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("yolomish: ") and err.count("\n") == 1 and f"device '{device}'" in err, command
 
 
 @pytest.mark.parametrize("engine", ["torch", "auto"])

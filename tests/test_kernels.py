@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from yolomish.activations import build_activation
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, first_line
 from yolomish.kernels import (
     CLOSED_FORMS,
     choose,
@@ -417,6 +417,11 @@ def test_lean_memory_makes_exact_copies_and_refuses_changed_ones():
     del y
     with pytest.raises(RuntimeError, match="modified in place"):
         out.sum().backward()
+
+
+def test_the_first_line_of_a_message_is_the_first_that_says_something():
+    assert first_line(RuntimeError("\n  \n really: no \nmore")) == "really: no"
+    assert first_line(RuntimeError(" \n")) == "RuntimeError" and first_line("x" * 99, 9) == "x" * 9
 
 
 def in_thread(function):

@@ -1,21 +1,43 @@
 """The network against the published counts (Darknet cfg/yolov4.cfg and README)."""
 
+import json
+
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from yolomish.commands import app
 from yolomish.config import ModelConfig, load_model_config
+from yolomish.darknet.summary import summarise
 from yolomish.errors import YolomishError
 from yolomish.networks import build_network
-from yolomish.darknet.summary import summarise
 
 
 @pytest.mark.parametrize(("size", "bflops"), [(416, 60.1), (512, 91.1), (608, 128.5)])
 def test_yolov4_has_the_published_size_and_cost(size: int, bflops: float) -> None:
-    summary = summarise(ModelConfig(), size)
+    summary = summarise(ModelConfig(), (size, size))
     assert summary.parameters == 64_363_101
     assert summary.activations == {"mish": 72, "leaky_relu": 35, "linear": 3}
     assert len(summary.layers) == 110
     assert round(summary.bflops, 1) == bflops
+
+
+def test_info_counts_a_wide_network_by_its_cells_height_before_width() -> None:
+    def told(size: str) -> dict:
+        done = CliRunner().invoke(app, ["info", "yolov4", "--imgsz", size, "--json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    wide, square = told("416x608"), told("416")
+    assert (wide["image_size_hw"], square["image_size_hw"]) == ([416, 608], [416, 416])
+    assert wide["layers"][0]["output_chw"] == [32, 416, 608] and wide["layers"][-1]["output_chw"] == [255, 13, 19]
+    for one, other in ((wide, square), *zip(wide["layers"], square["layers"], strict=True)):
+        assert one["bflops"] / other["bflops"] == pytest.approx(608 / 416)
+        assert one["parameters"] == other["parameters"]
+    line = CliRunner().invoke(app, ["info", "yolov4", "--imgsz", "416x608", "--no-layers"]).stdout
+    assert f"{wide['bflops']:.1f} BFLOPs at 416x608 px" in line
+    wrong = CliRunner().invoke(app, ["info", "yolov4", "--imgsz", "416x600"])
+    assert isinstance(wrong.exception, YolomishError) and "not 416x600: try 416x608" in str(wrong.exception)
 
 
 @pytest.mark.parametrize("name", ["yolov4-s", "yolov4-n"])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from reference.darknet_image import resize_image as slow_resize
 from test_errors import IDS, NAMES, random_case
+from torchvision.ops import box_iou
 from typer.testing import CliRunner
 
 from yolomish.commands import app
@@ -21,13 +22,16 @@ from yolomish.data.transforms import darknet_resize, resize_image
 from yolomish.errors import YolomishError
 from yolomish.evaluation import provenance
 from yolomish.evaluation.coco import evaluate
-from yolomish.networks import build_network
+from yolomish.networks import Network, build_network
 from yolomish.ops.decode import decode_above
+from yolomish.ops.nms import MAX_CANDIDATES, postprocess
+from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
-from yolomish.tasks.detection.protocol import PROTOCOLS
+from yolomish.tasks.detection.protocol import PROTOCOLS, training_protocol
 from yolomish.tasks.detection.views import VIEWS, decode_views
 from yolomish.weights import catalogue
 from yolomish.weights.checkpoint import save_checkpoint
+from yolomish.weights.load import load_network
 
 
 @pytest.fixture(autouse=True)
@@ -76,22 +80,24 @@ def test_protocols_state_the_published_numbers() -> None:
         0.65,
         114,
     )
-    line = darknet.describe(87, "val", 416)
+    line = darknet.describe(87, "val", (416, 416))
+    greys = {name: protocol.grey for name, protocol in PROTOCOLS.items() if protocol.resize == "letterbox"}
+    assert greys == {"darknet-letterbox": 128, "letterbox": 114, "scaled-yolov4": 114, "ultralytics": 114}
+    assert training_protocol(build_network(SMALL).input).grey == 114
     assert "stretch (darknet) to 416 px" in line and "0.001" in line and "greedy-diou at 0.6" in line and "87 images" in line
 
 
 def few_shapes(count: int = 3) -> DetectionData:
     """The first pictures of the built-in validation split."""
-    data = open_data(load_data_config("shapes"), "val")
-    return DetectionData(data._records[:count], data.names, data.category_ids, data.source)
+    return open_data(load_data_config("shapes"), "val").first(count)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_sees_every_image(name: str) -> None:
     data = few_shapes()
     model = build_network(SMALL)
-    settings = {k: v for k, v in dataclasses.asdict(PROTOCOLS[name]).items() if k != "name"} | {"conf": 0.0, "max_det": 2}
-    found = predict(model, data, image_size=64, batch=2, **settings)
+    protocol = dataclasses.replace(PROTOCOLS[name], conf=0.0, max_det=2)
+    found = predict(Pipeline(runner=model, protocol=protocol, size_hw=(64, 64)), data, batch=2)
     assert {r["image_id"] for r in found} == set(data.image_ids) and len(found) == 2 * len(data)
 
 
@@ -100,9 +106,9 @@ def test_every_protocol_sees_every_image(name: str) -> None:
 def test_backends_give_pycocotools_twelve_numbers(backend: str, seed: int) -> None:
     pytest.importorskip({"faster": "faster_coco_eval", "hotcoco": "hotcoco"}[backend])
     truth, found = random_case(seed, crowds=True)
-    ours, theirs = (dataclasses.asdict(evaluate(truth, found, NAMES, IDS, backend=b)) for b in ("pycocotools", backend))
-    assert theirs.pop("per_class_ap") == pytest.approx(ours.pop("per_class_ap"), abs=1e-12)
-    assert theirs == pytest.approx(ours, abs=1e-12) and 0 < ours["ap"] < 1
+    ours, theirs = (evaluate(truth, found, NAMES, IDS, backend=b) for b in ("pycocotools", backend))
+    assert theirs.per_class == pytest.approx(ours.per_class, abs=1e-12)
+    assert theirs.values == pytest.approx(ours.values, abs=1e-12) and len(ours.values) == 12 and 0 < ours.score < 1
 
 
 def test_an_absent_backend_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,9 +190,9 @@ def test_official_weights_meeting_val2017_are_warned_of(tmp_path: Path, monkeypa
     official = dataclasses.replace(catalogue.PUBLISHED[0], size=8, sha1=hashlib.sha1(b"official").hexdigest())
     monkeypatch.setattr(catalogue, "PUBLISHED", (official,))
     shapes = few_shapes()
-    val2017 = DetectionData(shapes._records, shapes.names, shapes.category_ids, Path("instances_val2017.json"))
-    renamed = DetectionData(shapes._records, shapes.names, shapes.category_ids, Path("mine.json"))
-    renamed.image_ids = (*provenance.VAL2017_IDS, 4)
+    val2017 = DetectionData(dataclasses.replace(shapes.listing, source=Path("instances_val2017.json")))
+    renamed = DetectionData(dataclasses.replace(shapes.listing, source=Path("mine.json")))
+    renamed.image_ids = (*provenance.VAL2017_IDS, 785)
     for data in (val2017, renamed):
         assert "official yolov4.weights" in provenance.warning(str(tmp_path / "a.weights"), data)
         assert provenance.warning(str(tmp_path / "b.weights"), data).startswith("note: if")
@@ -195,18 +201,93 @@ def test_official_weights_meeting_val2017_are_warned_of(tmp_path: Path, monkeypa
     assert not provenance.warning(str(tmp_path / "a.weights"), shapes)
 
 
-def test_eval_writes_metrics_pictures_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yolomish.data.datasets.open_data", lambda config, split: few_shapes())
-    weights = tmp_path / "best.pt"
+def small_weights(folder: Path, monkeypatch: pytest.MonkeyPatch, objectness: float = -4.6) -> Path:
+    """Weights of a random network with that objectness logit; `eval` then sees the first three of the built-in pictures alone."""
+    monkeypatch.setattr("yolomish.inference.evaluate.open_data", lambda config, split: few_shapes())
+    config = TrainConfig(model=SMALL, image_size=64)
     model = build_network(SMALL)
-    save_checkpoint(weights, config=TrainConfig(model=SMALL, image_size=64), model=model, names=tuple("abcd"))
+    for head in model.head_layers:
+        head.out.bias.data.view(3, -1)[:, 4] = objectness
+    save_checkpoint(folder / "best.pt", config=config, model=model, names=tuple("abcd"))
+    return folder / "best.pt"
+
+
+def run_eval(weights: Path, out: Path, *options: str) -> tuple[dict, list[dict], set[tuple[int, ...]]]:
+    """metrics.json, results.json and the sizes at which the network ran."""
+    sizes = set()
+
+    def see(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, Network):
+            sizes.add(tuple(inputs[0].shape[2:]))
+
+    command = ["eval", "--weights", str(weights), "--output", str(out), "--no-plots", *options]
+    with torch.nn.modules.module.register_module_forward_pre_hook(see):
+        result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads((out / "metrics.json").read_text()), json.loads((out / "results.json").read_text()), sizes
+
+
+@pytest.mark.parametrize("size_hw", [(64, 96), (128, 32)])
+def test_an_oblong_eval_finds_what_the_network_finds_at_that_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_hw: tuple[int, int]
+) -> None:
+    weights, data, (height, width) = small_weights(tmp_path, monkeypatch), few_shapes(), size_hw
+    content, results, sizes = run_eval(weights, tmp_path / "out", "--imgsz", f"{height}x{width}")
+    assert sizes == {size_hw} and content["image_size_hw"] == [height, width]
+    network = load_network(str(weights)).network
+    for index, image_id in enumerate(data.image_ids):
+        image = data.load(index).image
+        stretched = torch.from_numpy(darknet_resize(image, size_hw)).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            (truth,) = postprocess(network(stretched), network.heads, conf=0.001, iou=0.6, max_det=MAX_CANDIDATES)
+        h, w = image.shape[:2]
+        corners = (truth.boxes * torch.tensor([w / width, h / height] * 2)).clamp(min=0).minimum(torch.tensor([w, h] * 2))
+        theirs = torch.cat((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1)
+        rows = [r for r in results if r["image_id"] == image_id]
+        assert len(rows) == len(truth) > 100
+        assert [data.category_ids.index(r["category_id"]) for r in rows] == truth.labels.tolist()
+        torch.testing.assert_close(torch.tensor([r["bbox"] for r in rows]), theirs, atol=1e-2, rtol=1e-4)
+
+
+def test_zeros_and_noes_given_to_eval_are_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, base = small_weights(tmp_path, monkeypatch), ("--protocol", "scaled-yolov4")
+    content, usual, sizes = run_eval(weights, tmp_path / "usual", *base)
+    assert content["protocol"] == dataclasses.asdict(PROTOCOLS["scaled-yolov4"]) | {"classes": []}
+    assert sizes == {(96, 96)}  # a square in rectangles: half a stride of padding, in whole strides
+    content, found, sizes = run_eval(weights, tmp_path / "square", *base, "--no-rect")
+    assert content["protocol"]["rect"] is False and sizes == {(64, 64)} and found != usual
+    faint = small_weights(tmp_path, monkeypatch, objectness=-8)
+    assert run_eval(faint, tmp_path / "none", *base)[1] == []
+    content, found, _ = run_eval(faint, tmp_path / "all", *base, "--conf", "0")
+    assert content["protocol"]["conf"] == 0 and len(found) == 3 * 300 and max(r["score"] for r in found) < 0.001
+    weights = small_weights(tmp_path, monkeypatch)
+    content, found, _ = run_eval(weights, tmp_path / "apart", *base, "--iou", "0")
+    assert content["protocol"]["iou"] == 0 and len(found) < len(usual)
+    for key in {(r["image_id"], r["category_id"]) for r in found}:
+        x, y, w, h = torch.tensor([r["bbox"] for r in found if (r["image_id"], r["category_id"]) == key]).T
+        boxes = torch.stack((x, y, x + w, y + h), 1)
+        overlap = box_iou(boxes, boxes).nan_to_num(0).fill_diagonal_(0)  # boxes in the grey are left without area
+        assert overlap.max() < 1e-3
+    for options, message in (
+        (("--conf", "1.5"), "conf must be between 0 and 1"),
+        (("--iou", "-1"), "iou must be between"),
+        (("--rect",), "--no-rect"),
+    ):
+        wrong = CliRunner().invoke(app, ["eval", "--weights", str(weights), *options])
+        assert isinstance(wrong.exception, YolomishError) and message in str(wrong.exception), options
+
+
+def test_eval_writes_metrics_pictures_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = small_weights(tmp_path, monkeypatch)
     options = ["--weights", str(weights), "--tta", "flip", "--conf", "0.02", "--json", "--output", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["eval", *options], catch_exceptions=False)
     assert result.exit_code == 0
     content = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert content["tta"] == "flip" and content["protocol"]["conf"] == 0.02 and content["images"] == 3
+    protocol = content["protocol"]
+    assert (protocol["name"], protocol["tta"], protocol["conf"]) == ("darknet, changed", "flip", 0.02)
+    assert content["images"] == 3 and content["image_size_hw"] == [64, 64]
     errors = json.loads((tmp_path / "out" / "errors.json").read_text())
-    assert errors["ap"] == pytest.approx(content["ap50"], abs=1e-9)
+    assert errors["ap"] == pytest.approx(content["AP50"], abs=1e-9)
     for name in ("pr_curves.png", "f1_curves.png", "confusion_matrix.png", "errors.png"):
         assert (tmp_path / "out" / name).stat().st_size > 5000
     wrong = CliRunner().invoke(app, ["eval", "--weights", str(weights), "--protocol", "darknett"])

@@ -11,7 +11,7 @@ from reference.detections import Images, coco, simulate_results, simulate_truth
 from yolomish.evaluation import stats
 from yolomish.evaluation.coco import run_cocoeval
 from yolomish.evaluation.resample import draw_images, match, resampled_ap, summarise
-from yolomish.evaluation.stats import A_BETTER, B_BETTER, NO_DIFFERENCE, ONE_SEED, paired_difference
+from yolomish.evaluation.stats import Verdict, paired_difference
 
 
 def _ap(truth: COCO, results: list[dict]) -> np.ndarray:
@@ -93,7 +93,7 @@ def test_an_interval_leaves_out_zero_just_where_holm_rejects() -> None:
         arms = [list(rng.normal(m, 0.02, 5)) for m in (0.5, 0.52, 0.46, 0.5)]
         family = stats.corrected([paired_difference("AP", "a", str(i), arms[0], arm) for i, arm in enumerate(arms[1:])])
         for d in family:
-            assert (d.p_adjusted < 0.05) == (d.verdict in (A_BETTER, B_BETTER)) == (not d.low <= 0 <= d.high)
+            assert (d.p_adjusted < 0.05) == (d.verdict in (Verdict.A_BETTER, Verdict.B_BETTER)) == (not d.low <= 0 <= d.high)
 
 
 def test_cohens_d_of_a_published_pair() -> None:
@@ -129,7 +129,7 @@ def test_image_intervals_cover_a_known_difference() -> None:
     for _ in range(300):
         a, b, drawn = _differences([(0.9, 0.7)], Images(100, rng), rng, 200)
         d = paired_difference("AP", "a", "b", a, b, resampled=drawn)
-        assert d.verdict == ONE_SEED and d.p_t is None
+        assert d.verdict == Verdict.ONE_SEED and d.p_t is None
         covered += d.low <= truth <= d.high
     assert 0.04 < truth < 0.08 and 0.93 <= covered / 300 <= 0.97
 
@@ -154,8 +154,8 @@ def test_a_planted_difference_is_found_and_a_planted_null_is_not() -> None:
             quality = [(0.7 + gain + rng.normal(0, 0.05), 0.7 + rng.normal(0, 0.05)) for _ in range(3)]
             a, b, drawn = _differences(quality, Images(100, rng), rng, 100)
             verdicts.append(paired_difference("AP", "a", "b", a, b, resampled=drawn).verdict)
-    assert found[0.5].count(A_BETTER) >= 36 and found[0.5].count(B_BETTER) == 0
-    assert found[0.0].count(NO_DIFFERENCE) >= 36
+    assert found[0.5].count(Verdict.A_BETTER) >= 36 and found[0.5].count(Verdict.B_BETTER) == 0
+    assert found[0.0].count(Verdict.NO_DIFFERENCE) >= 36
 
 
 def test_seeds_and_images_are_both_counted_once() -> None:
@@ -167,7 +167,7 @@ def test_seeds_and_images_are_both_counted_once() -> None:
     shared = np.repeat(rng.normal(0, 1, (1, 400)), 6, 0)
     drawn = shared @ draw_images(400, 500, rng).T / 400
     d = paired_difference("AP", "a", "b", list(shared.mean(1)), [0.0] * 6, resampled=drawn)
-    assert d.sd < 1e-12 and d.image_error == pytest.approx(1 / 20, rel=0.1) and d.verdict == NO_DIFFERENCE
+    assert d.sd < 1e-12 and d.image_error == pytest.approx(1 / 20, rel=0.1) and d.verdict == Verdict.NO_DIFFERENCE
 
 
 def test_resamples_without_a_value_are_left_out() -> None:

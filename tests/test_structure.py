@@ -47,3 +47,36 @@ def test_a_module_imports_only_from_its_floor_or_below() -> None:
 def test_help_does_not_import_torch() -> None:
     code = "import sys; import yolomish.commands; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_network_is_named_outside_the_networks() -> None:
+    """Classes of single architectures, parts and numbers of heads are known to ``networks`` and Darknet's adapter alone."""
+    classes = {
+        node.name
+        for path in (ROOT / "yolomish" / "networks").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name != "Network"
+    }
+    private = classes | {"head_layers", "STRIDES"}
+    assert "YOLOv4" in private
+    found = []
+    for path in (ROOT / "yolomish").rglob("*.py"):
+        home = path.relative_to(ROOT / "yolomish").parts[0]
+        if home in ("networks", "darknet"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "name", None)
+            if name in private:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
+    assert not found, "\n".join(found)
+
+
+def test_nobody_else_divides_by_255() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in (ROOT / "yolomish").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+        if isinstance(node.right, ast.Constant) and node.right.value == 255
+    ]
+    assert len(found) <= 2 and any(place.startswith("yolomish/types.py") for place in found), found  # and a font's mask

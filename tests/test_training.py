@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -13,13 +14,15 @@ from conftest import noise_data
 from reference import training as reference
 from torch import nn
 
-from yolomish.config import ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
+from yolomish.config import DataConfig, ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
 from yolomish.darknet.order import file_order
+from yolomish.data.images import write_image
 from yolomish.errors import YolomishError
 from yolomish.tasks.detection.assign import assign_ratio, assign_shape_iou
 from yolomish.tasks.detection.darknet_loss import ciou_deltas, darknet_loss
 from yolomish.tasks.detection.loss import _bce, detection_loss, scaled_loss
 from yolomish.tasks.detection.task import DetectionTask
+from yolomish.training.build import prepare
 from yolomish.training.memory import largest_fitting
 from yolomish.training.optim import build_average, build_optimizer, burn_in_steps, learning_rate, set_step
 from yolomish.types import HeadSpec, Losses
@@ -422,3 +425,141 @@ def test_initial_weights_are_what_the_file_holds_and_no_more(tmp_path: Path) -> 
         assert {k.split(".")[0] for k in kept} == left
         assert all(torch.equal(after[k], source.state_dict()[k]) for k in after if k.startswith("backbone"))
         assert f"of {len(before)} tensors loaded; left as initialised: {'neck' if convolutions else 'head'}" in said[-1]
+
+
+@pytest.mark.parametrize("window", [3, 10])
+def test_losses_looked_at_in_windows_are_those_looked_at_singly(
+    tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    from yolomish.training.loop import fit
+
+    config = replace(tiny, batch=1, epochs=1, burn_in=0)  # four steps
+    single = fit(config, tmp_path / "single", log=lambda _: None)
+    monkeypatch.setattr("yolomish.training.loop.steps_between_looks", lambda device: window)
+    assert fit(config, tmp_path / "window", log=lambda _: None).history == single.history
+    calls = 0
+
+    def spoiled(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        losses = detection_loss(*args, **kwargs)
+        return Losses(parts={k: v * math.nan for k, v in losses.parts.items()}) if calls == 2 else losses
+
+    monkeypatch.setattr("yolomish.tasks.detection.task.detection_loss", spoiled)
+    with pytest.raises(YolomishError, match="epoch 1, step 2: box nan"):
+        fit(config, tmp_path / "spoiled", log=lambda _: None)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_trains_and_resumes_with_its_scaler(tiny: TrainConfig, tmp_path: Path, amp: str) -> None:
+    from yolomish.training.loop import fit
+    from yolomish.weights.checkpoint import read_checkpoint
+
+    config = replace(tiny, device="cuda", amp=amp)
+    result = fit(replace(config, epochs=1), tmp_path / "run", log=lambda _: None)
+    saved = read_checkpoint(result.last)
+    assert all(torch.isfinite(v).all() for v in saved["model"].values()) and bool(saved["scaler"]) == (amp == "fp16")
+    again = fit(config, tmp_path / "run", resume=True, log=lambda _: None)
+    assert len(again.history) == 2 and all(math.isfinite(v) for k, v in again.history[1].items() if k.startswith("train/"))
+
+
+def test_initial_weights_are_recorded_and_a_changed_file_is_refused(tiny: TrainConfig, tmp_path: Path) -> None:
+    from yolomish.config import load_yaml
+    from yolomish.files import digest
+    from yolomish.training.loop import fit
+
+    first = fit(replace(tiny, epochs=1), tmp_path / "first", log=lambda _: None)
+    second = replace(tiny, epochs=1, seed=1, initial_weights=str(first.last))
+    fit(second, tmp_path / "second", log=lambda _: None)
+    recorded = load_yaml(tmp_path / "second" / "config.yaml")
+    assert recorded["initial_weights"] == str(first.last)
+    assert recorded["initial_weights_sha256"] == digest(first.last).sha256
+    first.last.unlink()  # a resumed run reads its checkpoint alone
+    fit(from_dict(TrainConfig, recorded | {"epochs": 2}), tmp_path / "second", resume=True, log=lambda _: None)
+    first.best.rename(first.last)
+    changed = replace(second, initial_weights_sha256=recorded["initial_weights_sha256"][::-1])
+    with pytest.raises(YolomishError, match="has changed since this run was planned"):
+        fit(changed, tmp_path / "third", log=lambda _: None)
+
+
+def test_a_model_files_activation_is_trained_unless_an_option_says_otherwise(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from yolomish.commands import app
+
+    model = tmp_path / "mine.yaml"
+    model.write_text("name: mine\nwidth: 0.125\ndepth: 0.1\nactivation: relu\nneck_activation: silu\n")
+    noise_data(tmp_path / "data", train=4, val=2)
+    (tmp_path / "data.yaml").write_text("format: yolo\nroot: data\ntrain: images/train\nval: images/val\nnames: [a, b]\n")
+    command = ["train", "--model", str(model), "--data", str(tmp_path / "data.yaml"), "--imgsz", "64x96", "--batch", "2"]
+    for options, said in (([], "relu backbone, silu neck"), (["--act", "mish"], "mish backbone, silu neck")):
+        done = CliRunner().invoke(app, [*command, "--dry-run", *options])
+        assert done.exit_code == 0 and said in done.output, done.output
+        assert "64x96 px" in done.output
+
+
+def test_only_the_processes_of_a_trial_go_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from yolomish.ops import distributed
+
+    monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 4)
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda value: pytest.fail("waits for the others"))
+    assert distributed.world_size() == 4
+    with distributed.alone():
+        assert distributed.world_size() == 1 and distributed.sum_over_ranks(torch.ones(())) == 1
+    assert distributed.world_size() == 4
+
+
+def four_pictures(root: Path) -> DataConfig:
+    """YOLO data of four 64 px pictures with five red and blue rectangles on noise; val is train."""
+    objects = [[(0, 8, 8, 30, 32)], [(1, 20, 16, 52, 40)], [(0, 30, 30, 60, 56), (1, 4, 6, 28, 24)], [(1, 6, 30, 30, 60)]]
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for i, boxes in enumerate(objects):
+        image = rng.integers(90, 130, (64, 64, 3)).astype(np.uint8)
+        for label, x0, y0, x1, y1 in boxes:
+            image[y0:y1, x0:x1] = ((230, 40, 30), (30, 60, 230))[label]
+        write_image(root / "images" / f"{i}.png", image)
+        rows = [(k, (x0 + x1) / 128, (y0 + y1) / 128, (x1 - x0) / 64, (y1 - y0) / 64) for k, x0, y0, x1, y1 in boxes]
+        (root / "labels" / f"{i}.txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
+    return DataConfig(format="yolo", root=str(root), train="images", val="images", names=("red", "blue"))
+
+
+@pytest.mark.parametrize("recipe", ["small", "scaled", "darknet"])
+def test_a_network_learns_four_pictures_by_heart(recipe: str, tmp_path: Path) -> None:
+    base = load_recipe(recipe, replace(load_model_config("yolov4-n"), depth=0.1))
+    still = {
+        "mosaic": 0.0,
+        "jitter": 0.0,
+        "hue": 0.0,
+        "saturation": 1.0,
+        "exposure": 1.0,
+        "flip": 0.0,
+        "scale": 0.0,
+        "translate": 0.0,
+    }
+    gains = {} if recipe == "darknet" else {"class_gain": 1.0, "scale_gains": False}
+    rates = {"optimizer": "adamw", "momentum": 0.9, "weight_decay": 0.0, "peak_lr": 0.004, "schedule": "cosine"}
+    warm = {"burn_in": 5, "burn_in_epochs": 0.0, "burn_in_bias_lr": 0.0, "burn_in_momentum": 0.0}
+    steps = 140
+    config = replace(
+        base,
+        data=four_pictures(tmp_path / "data"),
+        model=replace(base.model, bn_momentum=0.3),
+        image_size=64,
+        epochs=steps,
+        batch=4,
+        mini_batch=0,
+        ema=False,
+        workers=0,
+        device="cpu",
+        **(still | gains | rates | warm),
+    )
+    run = prepare(config, lambda _: None)
+    batches = list(run.task.loader(run.train, run.config, run.network, epoch=0))
+    run.train_mode()
+    losses = [run.step(batches, number)[0].sum().item() for number in range(1, steps + 1)]
+    metrics = run.evaluate()
+    assert losses[-1] < losses[0] / 10 and metrics.values["AP50"] > 0.94 and metrics.score > 0.6, (losses[::20], metrics)

@@ -1,4 +1,4 @@
-"""What the user can mend is a ``YolomishError``: one line, exit code 2. Everything else is a bug and keeps its traceback."""
+"""What the user can fix is a ``YolomishError``: one line, exit code 2. Everything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 

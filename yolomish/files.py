@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -65,14 +66,22 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1 if isinstance(content, dict) else None) + "\n")
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file; YolomishError where it cannot be read."""
+def read_text(path: str | Path) -> str:
+    """A text file in UTF-8, or UTF-16 where its first bytes say so; YolomishError where it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise YolomishError(f"{path} is not a UTF-8 text file") from None
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+        raw = Path(path).read_bytes()
+        return raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        fault = f"byte {error.object[error.start]:#x} in line {line}"
+        raise YolomishError(f"{path} is not a UTF-8 text file ({fault}): save it as UTF-8") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise YolomishError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file; YolomishError where it cannot be read (see ``read_text``)."""
+    return read_text(path).splitlines()
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from yolomish.activations.record import Activation
@@ -70,7 +71,8 @@ def _execute(path: Path, source: bytes) -> tuple[ModuleType, dict[str, Activatio
     token = _registered.set({})
     sys.modules[spec.name] = module  # dataclasses and torch.compile look a definition's module up
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)  # not the loader: its bytecode can be of an older content
+        with torch.device("cpu"):  # whatever device the network is being built on: its constants serve every later one
+            exec(compile(source, str(path), "exec"), module.__dict__)  # not by the loader, whose bytecode can be older
         return module, _registered.get()
     except BaseException:
         del sys.modules[spec.name]

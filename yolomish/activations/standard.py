@@ -16,7 +16,7 @@ STANDARD = (
     Activation(
         name="mish",
         definition=mish,
-        description="x·tanh(softplus(x)), smooth, minimum -0.30884 at -1.1924.",
+        description="x·tanh(softplus(x)), smooth, minimum -0.30884 at -1.1924",
         source="arXiv:1908.08681",
         in_place=mish_,
         onnx=OnnxForm(operator="Mish", opset=18),
@@ -25,7 +25,7 @@ STANDARD = (
     Activation(
         name="leaky_relu",
         definition=partial(F.leaky_relu, negative_slope=LEAKY_SLOPE),
-        description="x where positive, else 0.1·x.",
+        description="x where positive, else 0.1·x",
         source="Darknet src/activations.h leaky_activate",
         in_place=partial(F.leaky_relu, negative_slope=LEAKY_SLOPE, inplace=True),
         onednn=OneDnnForm(name="leaky_relu", scalars=(LEAKY_SLOPE,)),
@@ -35,7 +35,7 @@ STANDARD = (
     Activation(
         name="relu",
         definition=F.relu,
-        description="max(x, 0).",
+        description="max(x, 0)",
         source="Darknet src/activations.h relu_activate",
         in_place=partial(F.relu, inplace=True),
         onednn=OneDnnForm(name="relu"),
@@ -45,7 +45,7 @@ STANDARD = (
     Activation(
         name="relu6",
         definition=F.relu6,
-        description="min(max(x, 0), 6).",
+        description="min(max(x, 0), 6)",
         source="arXiv:1704.04861; Darknet src/activations.h relu6_activate",
         in_place=partial(F.relu6, inplace=True),
         onednn=OneDnnForm(name="hardtanh", scalars=(0.0, 6.0)),
@@ -56,7 +56,7 @@ STANDARD = (
         name="silu",
         aliases=("swish",),
         definition=F.silu,
-        description="x·sigmoid(x), also called Swish.",
+        description="x·sigmoid(x), also called Swish",
         source="arXiv:1710.05941; Darknet src/activations.c activate_array_swish",
         in_place=partial(F.silu, inplace=True),
         onednn=OneDnnForm(name="swish"),
@@ -66,7 +66,7 @@ STANDARD = (
     Activation(
         name="sigmoid",
         definition=torch.sigmoid,
-        description="1/(1 + e^-x), Darknet's logistic.",
+        description="1/(1 + e^-x), Darknet's logistic",
         source="Darknet src/activations.h logistic_activate",
         in_place=torch.sigmoid_,
         onednn=OneDnnForm(name="sigmoid"),
@@ -76,7 +76,7 @@ STANDARD = (
     Activation(
         name="hard_mish",
         definition=CLOSED_FORMS["hard_mish"].value,
-        description="x·min(2, max(0, x + 2))/2: x²/2 + x between -2 and 0.",
+        description="x·min(2, max(0, x + 2))/2: x²/2 + x between -2 and 0",
         source="Darknet src/activations.c hard_mish_yashas",
         onnx=OnnxForm(operator="HardSigmoid", attributes={"alpha": 0.5, "beta": 1.0}, times_input=True),
         darknet="hard_mish",
@@ -84,7 +84,7 @@ STANDARD = (
     Activation(
         name="hardswish",
         definition=F.hardswish,
-        description="x·min(6, max(0, x + 3))/6.",
+        description="x·min(6, max(0, x + 3))/6",
         source="arXiv:1905.02244",
         in_place=partial(F.hardswish, inplace=True),
         onednn=OneDnnForm(name="hardswish"),
@@ -93,7 +93,7 @@ STANDARD = (
     Activation(
         name="gelu",
         definition=F.gelu,
-        description="x·Φ(x) with the exact normal distribution function.",
+        description="x·Φ(x) with the exact normal distribution function",
         source="arXiv:1606.08415",
         onednn=OneDnnForm(name="gelu", algorithm="none"),
         onnx=OnnxForm(operator="Gelu", opset=20),
@@ -101,7 +101,7 @@ STANDARD = (
     Activation(
         name="gelu_tanh",
         definition=partial(F.gelu, approximate="tanh"),
-        description="x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))/2, Darknet's gelu.",
+        description="x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))/2, Darknet's gelu",
         source="arXiv:1606.08415; Darknet src/activations.h gelu_activate, whose rounded constants differ by 2.2e-7 at most",
         onednn=OneDnnForm(name="gelu", algorithm="tanh"),
         onnx=OnnxForm(operator="Gelu", attributes={"approximate": "tanh"}, opset=20),
@@ -110,7 +110,7 @@ STANDARD = (
     Activation(
         name="elu",
         definition=F.elu,
-        description="x where positive, else e^x - 1.",
+        description="x where positive, else e^x - 1",
         source="arXiv:1511.07289; Darknet src/activations.h elu_activate",
         in_place=partial(F.elu, inplace=True),
         onnx=OnnxForm(operator="Elu"),
@@ -119,7 +119,7 @@ STANDARD = (
     Activation(
         name="selu",
         definition=F.selu,
-        description="Scaled ELU, self-normalising.",
+        description="Scaled ELU, self-normalising",
         source="arXiv:1706.02515; Darknet src/activations.h selu_activate, whose rounded constants differ by 7e-5 at most",
         in_place=partial(F.selu, inplace=True),
         onnx=OnnxForm(operator="Selu"),
@@ -128,13 +128,13 @@ STANDARD = (
     Activation(
         name="softplus",
         definition=F.softplus,
-        description="ln(1 + e^x).",
+        description="ln(1 + e^x)",
         onnx=OnnxForm(operator="Softplus"),
     ),
     Activation(
         name="tanh",
         definition=torch.tanh,
-        description="The hyperbolic tangent.",
+        description="The hyperbolic tangent",
         source="Darknet src/activations.h tanh_activate",
         in_place=torch.tanh_,
         onednn=OneDnnForm(name="tanh"),
@@ -144,14 +144,14 @@ STANDARD = (
     Activation(
         name="prelu",
         definition=nn.PReLU,
-        description="x where positive, else a learned slope times x, from 0.25 on.",
+        description="x where positive, else a learned slope times x, from 0.25 on",
         source="arXiv:1502.01852",
         onnx=OnnxForm(operator="PRelu"),
     ),
     Activation(
         name="linear",
         definition=CLOSED_FORMS["linear"].value,
-        description="x itself: no activation.",
+        description="x itself: no activation",
         source="Darknet src/activations.h linear_activate",
         onednn=OneDnnForm(name="none"),
         onnx=OnnxForm(operator="Identity"),

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from yolomish.activations import build_activation
 from yolomish.config import DataConfig
-from yolomish.data.datasets import Split, open_data
+from yolomish.data.datasets import open_data
+from yolomish.data.formats.record import Split
 from yolomish.errors import YolomishError
 
 
@@ -86,7 +87,7 @@ def plain_network(inputs: int, classes: int, depth: int, activation: str, config
 
 
 def train_plain(task: Task, depth: int, activation: str, seed: int, config: DepthConfig) -> float:
-    """Train one network and give its accuracy on the held-out part. Equal seeds have equal weights, order and dropout."""
+    """Train one network and return its accuracy on the held-out part. Equal seeds have equal weights, order and dropout."""
     torch.manual_seed(seed)
     model = plain_network(task.train.shape[1], task.classes, depth, activation, config)
     optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=0.9)

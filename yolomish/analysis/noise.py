@@ -13,9 +13,10 @@ from yolomish.data.datasets import DetectionData, open_data
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
 from yolomish.ops.device import choose_device
-from yolomish.tasks.detection.pipeline import Pipeline, Runner
+from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
 from yolomish.tasks.detection.protocol import training_protocol
+from yolomish.tasks.detection.views import Runner
 from yolomish.types import SizeHW
 from yolomish.weights.load import load_network
 

@@ -33,8 +33,8 @@ def output_landscape(
 ) -> OutputLandscape:
     """A fully connected network of ``layers`` linear layers, 2 inputs and 1 output, on a grid over [-span, span]².
 
-    Weights are He-normal and biases uniform as torch's, drawn from ``seed`` before any activation is built: one seed
-    gives every activation the same weights.
+    Weights are He-normal and biases uniform as torch's, drawn from ``seed`` before any activation is built: every
+    activation has the same weights at one seed.
     """
     generator = torch.Generator().manual_seed(seed)
     sizes = [2, *[width] * (layers - 1), 1]

@@ -61,7 +61,7 @@ app.add_typer(landscape, name="landscape")
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is one line on stderr and exit code 2."""
+    """Run the command line; what the user can fix is one line on stderr and exit code 2."""
     try:
         app()
     except YolomishError as error:

@@ -69,7 +69,7 @@ def anchors(
     if resize not in ("stretch", "letterbox"):
         raise unknown_name("resize", resize, ("stretch", "letterbox"))
     size_hw = parse_size(imgsz, "--imgsz")
-    labels, sizes = open_data(load_data_config(data), "train").boxes_at(size_hw[0], keep_aspect=resize == "letterbox")
+    labels, sizes = open_data(load_data_config(data), "train").boxes_at(size_hw, keep_aspect=resize == "letterbox")
     now = np.array(find_model(model).anchors, np.float64)
     new = kmeans_anchors(sizes, number, seed=seed).round().clip(1)
     typer.echo(f"# {len(labels)} boxes of {data} at {size_text(size_hw)} px, {resize}: mean IoU with the best anchor")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yolomish.commands.options import SIZE_HELP, split_list
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError
 
@@ -24,7 +25,7 @@ def split_acts(acts: str) -> list[str]:
     """Names separated by commas; YolomishError for fewer than two or one that cannot be built."""
     from yolomish.activations import build_activation
 
-    names = [name.strip() for name in acts.split(",") if name.strip()]
+    names = split_list(acts)
     if len(names) < 2:
         raise YolomishError(f"--acts needs at least two names, not {acts!r}: --acts mish,leaky_relu")
     for name in names:
@@ -34,7 +35,7 @@ def split_acts(acts: str) -> list[str]:
 
 def split_weights(weights: str, acts: list[str]) -> dict[str, str]:
     """``FILE`` for all activations, or ``NAME=FILE,NAME=FILE``; YolomishError where a file or an activation is missing."""
-    parts = [part.strip() for part in weights.split(",") if part.strip()]
+    parts = split_list(weights)
     if len(parts) == 1 and "=" not in parts[0]:
         found = dict.fromkeys(acts, parts[0])
     else:
@@ -50,7 +51,7 @@ def split_weights(weights: str, acts: list[str]) -> dict[str, str]:
 def split_rates(rates: str) -> list[float]:
     """Learning rates separated by commas; YolomishError for one that is none."""
     try:
-        found = [float(rate) for rate in rates.split(",") if rate.strip()]
+        found = [float(rate) for rate in split_list(rates)]
     except ValueError:
         raise YolomishError(f"--lr-grid must be numbers separated by commas, not {rates!r}: 0.005,0.01,0.02") from None
     if any(not rate > 0 for rate in found):
@@ -99,11 +100,11 @@ def compare(
     model: Annotated[str, typer.Option("--model", help="Shipped model (yolov4, yolov4-s, yolov4-n) or a YAML.")] = "yolov4-n",
     recipe: Annotated[str, typer.Option("--recipe", help="Training recipe: small, darknet, scaled or a YAML.")] = "small",
     weights: Annotated[
-        str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE an activation, by commas; empty: none.")
+        str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE per activation, by commas; empty: none.")
     ] = "",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Images a step" + RECIPE)] = None,
-    imgsz: Annotated[int | None, typer.Option("--imgsz", help="Network size in px, a multiple of 32" + RECIPE)] = None,
+    imgsz: Annotated[str | None, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=SIZE_HELP + RECIPE)] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of all arms" + RECIPE)] = None,
     lr_grid: Annotated[
         str, typer.Option("--lr-grid", help="Peak rates, by commas, to try for each arm: a second comparison at its best.")
@@ -125,7 +126,7 @@ def compare(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N" + RECIPE)] = None,
     devices: Annotated[
-        str, typer.Option("--devices", help="Several devices, such as cuda:0,cuda:1: arms train at once, one a device.")
+        str, typer.Option("--devices", help="Several devices, such as cuda:0,cuda:1: arms train at once, one per device.")
     ] = "",
     output: Annotated[Path, typer.Option("--output", help="Folder that holds comparisons.")] = Path("runs/compare"),
     name: Annotated[
@@ -145,18 +146,18 @@ def compare(
             raise YolomishError(
                 f"finished runs are taken as they are: leave out --{', --'.join(w.rstrip('_') for w in wrong).replace('_', '-')}"
             )
-        from yolomish.comparison.finished import compare_finished
+        from yolomish.comparison import compare_finished
 
         folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
         words = [*runs, *(["--data", data] if "data" in given else [])]
         done = "yolomish compare " + " ".join(map(shlex.quote, words))
         truth = load_data_config(data) if "data" in given else None
-        compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
+        report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
     else:
         from yolomish.config import check_train, load_recipe
         from yolomish.networks import find_model
 
-        names = [acts.split(",")[0].strip()] * 2 if aa else split_acts(acts)
+        names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
         base = replace(load_recipe(recipe, find_model(model)), data=load_data_config(data), **settings)
         base = with_values(base, set_ or [])
@@ -165,7 +166,7 @@ def compare(
         rates = split_rates(lr_grid) if lr_grid else []
         if rates:
             rates = sorted({*rates, base.peak_lr})
-        from yolomish.comparison.run import run_comparison
+        from yolomish.comparison import compare_activations
         from yolomish.training.loop import Terminated
 
         kind = ["aa"] if aa else []
@@ -177,7 +178,7 @@ def compare(
             for item in value if isinstance(value, list | tuple) else [value]:
                 command += [flag] if item is True else [f"{flag} {shlex.quote(str(item))}"]
         try:
-            run_comparison(
+            report = compare_activations(
                 base,
                 names,
                 seeds,
@@ -185,7 +186,7 @@ def compare(
                 scope=scope,
                 weights=files,
                 other_seeds=aa,
-                devices=[part.strip() for part in devices.split(",") if part.strip()],
+                devices=split_list(devices),
                 lr_grid=rates,
                 command=" ".join(command),
                 log=log,
@@ -196,7 +197,9 @@ def compare(
         except Terminated:
             log("stopped; the same command goes on from there")
             raise typer.Exit(143) from None
-    typer.echo((folder / "report.md").read_text(encoding="utf-8").split("\n## Other looks")[0].strip())
+    from yolomish.comparison.render import summary
+
+    typer.echo(summary(report))
     typer.echo(f"wrote {folder / 'report.html'}, report.md, report.tex and report.json")
 
 

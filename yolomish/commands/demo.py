@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,8 @@ def demo(
     base = dataclasses.replace(base, epochs=epochs or base.epochs)
     check_train(base)
 
-    from yolomish.comparison.run import run_comparison
+    from yolomish.comparison import compare_activations
+    from yolomish.comparison.render import headline
     from yolomish.data.datasets import open_data
     from yolomish.data.images import read_image, write_image
     from yolomish.drawing.boxes import draw_detections
@@ -48,10 +50,11 @@ def demo(
     from yolomish.weights.load import load_network
 
     command = f"yolomish demo --epochs {base.epochs} --acts {shlex.quote(acts)} --seeds {seeds}"
-    report = run_comparison(base, names, seeds, out, command=command, log=lambda text: print(text, file=sys.stderr, flush=True))
+    log = partial(print, file=sys.stderr, flush=True)
+    report = compare_activations(base, names, seeds, out, command=command, log=log)
     shown = next((arm.label for arm in report.arms if arm.activation == "mish"), report.arms[0].label)
     run = next(run for run in report.runs if run.arm == shown)
-    network = load_network(str(out / run.best))
+    network = load_network(str(run.best))
     detector = Detector(network)
     image = read_image(open_data(base.data, "val").path(0))
     found = detector.detect(image)
@@ -60,5 +63,5 @@ def demo(
     typer.echo(f"{shown} finds {len(found)} object{'' if len(found) == 1 else 's'} in a held-out picture: {picture}")
     for arm in report.arms:
         typer.echo(f"{arm.label}: AP50 {arm.mean['AP50']:.4f}, AP {arm.mean['AP']:.4f}, {arm.step_ms:.0f} ms a step")
-    typer.echo(report.headline)
+    typer.echo(headline(report))
     typer.echo(f"report: {out / 'report.html'}")

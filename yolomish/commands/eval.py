@@ -49,7 +49,7 @@ def eval_(
     from typing import cast
 
     from yolomish.config import load_data_config
-    from yolomish.data.datasets import SPLITS, Split
+    from yolomish.data.formats.record import SPLITS, Split
     from yolomish.errors import unknown_name
     from yolomish.evaluation.coco import NAMES
     from yolomish.inference.evaluate import changed_protocol, evaluate_weights

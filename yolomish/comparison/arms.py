@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from yolomish.config import TrainConfig, config_difference
+from yolomish.config import RESUMABLE, TrainConfig, config_difference
 from yolomish.errors import YolomishError, unknown_name
 
 Scope = Literal["backbone", "neck", "all"]
@@ -18,43 +18,40 @@ SCOPE_KEYS: dict[str, tuple[str, ...]] = {
     "all": ("model.activation", "model.neck_activation"),
 }
 ACTIVATION_KEYS = frozenset(SCOPE_KEYS["all"])
-HARMLESS = frozenset(
-    {"seed", "device", "workers", "cache", "initial_weights", "initial_weights_sha256"}
-)  # change no result, or are the seeds' own
+START_KEYS = frozenset({"initial_weights", "initial_weights_sha256"})
+NO_RESULT = RESUMABLE - {"epochs"}  # may differ between equal runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
     """One side of a comparison. ``label`` is unique among its arms (``mish``, ``mish (2)``); ``slug`` names its folder.
 
-    ``seed_offset`` is added to each seed (A/A arms); ``weights`` is the file that it starts from, empty for none.
+    ``seed_offset`` is added to each seed (A/A arms).
     """
 
     label: str
     slug: str
-    activation: str
     config: TrainConfig
     seed_offset: int = 0
-    weights: str = ""
 
     def seeded(self, seed: int) -> TrainConfig:
         """This arm's configuration with another seed."""
         return dataclasses.replace(self.config, seed=seed + self.seed_offset)
 
 
-def require_controlled(arms: Sequence[Arm], allowed: frozenset[str] = frozenset()) -> None:
-    """YolomishError, naming the keys, where two arms differ in anything but an activation or a key of ``allowed``."""
+def require_controlled(arms: Sequence[Arm]) -> None:
+    """YolomishError, naming the keys, where two arms differ in anything but an activation and what they start from."""
     for arm in arms[1:]:
         found = config_difference(arms[0].config, arm.config)
-        other = {k: v for k, v in found.items() if k not in ACTIVATION_KEYS | allowed}
+        other = {k: v for k, v in found.items() if k not in ACTIVATION_KEYS | START_KEYS}
         if other:
             what = ", ".join(f"{k} ({a!r} and {b!r})" for k, (a, b) in other.items())
             raise YolomishError(f"NOT CONTROLLED: arms {arms[0].label!r} and {arm.label!r} also differ in {what}")
 
 
 def difference_table(configs: Sequence[TrainConfig]) -> dict[str, tuple[Any, ...]]:
-    """Every setting in which configurations differ, with the value of each; seeds and what changes no result left out."""
-    found = {key for other in configs[1:] for key in config_difference(configs[0], other)} - HARMLESS
+    """Every setting in which configurations differ, with the value of each; seeds, starts and what changes no result left out."""
+    found = {key for other in configs[1:] for key in config_difference(configs[0], other)} - NO_RESULT - START_KEYS - {"seed"}
     return {key: tuple(_value(config, key) for config in configs) for key in sorted(found)}
 
 
@@ -63,6 +60,12 @@ def _value(config: TrainConfig, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part)
     return value
+
+
+def scope_of(difference: Mapping[str, Any]) -> Scope:
+    """Where the activation changes, by the keys in which configurations differ; ``backbone`` where none does (A/A)."""
+    changed = ACTIVATION_KEYS & difference.keys()
+    return "all" if len(changed) == 2 else "neck" if changed == {"model.neck_activation"} else "backbone"
 
 
 def slug_of(label: str, taken: set[str]) -> str:
@@ -82,10 +85,10 @@ def build_arms(
     weights: Mapping[str, str] | None = None,
     seed_step: int = 0,
 ) -> tuple[Arm, ...]:
-    """One arm an activation, in order, ``base`` in all but the activations of ``scope``.
+    """One arm per activation, in order, ``base`` in all but the activations of ``scope``.
 
     ``backbone`` sets ``model.activation``, ``neck`` (with the heads) ``model.neck_activation``, ``all`` both. A repeated
-    name makes an A/A arm, whose seeds are ``seed_step`` further on. ``weights`` gives each name the file it starts from.
+    name makes an A/A arm, whose seeds are ``seed_step`` further on. ``weights`` names the file each activation starts from.
     YolomishError for fewer than two names or an unknown scope; names are not looked up here.
     """
     if scope not in SCOPE_KEYS:
@@ -101,16 +104,8 @@ def build_arms(
         again = list(acts[: i + 1]).count(act)
         label = act if again == 1 else f"{act} ({again})"
         keys = {key.removeprefix("model."): act for key in SCOPE_KEYS[scope]}
-        config = dataclasses.replace(base, model=dataclasses.replace(base.model, **keys))  # type: ignore[arg-type]
-        arms.append(
-            Arm(
-                label=label,
-                slug=slug_of(label, slugs),
-                activation=act,
-                config=config,
-                seed_offset=(again - 1) * seed_step,
-                weights=(weights or {}).get(act, ""),
-            )
-        )
+        model = dataclasses.replace(base.model, **keys)  # type: ignore[arg-type]
+        config = dataclasses.replace(base, model=model, initial_weights=(weights or {}).get(act, base.initial_weights))
+        arms.append(Arm(label=label, slug=slug_of(label, slugs), config=config, seed_offset=(again - 1) * seed_step))
     require_controlled(arms)
     return tuple(arms)

@@ -1,52 +1,16 @@
-"""What runs ran on, and the proof that arms start equal."""
+"""What runs ran on: versions, processor, device and the source's commit."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from yolomish import __version__
-from yolomish.config import TrainConfig
-from yolomish.errors import YolomishError
-from yolomish.networks import build_network
 from yolomish.ops.device import choose_device
-
-
-def initial_kernels(config: TrainConfig, weights: str = "") -> str:
-    """SHA-256 of what ``fit`` starts from: torch seeded, then ``build_network``; then the bytes of a weights file, if any.
-
-    Parameters inside activations (PReLU's slopes) are left out; they are constants that belong to the activation.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = build_network(config.model)
-    digest = hashlib.sha256()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-            digest.update(name.encode())
-            for tensor in module.state_dict().values():
-                digest.update(tensor.contiguous().numpy().tobytes())
-    if weights:
-        digest.update(file_hash(weights).encode())
-    return digest.hexdigest()
-
-
-def file_hash(path: str) -> str:
-    """SHA-256 of a file; YolomishError where there is none."""
-    try:
-        with Path(path).open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def processor() -> str:
@@ -62,7 +26,7 @@ def processor() -> str:
 
 def environment(device: str = "auto") -> dict[str, str]:
     """What the runs ran on: versions, processor, device, the source's commit; all as text."""
-    chosen = torch.device(choose_device(device))
+    chosen = choose_device(device)
     where = str(chosen)
     if chosen.type == "cuda":
         where = f"{torch.cuda.get_device_name(chosen)} (CUDA {torch.version.cuda})"

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from yolomish.comparison.runs import Run, State
+from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
 from yolomish.errors import YolomishError
-from yolomish.evaluation.resample import METRICS, draw_images, match, resampled_ap, summarise
-from yolomish.files import write_json
+from yolomish.evaluation.coco import counts_as_object
+from yolomish.evaluation.resample import draw_images
+from yolomish.files import digest, write_json
+from yolomish.networks.registry import outline
 from yolomish.ops.device import choose_device
+from yolomish.tasks import find_task
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
-from yolomish.tasks.detection.protocol import training_protocol
+from yolomish.tasks.detection.protocol import EvalProtocol, training_protocol
 from yolomish.weights.load import load_network
 
 PREDICTIONS = "predictions-last.json"
@@ -25,17 +31,20 @@ ORIGIN = "predictions-last.origin.json"
 RESAMPLES = 1000
 
 Key = tuple[str, int]  # arm's label, seed
+Detections = list[dict]  # COCO results
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """AP of every run on the images as they are, (6 + K,), and on R resamples of them, (R, 6 + K): ``METRICS``, then classes.
+    """The task's statistics of every run on the images as they are, (S + K,), and on R resamples of them, (R, S + K), those
+    of the whole before those of each class.
 
     NaN where there are no such objects. The resamples are the same for all runs.
     """
 
     images: int
     objects: int
+    statistics: tuple[str, ...]
     classes: tuple[str, ...]
     values: Mapping[Key, np.ndarray]
     resampled: Mapping[Key, np.ndarray]
@@ -43,41 +52,98 @@ class Evidence:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return (*METRICS, *self.classes)
+        return (*self.statistics, *self.classes)
+
+    def named(self, key: Key) -> tuple[dict[str, float | None], dict[str, float | None]]:
+        """A run's metrics and its AP by class, None for NaN."""
+        plain = [None if np.isnan(v) else float(v) for v in self.values[key]]
+        count = len(self.statistics)
+        return dict(zip(self.statistics, plain, strict=False)), dict(zip(self.classes, plain[count:], strict=True))
 
 
-def predictions(checkpoint: Path, folder: Path, data: DetectionData, *, batch: int, device: str) -> list[dict]:
-    """COCO results of a checkpoint on ``data``, read from ``folder`` where they were made of these two, else made and kept."""
-    status = checkpoint.stat()
-    origin: dict[str, Any] = {
-        "checkpoint": str(checkpoint.resolve()),
-        "size": status.st_size,
-        "modified_ns": status.st_mtime_ns,
-        "data": str(data.source),
-        "images": len(data),
+def protocol_of(config: TrainConfig) -> EvalProtocol:
+    """How a run's checkpoints are judged: as its training evaluated them."""
+    network = outline(config.model)
+    network.resized(config.image_size, config.resize)
+    return training_protocol(network.input)
+
+
+def require_objects(data: DetectionData) -> None:
+    """YolomishError where ``data`` holds no boxes."""
+    if not any(map(counts_as_object, data.coco().dataset.get("annotations", ()))):
+        raise YolomishError(f"{data.source} holds no boxes, so AP is undefined: nothing can be compared")
+
+
+def require_classes(runs: Sequence[Run], data: DetectionData) -> None:
+    """YolomishError, naming the first run, where a run was trained on another number of classes than ``data`` has."""
+    for run in runs:
+        if run.config is not None and run.config.model.num_classes != len(data.names):
+            raise YolomishError(
+                f"{run.path} has {run.config.model.num_classes} classes, the data {len(data.names)}: wrong --data?"
+            )
+
+
+def gather(
+    runs: Sequence[Run], data: DetectionData, *, device: str, log: Callable[[str], None]
+) -> tuple[dict[Key, Detections], Evidence]:
+    """Detections of every run on ``data``, read where they are, else made on ``device``, and what they weigh.
+
+    Files are read first, so that a wrong one is refused before any detection.
+    """
+    given = [run for run in runs if run.state is State.DETECTIONS]
+    results = {(run.arm, run.seed): read_results(run.path, data) for run in given}
+    content = data_digest(data) if len(given) < len(runs) else ""
+    results |= {(run.arm, run.seed): predictions(run, data, content=content, device=device) for run in runs if run not in given}
+    log(f"resampling {len(data)} images for {len(results)} runs")
+    return results, weigh(results, data, runs[0].task)
+
+
+def data_digest(data: DetectionData) -> str:
+    """SHA-256 of what AP depends on: classes, annotations, and every image's id, file name, size in bytes and time of change."""
+    truth = data.coco()
+    marks: list[Any] = [data.names, data.category_ids]
+    for index, image_id in enumerate(data.image_ids):
+        path = data.path(index)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+        boxes = [(a["category_id"], a["bbox"], a.get("iscrowd", 0), a.get("difficult", 0)) for a in truth.imgToAnns[image_id]]
+        marks.append((image_id, path.name, status.st_size, status.st_mtime_ns, boxes))
+    return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
+
+
+def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> Detections:
+    """COCO results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
+    data and protocol, else made and kept there. ``content`` is the data's digest (see ``data_digest``)."""
+    config = run.trained()
+    protocol = protocol_of(config)
+    origin = {
+        "checkpoint_sha256": digest(run.last).sha256,
+        "data_sha256": content,
+        "image_size": list(config.image_size),
+        "protocol": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(protocol).items()},  # as JSON reads it
     }
-    file, note = folder / PREDICTIONS, folder / ORIGIN
+    file, note = run.home / PREDICTIONS, run.home / ORIGIN
     try:
         if json.loads(note.read_text(encoding="utf-8")) == origin:
             return list(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        pass  # none yet, or cut off: made anew
-    loaded = load_network(str(checkpoint))
-    if len(loaded.names) != len(data.names):
-        raise YolomishError(f"{checkpoint} has {len(loaded.names)} classes, the data {len(data.names)}: wrong --data?")
+        pass  # none yet, or cut off: detected again
     place = choose_device(device)
-    network = loaded.network.to(place)
-    protocol = training_protocol(network.input)
-    pipeline = Pipeline(runner=network, protocol=protocol, size_hw=network.input.size_hw, device=place)
-    results = predict(pipeline, data, batch=batch)
-    folder.mkdir(parents=True, exist_ok=True)
+    network = load_network(str(run.last)).network.to(place)
+    pipeline = Pipeline(runner=network, protocol=protocol, size_hw=config.image_size, device=place)
+    results = predict(pipeline, data, batch=config.mini_batch if config.mini_batch > 0 else config.batch)
+    run.home.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
     write_json(file, results)
     write_json(note, origin)
     return results
 
 
-def read_results(file: Path) -> list[dict]:
-    """A COCO result file of any tool; YolomishError unless it is a list of image_id, category_id, bbox xywh and score."""
+def read_results(file: Path, data: DetectionData) -> Detections:
+    """A COCO result file of any tool; YolomishError unless it lists image_id, category_id, bbox xywh and score, and some
+    category is one of ``data``."""
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -89,37 +155,23 @@ def read_results(file: Path) -> list[dict]:
     for i, row in enumerate(results):
         if not isinstance(row, dict) or not {"image_id", "category_id", "bbox", "score"} <= row.keys() or len(row["bbox"]) != 4:
             raise YolomishError(f"{file}: entry {i} is no COCO result (image_id, category_id, bbox of four, score)")
+    if results and not {row["category_id"] for row in results} & set(data.category_ids):
+        raise YolomishError(f"{file}: none of its category ids are those of {data.source}: are they of another data set?")
     return results
 
 
-def weigh(results: Mapping[Key, list[dict]], data: DetectionData, *, resamples: int = RESAMPLES, threads: int = 2) -> Evidence:
-    """AP of all ``results`` on ``data`` as it is and on the same ``resamples`` draws of its images (seed 0)."""
-    truth = data.coco()
+def weigh(results: Mapping[Key, Detections], data: DetectionData, task: str, *, resamples: int = RESAMPLES) -> Evidence:
+    """Statistics of all ``results`` on ``data`` as it is and on the same ``resamples`` draws of its images (seed 0)."""
+    judge, truth = find_task(task), data.coco()
     order = sorted(truth.getImgIds())
-    categories = sorted(truth.getCatIds())
-    weights = draw_images(len(order), resamples, np.random.default_rng(0))
+    draws = (np.ones((1, len(order)), np.int32), draw_images(len(order), resamples, np.random.default_rng(0)))
+    found = {key: judge.resampled(data, rows, draws) for key, rows in results.items()}
     names = dict(zip(data.category_ids, data.names, strict=True))
-    values, resampled = {}, {}
-    for key, found in results.items():
-        matches = match(truth, found)
-        values[key] = _columns(resampled_ap(matches, np.ones((1, len(order)), np.int32)))[0]
-        resampled[key] = _columns(resampled_ap(matches, weights, threads=threads))
-    if values and np.isnan(next(iter(values.values()))[0]):
-        raise YolomishError("the validation images hold no boxes, so AP is undefined: nothing can be compared")
     return Evidence(
         images=len(order),
-        objects=sum(not a.get("iscrowd") for a in truth.dataset["annotations"]),
-        classes=tuple(names[c] for c in categories),
-        values=values,
-        resampled=resampled,
+        objects=sum(map(counts_as_object, truth.dataset["annotations"])),
+        statistics=judge.statistics,
+        classes=tuple(names[c] for c in sorted(truth.getCatIds())),
+        values={key: whole[0] for key, (whole, _) in found.items()},
+        resampled={key: drawn for key, (_, drawn) in found.items()},
     )
-
-
-def _columns(ap: np.ndarray) -> np.ndarray:
-    """(R, 6 + K) from (R, K, A, T): the six metrics, then each category's AP."""
-    return np.concatenate((summarise(ap), ap[:, :, 0].mean(2)), 1).astype(np.float64)
-
-
-def named(row: np.ndarray, names: Sequence[str]) -> dict[str, float | None]:
-    """Values by name, None for NaN."""
-    return {name: None if np.isnan(v) else float(v) for name, v in zip(names, row, strict=True)}

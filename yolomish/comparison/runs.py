@@ -1,18 +1,46 @@
-"""What a finished run left in its folder, whoever trained it: its curve, its cost, and where its checkpoints lie."""
+"""One training of a comparison, from its plan to the report, and what a run's folder holds, whoever trained it."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import math
 import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 from yolomish.config import TrainConfig, from_dict, load_yaml
 from yolomish.errors import YolomishError
+from yolomish.networks import build_network
 
 RESULTS, TIMES, CONFIG = "results.csv", "timing.csv", "config.yaml"
+IDENTITY = "identity.json"  # written before training: what must be equal for a run in a folder to stand for another
+
+
+class State(str, Enum):
+    """How far a run is."""
+
+    PLANNED = "planned"
+    BEGUN = "begun"
+    FINISHED = "finished"
+    DETECTIONS = "detections only"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run started from: the weights file (empty: random weights; None: not recorded), its SHA-256, and the hash of
+    the network's kernels before the first step (empty: unknown; see ``initial_kernels``)."""
+
+    weights: str | None = None
+    sha256: str = ""
+    kernels: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,49 +54,138 @@ class EpochPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """One arm at one seed. ``metrics`` (AP, AP50, AP75, APs, APm, APl, 0..1; None without such objects) and ``per_class``
-    are the last checkpoint's; ``best_ap`` the best epoch's, chosen on the same images and so too high. What a bare list
-    of detections cannot tell (curve, cost) is None or empty."""
+class Run:
+    """One arm at one seed. ``seed`` is that of the comparison, at which arms are paired; the configuration has the run's own.
+
+    ``path`` is the run's folder, or the COCO result file where ``state`` is DETECTIONS: then there is no configuration,
+    curve or cost. ``home`` is the folder in which the comparison keeps the run's detections. ``config`` is what was asked
+    for until the run is read from its folder, then what ran. ``ran_on`` is the recorded software and device.
+    ``metrics`` (AP, AP50, AP75, APs, APm, APl, 0..1; None without such objects) and ``per_class`` are the last
+    checkpoint's, empty until measured.
+    """
 
     arm: str
     seed: int
-    metrics: dict[str, float | None]
-    per_class: dict[str, float | None] = field(default_factory=dict)
-    best_ap: float | None = None
-    best_epoch: int | None = None
+    path: Path
+    home: Path
+    state: State
+    config: TrainConfig | None = None
+    start: Start = Start()
+    ran_on: Mapping[str, str] = field(default_factory=dict)
+    epochs: tuple[EpochPoint, ...] = ()
     step_ms: float | None = None
     peak_memory_bytes: int | None = None
-    initial_kernels: str = ""
-    folder: str = ""
-    best: str = ""
-    epochs: tuple[EpochPoint, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedRun:
-    """A run's folder as read: configuration, curve, median step in ms and peak memory in bytes (None where unrecorded)."""
-
-    folder: Path
-    config: TrainConfig
-    epochs: tuple[EpochPoint, ...]
-    step_ms: float | None
-    peak_memory_bytes: int | None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    per_class: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def last(self) -> Path:
         """The last checkpoint."""
-        return self.folder / "last.pt"
+        return self.path / "last.pt"
 
     @property
     def best(self) -> Path:
         """The checkpoint of the best epoch."""
-        return self.folder / "best.pt"
+        return self.path / "best.pt"
 
+    @property
     def best_point(self) -> EpochPoint | None:
-        """The epoch of the highest AP on the validation images."""
+        """The epoch of the highest AP on the validation images, chosen on the same images and so too high."""
         measured = [p for p in self.epochs if p.ap is not None]
         return max(measured, key=lambda p: p.ap or 0.0, default=None)
+
+    @property
+    def best_ap(self) -> float | None:
+        """AP at ``best_point``."""
+        best = self.best_point
+        return best.ap if best else None
+
+    @property
+    def task(self) -> str:
+        """What it was trained for; bare detections are detection's."""
+        return self.config.task if self.config else "detect"
+
+    def trained(self) -> TrainConfig:
+        """The configuration of a run that has one; ValueError for bare detections."""
+        if self.config is None:
+            raise ValueError(f"{self.path} holds detections, no training")
+        return self.config
+
+    def read(self) -> Run:
+        """The same run with what its folder holds now: state, configuration, curve and costs."""
+        if not is_run(self.path):
+            return self
+        config = from_dict(TrainConfig, load_yaml(self.path / CONFIG), str(self.path / CONFIG))
+        points = _points(_rows(self.path / RESULTS))
+        times = _rows(self.path / TIMES)
+        steps = [v for row in times if (v := _number(row, "step_ms")) is not None]
+        peaks = [v for row in times if (v := _number(row, "peak_memory_bytes")) is not None]
+        done = points[-1].epoch if points else 0
+        return replace(
+            self,
+            state=State.FINISHED if done >= config.epochs else State.BEGUN,
+            config=config,
+            ran_on=read_identity(self.path).get("ran_on", {}),
+            epochs=points,
+            step_ms=statistics.median(steps) if steps else None,
+            peak_memory_bytes=int(max(peaks)) if peaks else None,
+        )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: it holds config.yaml and last.pt."""
+    return (folder / CONFIG).is_file() and (folder / "last.pt").is_file()
+
+
+def read_run(folder: Path) -> Run:
+    """A finished run, its arm not named yet; YolomishError where the folder holds none, or one with epochs left."""
+    if not is_run(folder):
+        raise YolomishError(f"{folder} is no run folder: it needs config.yaml and last.pt, as yolomish train leaves them")
+    run = Run(arm="", seed=0, path=folder, home=folder, state=State.PLANNED).read()
+    config = run.trained()
+    if run.state is not State.FINISHED:
+        done = run.epochs[-1].epoch if run.epochs else 0
+        raise YolomishError(
+            f"{folder} has {done} of {config.epochs} epochs: finish it with yolomish train --resume {folder}, or leave it out"
+        )
+    return replace(run, seed=config.seed, start=recorded_start(folder))
+
+
+def read_identity(folder: Path) -> dict[str, Any]:
+    """What ``identity.json`` holds, empty where there is none."""
+    try:
+        content = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def recorded_start(folder: Path) -> Start:
+    """What the run in a folder started from, as its config.yaml or identity.json says; ``weights`` None where neither does."""
+    written = load_yaml(folder / CONFIG)
+    if "initial_weights" in written:
+        return Start(weights=str(written["initial_weights"]), sha256=str(written.get("initial_weights_sha256", "")))
+    if identity := read_identity(folder):
+        return Start(weights=str(identity.get("weights", "")), sha256=str(identity.get("weights_sha256", "")))
+    return Start()
+
+
+def initial_kernels(config: TrainConfig, weights_sha256: str) -> str:
+    """SHA-256 of what training starts from: torch seeded, then the network built; then the weights file's digest, if any.
+
+    Parameters inside activations (PReLU's slopes) are left out; they are constants that belong to the activation.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = build_network(config.model)
+    found = hashlib.sha256()
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd | nn.modules.batchnorm._NormBase | nn.Linear):
+            found.update(name.encode())
+            for tensor in module.state_dict().values():
+                found.update(tensor.contiguous().numpy().tobytes())
+    found.update(weights_sha256.encode())
+    return found.hexdigest()
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -91,36 +208,8 @@ def _number(row: dict[str, str], key: str) -> float | None:
 def _points(rows: Iterable[dict[str, str]]) -> tuple[EpochPoint, ...]:
     points = []
     for row in rows:
-        parts = [_number(row, f"train/{part}_loss") for part in ("box", "objectness", "class")]
-        loss = math.fsum(p for p in parts if p is not None) if None not in parts else None
+        parts = [_number(row, key) for key in row if key.startswith("train/") and key.endswith("_loss")]
+        loss = math.fsum(p for p in parts if p is not None) if parts and None not in parts else None
         ap, ap50 = _number(row, "metrics/AP"), _number(row, "metrics/AP50")
         points.append(EpochPoint(epoch=int(row["epoch"]), loss=loss, ap=ap, ap50=ap50))
     return tuple(points)
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run: it holds config.yaml and last.pt."""
-    return (folder / CONFIG).is_file() and (folder / "last.pt").is_file()
-
-
-def read_run(folder: Path) -> FinishedRun:
-    """A finished run; YolomishError where the folder holds none, or one with epochs left."""
-    if not is_run(folder):
-        raise YolomishError(f"{folder} is no run folder: it needs config.yaml and last.pt, as yolomish train leaves them")
-    config = from_dict(TrainConfig, load_yaml(folder / CONFIG), str(folder / CONFIG))
-    points = _points(_rows(folder / RESULTS))
-    done = points[-1].epoch if points else 0
-    if done < config.epochs:
-        raise YolomishError(
-            f"{folder} has {done} of {config.epochs} epochs: finish it with yolomish train --resume {folder}, or leave it out"
-        )
-    times = _rows(folder / TIMES)
-    steps = [v for row in times if (v := _number(row, "step_ms")) is not None]
-    peaks = [v for row in times if (v := _number(row, "peak_memory_bytes")) is not None]
-    return FinishedRun(
-        folder=folder,
-        config=config,
-        epochs=points,
-        step_ms=statistics.median(steps) if steps else None,
-        peak_memory_bytes=int(max(peaks)) if peaks else None,
-    )

@@ -36,14 +36,10 @@ def measure_speed(
     Stops early after ``most_seconds``. The pairing within rounds is what makes the ratio trustworthy on a busy machine.
     """
     chosen = torch.device(choose_device(device))
-    networks = {arm: load_network(str(path)) for arm, path in checkpoints.items()}
-    models = {arm: n.network.to(chosen).to(memory_format=torch.channels_last) for arm, n in networks.items()}
-    images = {
-        arm: torch.rand(1, n.network.input.channels, *n.network.input.size_hw, device=chosen).contiguous(
-            memory_format=torch.channels_last
-        )
-        for arm, n in networks.items()
-    }
+    layout = torch.channels_last
+    models = {arm: load_network(str(path)).network.to(chosen).to(memory_format=layout) for arm, path in checkpoints.items()}
+    shapes = {arm: (1, model.input.channels, *model.input.size_hw) for arm, model in models.items()}
+    images = {arm: torch.rand(shape, device=chosen).contiguous(memory_format=layout) for arm, shape in shapes.items()}
     names = list(models)
     times: dict[str, list[float]] = {name: [] for name in names}
     began = time.perf_counter()

@@ -32,8 +32,6 @@ def load_model_config(name: str) -> ModelConfig:
 def load_data_config(name: str) -> DataConfig:
     """A data set by shipped name (``shapes``) or path to a YAML; relative paths are resolved against the YAML's folder."""
     config = _load(DataConfig, "data", name, "data set")
-    if config.format not in ("coco", "voc", "yolo", "shapes"):
-        raise unknown_name("data format", config.format, ("coco", "voc", "yolo", "shapes"))
     if name not in shipped("data"):
         config = dataclasses.replace(config, root=str((Path(name).resolve().parent / config.root).resolve()))
     return config

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from yolomish.data.streams import Use, stream
 from yolomish.errors import YolomishError
+from yolomish.ops.boxes import shape_iou
 
 ITERATIONS = 300
 
 
 def shape_ious(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """IoU of (N, 2) and (A, 2) width,height pairs put on one centre; gives (N, A)."""
-    overlap = np.minimum(sizes[:, None], anchors[None]).prod(2)
-    return overlap / (sizes.prod(1)[:, None] + anchors.prod(1)[None] - overlap)
+    """``ops.boxes.shape_iou`` of (N, 2) and (A, 2) arrays, (N, A)."""
+    ious: np.ndarray = shape_iou(torch.from_numpy(sizes), torch.from_numpy(anchors)).numpy()
+    return ious
 
 
 def mean_best_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
@@ -31,7 +34,7 @@ def kmeans_anchors(sizes: np.ndarray, count: int, *, seed: int = 0, restarts: in
         raise YolomishError(f"{count} anchors cannot be found from {different} different box sizes: take fewer")
     best, best_score = np.empty((0, 2)), -1.0
     for run in range(restarts):
-        anchors = _first_guess(sizes, count, np.random.default_rng((seed, run)))
+        anchors = _first_guess(sizes, count, stream(Use.ANCHORS, seed, index=run))
         nearest = np.full(len(sizes), -1)
         for _ in range(ITERATIONS):
             ious = shape_ious(sizes, anchors)

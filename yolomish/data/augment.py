@@ -9,10 +9,11 @@ import cv2
 import numpy as np
 
 from yolomish.config import TrainConfig
-from yolomish.types import GREY, Sample
+from yolomish.types import Sample, SizeHW
 
 MIN_SIDE = 1.0  # px; Darknet src/data.c fill_truth_detection and blend_truth_mosaic
 MIN_PASTED_SIDE, MIN_VISIBLE = 2.0, 0.1  # px, and share of the area: PyTorch_YOLOv4 utils/datasets.py
+LEAST_LEFT = 0.1  # of each side that jitter leaves, so that no crop is empty or turned over
 
 
 def clip_sample(sample: Sample, full_areas: np.ndarray | None = None) -> Sample:
@@ -29,28 +30,30 @@ def clip_sample(sample: Sample, full_areas: np.ndarray | None = None) -> Sample:
     return Sample(image=sample.image, boxes=boxes[keep], labels=sample.labels[keep], image_id=sample.image_id)
 
 
-def random_margins(sample: Sample, rng: np.random.Generator, config: TrainConfig) -> np.ndarray:
+def random_margins(sample: Sample, rng: np.random.Generator, size_hw: SizeHW, config: TrainConfig) -> np.ndarray:
     """(4,) left, right, top, bottom in image px to cut off, or below 0 to add: each U(-jitter, jitter) of the image.
 
-    A letterboxed network's grow about the centre until the rest is square, so that both axes scale alike.
+    Where two would leave less than a tenth of a side, both are moved out alike until a tenth is left. A letterboxed
+    network's grow about the centre until the rest has the shape of ``size_hw``, so that both axes scale alike.
     """
-    h, w = sample.image.shape[:2]
-    margins = rng.uniform(-config.jitter, config.jitter, 4) * (w, w, h, h)
+    sides = np.array(sample.image.shape[1::-1], np.float64)  # width, height
+    margins = rng.uniform(-config.jitter, config.jitter, (2, 2)) * sides[:, None]
+    margins -= ((margins.sum(1) - (1 - LEAST_LEFT) * sides).clip(0) / 2)[:, None]
     if config.resize == "letterbox":
-        width, height = w - margins[:2].sum(), h - margins[2:].sum()
-        margins[:2] -= (max(width, height) - width) / 2
-        margins[2:] -= (max(width, height) - height) / 2
-    return margins
+        left = sides - margins.sum(1)
+        shape = np.array(size_hw[::-1])
+        margins -= ((shape * (left / shape).max() - left) / 2)[:, None]
+    return margins.ravel()
 
 
-def crop(sample: Sample, margins: np.ndarray, size: int) -> Sample:
-    """What ``margins`` (4,) leave of an image, size x size; added margins have the image's mean colour."""
+def crop(sample: Sample, margins: np.ndarray, size_hw: SizeHW) -> Sample:
+    """What ``margins`` (4,) leave of an image, at ``size_hw`` network px; added margins have the image's mean colour."""
     h, w = sample.image.shape[:2]
     left, right, top, bottom = margins
-    sx, sy = size / (w - left - right), size / (h - top - bottom)
+    sx, sy = size_hw[1] / (w - left - right), size_hw[0] / (h - top - bottom)
     matrix = np.array([[sx, 0, -left * sx + (sx - 1) / 2], [0, sy, -top * sy + (sy - 1) / 2]])
     fill = tuple(float(v) for v in sample.image.mean((0, 1)))
-    image = cv2.warpAffine(sample.image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
+    image = cv2.warpAffine(sample.image, matrix, size_hw[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
     boxes = (sample.boxes - [left, top, left, top]) * [sx, sy, sx, sy]
     return clip_sample(Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id))
 
@@ -75,51 +78,54 @@ def hsv(sample: Sample, rng: np.random.Generator, hue: float, saturation: float,
     return Sample(image=image, boxes=sample.boxes, labels=sample.labels, image_id=sample.image_id)
 
 
-def affine(samples: list[Sample], rng: np.random.Generator, size: int, config: TrainConfig) -> Sample:
-    """One image, or four round a random point of a canvas twice as large, turned, scaled, sheared and shifted to size x size.
+def affine(samples: list[Sample], rng: np.random.Generator, size_hw: SizeHW, config: TrainConfig, *, grey: int) -> Sample:
+    """One image, or four round a random point of a canvas twice as large, turned, scaled, sheared and shifted to network px.
 
     PyTorch_YOLOv4 utils/datasets.py load_mosaic and random_perspective, formulas alone: the scale is U(1 - s, 1 + s), the
-    centre moves by U(-t, t) of the size, outside is grey. ``resize`` says whether a tile keeps its aspect.
+    centre moves by U(-t, t) of the size, outside is ``grey``. ``resize`` says whether a tile keeps its aspect.
     """
-    side = size if len(samples) == 1 else 2 * size
-    canvas: np.ndarray = np.full((side, side, 3), GREY, np.uint8)
-    cut = np.array([size / 2, size / 2] if len(samples) == 1 else rng.uniform(0.5, 1.5, 2) * size).round().astype(int)
+    size = np.array(size_hw[::-1])  # width, height
+    side_x, side_y = (size if len(samples) == 1 else 2 * size).tolist()
+    canvas: np.ndarray = np.full((side_y, side_x, 3), grey, np.uint8)
+    cut = (size / 2 if len(samples) == 1 else rng.uniform(0.5, 1.5, 2) * size).round().astype(int)
     boxes, labels = [], []
     for i, sample in enumerate(samples):
         h, w = sample.image.shape[:2]
-        ratio = size / max(h, w)
-        new_w, new_h = (size, size) if config.resize == "stretch" else (max(1, round(w * ratio)), max(1, round(h * ratio)))
+        scale = size / (w, h)
+        if config.resize == "letterbox":
+            scale = np.full(2, scale.min())
+        new_w, new_h = (max(1, round(side)) for side in (scale * (w, h)).tolist())
         same = (new_w, new_h) == (w, h)
         tile = sample.image if same else cv2.resize(sample.image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
         if len(samples) == 1:
-            x, y = (size - new_w) // 2, (size - new_h) // 2
+            x, y = (side_x - new_w) // 2, (side_y - new_h) // 2
         else:
             x, y = int(cut[0] - new_w * (i % 2 == 0)), int(cut[1] - new_h * (i < 2))
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + new_w, side), min(y + new_h, side)
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + new_w, side_x), min(y + new_h, side_y)
         canvas[y0:y1, x0:x1] = tile[y0 - y : y1 - y, x0 - x : x1 - x]
         boxes.append(sample.boxes * ([new_w / w, new_h / h] * 2) + [x, y, x, y])
         labels.append(sample.labels)
-    matrix = _random_matrix(rng, side, size, config)
-    fill = (float(GREY),) * 3
+    matrix = _random_matrix(rng, (side_y, side_x), size_hw, config)
+    fill = (float(grey),) * 3
     if config.perspective:
-        image = cv2.warpPerspective(canvas, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
+        image = cv2.warpPerspective(canvas, matrix, size_hw[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
     else:
-        image = cv2.warpAffine(canvas, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
+        image = cv2.warpAffine(canvas, matrix[:2], size_hw[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
     whole = np.concatenate(boxes).astype(np.float64)
-    kept = whole.clip(0, side)  # what lies outside the canvas was never drawn
+    kept = whole.clip(0, [side_x, side_y] * 2)  # what lies outside the canvas was never drawn
     moved = _move_boxes(kept, matrix)
     full = (whole[:, 2:] - whole[:, :2]).prod(1) * np.abs(np.linalg.det(matrix[:2, :2]))
     joined = Sample(image=image, boxes=moved.astype(np.float32), labels=np.concatenate(labels), image_id=samples[0].image_id)
     return clip_sample(joined, full)
 
 
-def _random_matrix(rng: np.random.Generator, side: int, size: int, config: TrainConfig) -> np.ndarray:
+def _random_matrix(rng: np.random.Generator, canvas_hw: SizeHW, size_hw: SizeHW, config: TrainConfig) -> np.ndarray:
     px, py = rng.uniform(-1, 1, 2) * config.perspective
     angle = rng.uniform(-1, 1) * config.degrees
     factor = 1 + rng.uniform(-1, 1) * config.scale
     sx, sy = np.tan(np.radians(rng.uniform(-1, 1, 2) * config.shear))
-    tx, ty = (0.5 + rng.uniform(-1, 1, 2) * config.translate) * size
-    to_centre = np.array([[1, 0, -side / 2], [0, 1, -side / 2], [0, 0, 1]])
+    tx, ty = (0.5 + rng.uniform(-1, 1, 2) * config.translate) * size_hw[::-1]
+    to_centre = np.array([[1, 0, -canvas_hw[1] / 2], [0, 1, -canvas_hw[0] / 2], [0, 0, 1]])
     bent = np.array([[1, 0, 0], [0, 1, 0], [px, py, 1]])
     turned = np.vstack((cv2.getRotationMatrix2D((0, 0), angle, factor), [0, 0, 1]))
     sheared = np.array([[1, sx, 0], [sy, 1, 0], [0, 0, 1]])
@@ -134,12 +140,12 @@ def _move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.concatenate((points.min(1), points.max(1)), 1)
 
 
-def augment_one(sample: Sample, rng: np.random.Generator, size: int, config: TrainConfig) -> Sample:
-    """The configured geometry, flip and HSV: image px -> network px of a ``size`` x ``size`` input."""
+def augment_one(sample: Sample, rng: np.random.Generator, size_hw: SizeHW, config: TrainConfig, *, grey: int) -> Sample:
+    """The configured geometry, flip and HSV: image px -> network px of an input of ``size_hw`` padded with ``grey``."""
     if config.geometry == "affine":
-        sample = affine([sample], rng, size, config)
+        sample = affine([sample], rng, size_hw, config, grey=grey)
     else:
-        sample = crop(sample, random_margins(sample, rng, config), size)
+        sample = crop(sample, random_margins(sample, rng, size_hw, config), size_hw)
     return _finish(sample, rng, config)
 
 
@@ -149,20 +155,29 @@ def _finish(sample: Sample, rng: np.random.Generator, config: TrainConfig) -> Sa
     return hsv(sample, rng, config.hue, config.saturation, config.exposure)
 
 
-def mosaic(first: Sample, draw: Callable[[], Sample], rng: np.random.Generator, size: int, config: TrainConfig) -> Sample:
-    """Four images in one, ``draw`` gives the other three: Scaled-YOLOv4's by ``affine``, or Darknet's round a cut.
+def mosaic(
+    first: Sample,
+    draw: Callable[[], Sample],
+    rng: np.random.Generator,
+    size_hw: SizeHW,
+    config: TrainConfig,
+    *,
+    grey: int,
+) -> Sample:
+    """Four images in one, ``draw`` returns the other three: Scaled-YOLOv4's by ``affine``, or Darknet's round a cut.
 
-    Darknet's (src/data.c load_data_detection): cut at U(0.2, 0.8) an axis; four whole jittered images meet there with
+    Darknet's (src/data.c load_data_detection): cut at U(0.2, 0.8) per axis; four whole jittered images meet there with
     their inner corners, half of them cropped or widened at the inner sides alone.
     """
     samples = [first, draw(), draw(), draw()]
     if config.geometry == "affine":
-        return _finish(affine(samples, rng, size, config), rng, config)
+        return _finish(affine(samples, rng, size_hw, config, grey=grey), rng, config)
+    size = size_hw[::-1]
     cut = (rng.uniform(0.2, 0.8, 2) * size).astype(int)
     tiles, paddings = [], []
     for i, sample in enumerate(samples):
         inner = np.array([1 - i % 2, 2 + (i < 2)])  # margins that lie towards the cut: right or left, bottom or top
-        margins = random_margins(sample, rng, config)
+        margins = random_margins(sample, rng, size_hw, config)
         if rng.random() < 0.5:
             outer = np.array([i % 2, 2 + (i >= 2)])
             margins[inner] += margins[outer]
@@ -171,18 +186,18 @@ def mosaic(first: Sample, draw: Callable[[], Sample], rng: np.random.Generator, 
         paddings.append((-margins[inner] * size / (w, h)).clip(0).astype(int))
         if rng.random() < config.flip:
             sample = flip(sample)
-        tiles.append(hsv(crop(sample, margins, size), rng, config.hue, config.saturation, config.exposure))
+        tiles.append(hsv(crop(sample, margins, size_hw), rng, config.hue, config.saturation, config.exposure))
     return join_tiles(tiles, paddings, cut)
 
 
 def join_tiles(tiles: Sequence[Sample], paddings: Sequence[np.ndarray], cut: np.ndarray) -> Sample:
-    """Four size x size tiles (upper left, upper right, lower left, lower right) whose inner corners meet at ``cut`` (x, y).
+    """Four tiles of one size (upper left, upper right, lower left, lower right) whose inner corners meet at ``cut`` (x, y).
 
     ``paddings`` (2,) each: px added at a tile's inner sides, pushed over the cut out of sight as far as the tile reaches.
     Boxes move with their tile and are clipped to the whole alone (src/data.c blend_truth_mosaic, mosaic_bound=0).
     """
-    size = tiles[0].image.shape[0]
-    canvas: np.ndarray = np.empty((size, size, 3), np.uint8)
+    size = np.array(tiles[0].image.shape[1::-1])  # width, height
+    canvas: np.ndarray = np.empty_like(tiles[0].image)
     boxes = []
     for i, (tile, padding) in enumerate(zip(tiles, paddings, strict=True)):
         second = np.array([i % 2, i // 2])  # whether the tile lies right of the cut, below the cut

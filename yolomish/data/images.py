@@ -3,13 +3,70 @@
 from __future__ import annotations
 
 import io
+import struct
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from yolomish.errors import YolomishError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+EXIF_ORIENTATION = 0x0112
+READERS = 4  # threads that wait for the disk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a picture's header says: its upright (height, width), None with the ``fault`` where it cannot be read, and the
+    EXIF orientation, 1 where the pixels are stored upright."""
+
+    size_hw: tuple[int, int] | None = None
+    orientation: int = 1
+    fault: str = ""
+
+
+def read_headers(paths: Sequence[str | Path]) -> list[Header]:
+    """The header of each image; pixels are not decoded, but of the rare file that Pillow cannot read and OpenCV can."""
+    with warnings.catch_warnings(), ThreadPoolExecutor(READERS) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, of large pictures and odd EXIF
+        return list(pool.map(_read_header, paths))
+
+
+def _read_header(path: str | Path) -> Header:
+    try:
+        with open(path, "rb") as file, Image.open(file) as picture:
+            width, height = picture.size
+            if isinstance(picture, TiffImagePlugin.TiffImageFile):  # its size is upright already in some versions of Pillow
+                width, height = picture.tag_v2[TiffImagePlugin.IMAGEWIDTH], picture.tag_v2[TiffImagePlugin.IMAGELENGTH]
+            exif = _png_exif(file) if picture.format == "PNG" else picture.getexif()
+            orientation = int(exif.get(EXIF_ORIENTATION, 1))
+    except Exception:  # decoders of others raise anything; what they cannot read, or find too large, is decoded
+        try:
+            height, width = read_image(path).shape[:2]
+        except YolomishError as error:
+            return Header(fault=str(error))
+        return Header(size_hw=(height, width))
+    return Header(size_hw=(width, height) if orientation in (5, 6, 7, 8) else (height, width), orientation=orientation)
+
+
+def _png_exif(file: BinaryIO) -> Image.Exif:
+    """A PNG's EXIF, which may stand behind the pixels: Pillow would decode them to get there."""
+    exif = Image.Exif()
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"eXIf":
+            exif.load(file.read(length))
+            break
+        file.seek(length + 4, io.SEEK_CUR)
+    return exif
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -24,8 +81,8 @@ def read_image(path: str | Path) -> np.ndarray:
 def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
     """(H, W, 3) uint8 RGB from an image file's bytes (N,) uint8, upright; YolomishError with ``name`` where it is none.
 
-    Grey becomes three equal channels, 16 bits become 8 by dropping the lower ones, alpha is dropped, an animation gives
-    its first picture. A file that is cut off is an error, not half a picture.
+    Grey becomes three equal channels, 16 bits become 8 by dropping the lower ones, alpha is dropped, of an animation
+    the first picture is taken. A file that is cut off is an error, not half a picture.
     """
     if not len(raw):
         raise YolomishError(f"{name} is empty")

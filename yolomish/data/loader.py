@@ -1,10 +1,10 @@
-"""From a data set to batches; chance is keyed by (seed, epoch, index), so workers change nothing."""
+"""From a data set to batches; chance is keyed by (use, seed, epoch, index), so workers change nothing."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import cv2
@@ -15,14 +15,29 @@ from torch.utils.data import DataLoader, Dataset
 from yolomish.config import TrainConfig
 from yolomish.data.augment import augment_one, clip_sample, cutmix, mixup, mosaic
 from yolomish.data.datasets import DetectionData
+from yolomish.data.streams import Use, stream
 from yolomish.data.transforms import apply_resize
-from yolomish.types import Batch, Resize, Sample, SizeHW
+from yolomish.errors import YolomishError
+from yolomish.types import Batch, InputSpec, Resize, Sample, SizeHW
 
 Item = tuple[Sample, Resize]
 
 
-class ResizedData(Dataset):
-    """Evaluation by (index, network size): each image by ``resize(image, size)``, its boxes in network px."""
+class _Items(Dataset):
+    """Items by key. A YolomishError is an item too: a worker's exception would reach the trainer as a whole traceback."""
+
+    def __getitem__(self, key: tuple[int, SizeHW]) -> Item | YolomishError:
+        try:
+            return self.item(*key)
+        except YolomishError as error:
+            return error
+
+    def item(self, index: int, size_hw: SizeHW) -> Item:
+        raise NotImplementedError
+
+
+class ResizedData(_Items):
+    """Evaluation by (index, size_hw): each image by ``resize(image, size_hw)``, its boxes in network px."""
 
     def __init__(self, data: DetectionData, resize: Callable[..., tuple[np.ndarray, Resize]]) -> None:
         self.data, self.resize = data, resize
@@ -30,60 +45,74 @@ class ResizedData(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, SizeHW]) -> Item:
-        index, size = key
+    def item(self, index: int, size_hw: SizeHW) -> Item:
         sample = self.data.load(index)
-        image, resize = self.resize(sample.image, size)
+        image, resize = self.resize(sample.image, size_hw)
         boxes = apply_resize(sample.boxes, resize)
         return Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id), resize
 
 
-class AugmentedData(Dataset):
-    """Training samples by (index, size): everything random in one follows from rng(seed, epoch, index)."""
+class AugmentedData(_Items):
+    """Training samples by (index, size_hw): everything random in one follows from the stream of (seed, epoch, index)."""
 
-    def __init__(self, data: DetectionData, config: TrainConfig, epoch: int) -> None:
-        self.data, self.config, self.epoch = data, config, epoch
+    def __init__(self, data: DetectionData, config: TrainConfig, epoch: int, grey: int) -> None:
+        self.data, self.config, self.epoch, self.grey = data, config, epoch, grey
         self.closing = epoch >= config.epochs - config.close_mosaic
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        index, size = key
-        rng = np.random.default_rng((self.config.seed, self.epoch, index))
-        sample = self._augmented(self.data.load(index), rng, size)
+    def item(self, index: int, size_hw: SizeHW) -> Item:
+        rng = stream(Use.AUGMENT, self.config.seed, self.epoch, index)
+        sample = self._augmented(self.data.load(index), rng, size_hw)
         if not self.closing:
             if rng.random() < self.config.mixup:
-                sample = mixup(sample, self._augmented(self._draw(rng), rng, size), rng)
+                sample = mixup(sample, self._augmented(self._draw(rng), rng, size_hw), rng)
             if rng.random() < self.config.cutmix:
-                sample = cutmix(sample, self._augmented(self._draw(rng), rng, size), rng)
-        whole = Resize(image_size_hw=(size, size), network_size_hw=(size, size), scale_x=1.0, scale_y=1.0, pad_x=0.0, pad_y=0.0)
+                sample = cutmix(sample, self._augmented(self._draw(rng), rng, size_hw), rng)
+        whole = Resize(image_size_hw=size_hw, network_size_hw=size_hw, scale_x=1.0, scale_y=1.0, pad_x=0.0, pad_y=0.0)
         return clip_sample(sample), whole
 
     def _draw(self, rng: np.random.Generator) -> Sample:
         return self.data.load(int(rng.integers(len(self.data))))
 
-    def _augmented(self, sample: Sample, rng: np.random.Generator, size: int) -> Sample:
+    def _augmented(self, sample: Sample, rng: np.random.Generator, size_hw: SizeHW) -> Sample:
         if rng.random() < self.config.mosaic and not self.closing:
-            return mosaic(sample, lambda: self._draw(rng), rng, size, self.config)
-        return augment_one(sample, rng, size, self.config)
+            return mosaic(sample, lambda: self._draw(rng), rng, size_hw, self.config, grey=self.grey)
+        return augment_one(sample, rng, size_hw, self.config, grey=self.grey)
 
 
-def collate(items: list[Item]) -> Batch:
-    """Samples of one size as a Batch."""
-    images = torch.from_numpy(np.stack([sample.image for sample, _ in items])).permute(0, 3, 1, 2)  # channels last in memory
-    rows = [np.concatenate((np.full((len(s.labels), 1), i), s.labels[:, None], s.boxes), 1) for i, (s, _) in enumerate(items)]
+def collate(items: list[Item | YolomishError]) -> Batch | YolomishError:
+    """Samples of one size as a Batch, or the first error."""
+    samples = []
+    for item in items:
+        if isinstance(item, YolomishError):
+            return item
+        samples.append(item)
+    images = torch.from_numpy(np.stack([sample.image for sample, _ in samples])).permute(0, 3, 1, 2)  # channels last in memory
+    rows = [np.concatenate((np.full((len(s.labels), 1), i), s.labels[:, None], s.boxes), 1) for i, (s, _) in enumerate(samples)]
     return Batch(
         images=images,
         targets=torch.from_numpy(np.concatenate(rows).astype(np.float32)),
-        resizes=tuple(resize for _, resize in items),
-        image_ids=tuple(sample.image_id for sample, _ in items),
+        resizes=tuple(resize for _, resize in samples),
+        image_ids=tuple(sample.image_id for sample, _ in samples),
     )
+
+
+class BatchLoader(DataLoader):
+    """A DataLoader of Batches that raises a worker's YolomishError as it was."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, YolomishError):
+                raise batch
+            yield batch
 
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
-    os.setsid()  # an interrupt of the terminal's group is for the trainer, which finishes its step first
+    if hasattr(os, "setsid"):  # not on Windows
+        os.setsid()  # an interrupt of the terminal's group is for the trainer, which finishes its step first
 
 
 def steps_per_epoch(count: int, config: TrainConfig) -> int:
@@ -91,58 +120,65 @@ def steps_per_epoch(count: int, config: TrainConfig) -> int:
     return max(count // config.batch, min(count, 1))
 
 
-def scaled_size(factor: float, config: TrainConfig, stride: int) -> SizeHW:
-    """The configured size times ``factor``, in whole strides, and one more (src/detector.c train_detector, random=1)."""
-    height, width = (round(factor * side / stride + 1) * stride for side in config.image_size)
+def _scaled_size(factor: float, config: TrainConfig, stride: int) -> SizeHW:
+    height, width = (math.floor(factor * side / stride + 1.5) * stride for side in config.image_size)
     return height, width
 
 
 def largest_size(config: TrainConfig, stride: int) -> SizeHW:
-    """The largest network size in px that a run reaches."""
-    return scaled_size(config.multi_scale, config, stride) if config.multi_scale else config.image_size
+    """The largest network size in px that a run reaches; ``stride`` is the network's coarsest."""
+    return _scaled_size(config.multi_scale, config, stride) if config.multi_scale else config.image_size
 
 
 def step_size(step: int, total_steps: int, config: TrainConfig, stride: int) -> SizeHW:
     """The network size in px of an optimiser step, counted from 0 (src/detector.c train_detector, random=1).
 
-    With ``multi_scale`` r it is drawn anew every ten steps: both sides times u in U(1/r, r), one stride more, not above the
-    configured size where u < 1. The first step and the last tenth of the run, at most 100 steps, use the largest.
+    With ``multi_scale`` r one factor u in U(1/r, r) is drawn for both sides every ten steps: round(u·side/stride + 1)·stride,
+    ``stride`` being the network's coarsest (Darknet's resize_step); the configured size where u < 1 made a side larger.
+    The first step and the last tenth of the run, at most 100 steps, use the largest.
     """
     if not config.multi_scale:
         return config.image_size
     if step == 0 or total_steps - step <= min(100, total_steps // 10):
         return largest_size(config, stride)
     low, high = 1 / config.multi_scale, config.multi_scale
-    factor = np.random.default_rng((config.seed, 1, step // 10)).uniform(low, high)
-    height, width = scaled_size(factor, config, stride)
-    return (min(height, config.image_size[0]), min(width, config.image_size[1])) if factor < 1 else (height, width)
+    factor = float(stream(Use.NETWORK_SIZE, config.seed, index=step // 10).uniform(low, high))
+    height, width = _scaled_size(factor, config, stride)
+    too_large = factor < 1 and (height > config.image_size[0] or width > config.image_size[1])
+    return config.image_size if too_large else (height, width)
 
 
 def train_loader(
     data: DetectionData,
     config: TrainConfig,
-    stride: int,
+    spec: InputSpec,
     *,
     epoch: int,
     first_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> DataLoader:
-    """An epoch's mini-batches from its optimiser step ``first_step`` on, shuffled by rng(seed, epoch) and augmented.
+) -> BatchLoader:
+    """An epoch's mini-batches from its optimiser step ``first_step`` on, shuffled by the epoch's stream and augmented.
 
-    Of several processes each gets its share of every mini-batch.
+    ``config`` holds size, batch, mini-batch, augmentation, workers and seed; of ``spec``, the network's input, come the
+    stride for multi-scale and the grey that pads. ``epoch`` counts from 0, as does ``first_step`` within it.
+    ``rank`` of ``world_size`` processes gets its share of every mini-batch; images that a short step cannot share out
+    evenly wait for another epoch. YolomishError where there are fewer images than processes.
     """
+    if len(data) < world_size:
+        raise YolomishError(f"{len(data)} training images cannot be shared by {world_size} processes: start {len(data)} at most")
     steps = steps_per_epoch(len(data), config)
-    order = np.random.default_rng((config.seed, epoch)).permutation(len(data)).tolist()
+    order = stream(Use.ORDER, config.seed, epoch).permutation(len(data)).tolist()
     mini = config.mini_batch or config.batch
     batches = []
     for step in range(first_step, steps):
-        size = step_size(epoch * steps + step, config.epochs * steps, config, stride)[0]
+        size_hw = step_size(epoch * steps + step, config.epochs * steps, config, spec.stride)
         chosen = order[step * config.batch : (step + 1) * config.batch]
+        chosen = chosen[: len(chosen) - len(chosen) % world_size]
         for start in range(0, len(chosen), mini):
-            batches.append([(index, size) for index in chosen[start : start + mini][rank::world_size]])
-    return DataLoader(
-        AugmentedData(data, config, epoch),
+            batches.append([(index, size_hw) for index in chosen[start : start + mini][rank::world_size]])
+    return BatchLoader(
+        AugmentedData(data, config, epoch, spec.pad_value),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.workers,
@@ -178,7 +214,7 @@ def eval_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> DataLoader:
+) -> BatchLoader:
     """Every image once, by ``resize(image, size_hw)``; of several processes each gets its share.
 
     ``size_hw`` is the network's size in px. ``rectangles_of`` (stride, margin) batches images of like shape, padded no
@@ -193,7 +229,7 @@ def eval_loader(
     else:
         mine = range(rank, len(data), world_size)
         keys = [[(index, size_hw) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
-    return DataLoader(
+    return BatchLoader(
         ResizedData(data, resize),
         batch_sampler=keys,
         collate_fn=collate,

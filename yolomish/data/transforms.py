@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import torch
 
-from yolomish.types import GREY, Detections, Interpolation, Resize, ResizeMode
+from yolomish.types import Detections, Interpolation, Resize, ResizeMode, SizeHW
 
 
-def darknet_resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+def darknet_resize(image: np.ndarray, size_hw: SizeHW) -> np.ndarray:
     """``image`` (H, W, C) at (height, width) as float32 in its own range, by Darknet's own bilinear resize.
 
     Corners fall on corners: column c comes from c·(W-1)/(w-1), rows likewise, all in float32 and never rounded
@@ -40,7 +40,7 @@ def _darknet_positions(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
     return whole, places - whole.astype(np.float32)
 
 
-def _resample(image: np.ndarray, size_hw: tuple[int, int], interpolation: Interpolation) -> np.ndarray:
+def _resample(image: np.ndarray, size_hw: SizeHW, interpolation: Interpolation) -> np.ndarray:
     if interpolation == "darknet":
         return darknet_resize(image, size_hw)
     shrinks = size_hw[0] * size_hw[1] < image.shape[0] * image.shape[1]
@@ -50,21 +50,23 @@ def _resample(image: np.ndarray, size_hw: tuple[int, int], interpolation: Interp
 
 def resize_image(
     image: np.ndarray,
-    size: int | tuple[int, int],
+    size_hw: SizeHW,
     mode: ResizeMode,
     *,
+    grey: int,
     interpolation: Interpolation = "linear",
-    grey: int = GREY,
     long_side: int = 0,
 ) -> tuple[np.ndarray, Resize]:
-    """(H, W, 3) uint8 to network px by stretching or letterboxing (aspect kept, centred on ``grey``), and the map there.
+    """(H, W, 3) uint8 to ``size_hw`` network px by stretching or letterboxing, and the map there.
 
-    ``size`` is the side of a square or (height, width) in network px. ``interpolation``: linear (OpenCV's, pixel
-    centres), area (OpenCV's, where the image shrinks; linear elsewhere) or darknet (see ``darknet_resize``: float32).
-    A letterboxed image's long side is at most ``long_side`` network px; 0: as large as fits.
+    ``mode`` stretch scales each axis by itself, letterbox both alike, with the image centred.
+    ``grey`` 0..255 fills what a letterboxed image leaves, as the network saw it in training.
+    ``interpolation``: linear (OpenCV's, pixel centres), area (OpenCV's, where the image shrinks; linear elsewhere) or
+    darknet (see ``darknet_resize``: float32).
+    ``long_side``: a letterboxed image's long side is at most that many network px; 0: as large as fits.
     """
     h, w = image.shape[:2]
-    net_h, net_w = (size, size) if isinstance(size, int) else size
+    net_h, net_w = size_hw
     if mode == "stretch":
         resize = Resize(
             image_size_hw=(h, w), network_size_hw=(net_h, net_w), scale_x=net_w / w, scale_y=net_h / h, pad_x=0.0, pad_y=0.0

@@ -26,6 +26,35 @@ BACKENDS = {
 }
 
 
+def counts_as_object(annotation: dict) -> bool:
+    """Whether a ground-truth annotation counts as found or missed: no crowd, and not one that VOC calls difficult."""
+    return not annotation.get("iscrowd") and not annotation.get("difficult")
+
+
+class _Evaluation(COCOeval):
+    """pycocotools' evaluation in which an object with ``difficult`` 1 counts neither as missed nor, found any number of
+    times, as found or as a false alarm (VOC development kit, VOCevaldet.m). Without such objects nothing differs.
+
+    The ground truth's ``ignore`` cannot say so: ``_prepare`` overwrites it by ``iscrowd``. Nor can ``iscrowd``, since a
+    crowd's overlap is divided by the detection's area alone, so that any small box inside it would be excused. Hence a
+    difficult object is matched as a crowd is, with an object's IoU.
+    """
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        for objects in self._gts.values():
+            objects[:] = [{**a, "iscrowd": 1, "ignore": 1} if a.get("difficult") else a for a in objects]
+
+    def computeIoU(self, imgId: int, catId: int) -> Any:
+        difficult = [a for a in self._gts[imgId, catId] if a.get("difficult")]
+        for annotation in difficult:
+            annotation["iscrowd"] = 0
+        ious = super().computeIoU(imgId, catId)
+        for annotation in difficult:
+            annotation["iscrowd"] = 1
+        return ious
+
+
 def run_cocoeval(truth: COCO, results: list[dict]) -> COCOeval:
     """An accumulated and summarised COCOeval of bbox results, silent; an empty list is a detector that finds nothing."""
     _check_images(truth, results)
@@ -36,7 +65,7 @@ def run_cocoeval(truth: COCO, results: list[dict]) -> COCOeval:
             found = COCO()
             found.dataset = {"images": truth.dataset["images"], "categories": truth.dataset["categories"], "annotations": []}
             found.createIndex()
-        evaluation = COCOeval(truth, found, "bbox")
+        evaluation = _Evaluation(truth, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -68,6 +97,8 @@ def _run_backend(truth: COCO, results: list[dict], backend: str) -> Any:
     if backend == "pycocotools" or not results:
         return run_cocoeval(truth, results)
     _check_images(truth, results)
+    if any(annotation.get("difficult") for annotation in truth.dataset["annotations"]):
+        raise YolomishError(f"--backend {backend} does not leave out VOC's difficult objects: leave the option off")
     package, annotations, evaluator = BACKENDS[backend]
     module = importlib.import_module(package)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -9,6 +9,8 @@ import numpy as np
 from pycocotools import mask
 from pycocotools.coco import COCO
 
+from yolomish.evaluation.coco import counts_as_object
+
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
@@ -37,7 +39,8 @@ def confusion_matrix(
 ) -> Confusion:
     """Pair objects and detections of score ``conf`` or more one to one whatever their class, the largest IoU first.
 
-    Pairs have an IoU of ``iou`` or more. Crowds are no objects; a detection left over inside one is not counted.
+    Pairs have an IoU of ``iou`` or more. Crowds and difficult objects do not count, nor does a detection left over that
+    lies in one.
     """
     label_of = {category: label for label, category in enumerate(category_ids)}
     background = len(names)
@@ -51,13 +54,14 @@ def confusion_matrix(
         detections = sorted(of_image.get(image_id, []), key=lambda d: -d["score"])
         true = np.array([label_of[a["category_id"]] for a in annotations], np.int64)
         seen = np.array([label_of[d["category_id"]] for d in detections], np.int64)
-        crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
+        crowd = [int(a.get("iscrowd", 0)) for a in annotations]
+        ignored = np.array([not counts_as_object(a) for a in annotations], bool)
         overlap = np.zeros((len(annotations), len(detections)))
         if overlap.size:
             boxes = [np.array([item["bbox"] for item in items], np.float64) for items in (detections, annotations)]
-            overlap = np.asarray(mask.iou(*boxes, crowd.astype(int).tolist())).T
-        pairs = np.where(crowd[:, None], 0.0, overlap)
-        free_objects = ~crowd
+            overlap = np.asarray(mask.iou(*boxes, crowd)).T
+        pairs = np.where(ignored[:, None], 0.0, overlap)
+        free_objects = ~ignored
         free_detections: np.ndarray = np.ones(len(detections), bool)
         for place in np.argsort(-pairs, axis=None, kind="stable"):
             i, j = np.unravel_index(place, pairs.shape)
@@ -67,6 +71,6 @@ def confusion_matrix(
                 free_objects[i] = free_detections[j] = False
                 counts[true[i], seen[j]] += 1
         np.add.at(counts, (true[free_objects], background), 1)
-        inside = (overlap[crowd] >= iou).any(0) if crowd.any() else np.zeros(len(detections), bool)
+        inside = (overlap[ignored] >= iou).any(0) if ignored.any() else np.zeros(len(detections), bool)
         np.add.at(counts, (background, seen[free_detections & ~inside]), 1)
     return Confusion(names=names, conf=conf, iou=iou, counts=counts)

@@ -40,7 +40,7 @@ def class_curves(matched: Matched, names: tuple[str, ...]) -> list[ClassCurve]:
     for label, count in enumerate(matched.objects_per_class()):
         if not count:
             continue
-        mine = (matched.labels == label) & ~matched.in_crowd
+        mine = (matched.labels == label) & ~matched.ignored
         scores, true = matched.scores[mine], matched.true[mine]
         precision, recall = precision_recall(true, int(count))
         total = precision + recall

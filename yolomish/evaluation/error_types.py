@@ -1,4 +1,4 @@
-"""Where the lost AP goes: TIDE's error types (Bolya et al. 2020, arXiv:2008.08115) and what mending each would give."""
+"""Where the lost AP goes: TIDE's error types (Bolya et al. 2020, arXiv:2008.08115) and what fixing each would add."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ErrorBreakdown:
     """AP at the matching's IoU, how many errors of each type there are, and the AP that an oracle for it would add.
 
     ``gains`` has the keys of ``counts`` and also ``false_positives`` (all wrong detections ranked last) and
-    ``false_negatives`` (all objects not found taken from the ground truth). The gains do not add up: mending one type
+    ``false_negatives`` (all objects not found taken from the ground truth). The gains do not add up: fixing one type
     uncovers others.
     """
 
@@ -33,7 +33,7 @@ def classify(matched: Matched) -> np.ndarray:
     best = np.maximum(matched.own_iou, matched.other_iou)
     right_place = matched.own_iou >= BACKGROUND_IOU
     conditions = [
-        matched.true | matched.in_crowd,
+        matched.true | matched.ignored,
         right_place & (matched.own_iou <= matched.iou),
         matched.other_iou >= matched.iou,
         matched.taken_iou >= matched.iou,
@@ -43,14 +43,14 @@ def classify(matched: Matched) -> np.ndarray:
 
 
 def error_breakdown(matched: Matched) -> ErrorBreakdown:
-    """Count the errors and mend each type by itself, by section 2.2 of the paper.
+    """Count the errors and fix each type by itself, by section 2.2 of the paper.
 
     Classification: the detection gets its object's class; localisation: its object's box; either is a hit if it is the
     best-scoring one for an object that was not found, and is dropped otherwise. Both wrong, duplicate and background
-    detections are dropped. Missed objects, which no mended detection could find, leave the ground truth.
+    detections are dropped. Missed objects, which no fixed detection could find, leave the ground truth.
     """
     kinds = classify(matched)
-    counted = ~matched.in_crowd
+    counted = ~matched.ignored
     objects = matched.objects_per_class()
     present = np.nonzero(objects)[0]
 
@@ -73,9 +73,9 @@ def error_breakdown(matched: Matched) -> ErrorBreakdown:
     def without(kind: int) -> float:
         keep = counted & ((kinds != kind) | winners)
         labels, true = matched.labels.copy(), matched.true.copy()
-        mended = winners & (kinds == kind)
-        true[mended] = True
-        labels[mended] = matched.object_labels[aim[mended]]
+        fixed = winners & (kinds == kind)
+        true[fixed] = True
+        labels[fixed] = matched.object_labels[aim[fixed]]
         return mean_ap(labels[keep], matched.scores[keep], true[keep], objects)
 
     arrays = (matched.labels[counted], matched.scores[counted], matched.true[counted])
@@ -84,8 +84,8 @@ def error_breakdown(matched: Matched) -> ErrorBreakdown:
     def fewer(gone: np.ndarray) -> float:
         return mean_ap(*arrays, objects - np.bincount(matched.object_labels[gone], minlength=matched.classes))
 
-    mended_ap = {name: without(kind) for kind, name in enumerate(FALSE_TYPES)}
-    mended_ap |= {
+    fixed_ap = {name: without(kind) for kind, name in enumerate(FALSE_TYPES)}
+    fixed_ap |= {
         "missed": fewer(missed),
         "false_positives": mean_ap(arrays[0], arrays[2].astype(float), arrays[2], objects),
         "false_negatives": fewer(~matched.found),
@@ -95,5 +95,5 @@ def error_breakdown(matched: Matched) -> ErrorBreakdown:
         iou=matched.iou,
         ap=base,
         counts=counts | {"missed": int(missed.sum())},
-        gains={name: max(value - base, 0.0) for name, value in mended_ap.items()},
+        gains={name: max(value - base, 0.0) for name, value in fixed_ap.items()},
     )

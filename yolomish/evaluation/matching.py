@@ -9,16 +9,20 @@ import numpy as np
 from pycocotools import mask
 from pycocotools.coco import COCO
 
-MAX_DETECTIONS = 100  # a class and image, pycocotools' maxDets
+from yolomish.evaluation.coco import counts_as_object
+
+MAX_DETECTIONS = 100  # per class and image, pycocotools' maxDets
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """All detections, best score first, and all objects (crowds left out) of a data set, matched at IoU ``iou``.
+    """All detections, best score first, and all objects of a data set, crowds and difficult ones left out, matched at
+    IoU ``iou``.
 
-    A detection (D,) has ``labels`` and ``scores``; it is ``true`` where it found an object, left out of every count
-    where it lies ``in_crowd``. ``own_iou`` is its largest IoU with an object of its class (-1: none in the image) and
-    ``own_object`` that object, ``other_*`` the same among other classes, ``taken_iou`` among found objects of its class.
+    A detection (D,) has ``labels`` and ``scores``; it is ``true`` where it found an object, ``ignored`` in every count where
+    it lies in a crowd or found a difficult object. ``own_iou`` is its largest IoU with an object of its class (-1: none in
+    the image) and ``own_object`` that object, ``other_*`` the same among other classes, ``taken_iou`` among found objects of
+    its class.
     An object (G,) has ``object_labels`` and is ``found`` or not.
     """
 
@@ -27,7 +31,7 @@ class Matched:
     labels: np.ndarray
     scores: np.ndarray
     true: np.ndarray
-    in_crowd: np.ndarray
+    ignored: np.ndarray
     own_iou: np.ndarray
     own_object: np.ndarray
     other_iou: np.ndarray
@@ -44,7 +48,7 @@ class Matched:
 def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, iou: float = 0.5) -> Matched:
     """Match COCO bbox ``results`` as pycocotools does at ``iou``: by score, each to the best free object of its class.
 
-    At most 100 detections a class and image count. Labels are indices into ``category_ids``.
+    At most 100 detections per class and image count. Labels are indices into ``category_ids``.
     """
     label_of = {category: label for label, category in enumerate(category_ids)}
     of_image: dict[int, list[dict]] = defaultdict(list)
@@ -56,14 +60,14 @@ def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, io
     count = 0
     for image_id in sorted(truth.getImgIds()):
         annotations = truth.imgToAnns.get(image_id, [])
-        objects = [a for a in annotations if not a.get("iscrowd", 0)]
-        crowds = [a for a in annotations if a.get("iscrowd", 0)]
+        objects = [a for a in annotations if counts_as_object(a)]
+        left_out = [a for a in annotations if not counts_as_object(a)]
         their_labels = np.array([label_of[a["category_id"]] for a in objects], np.int64)
         free: np.ndarray = np.ones(len(objects), bool)
         detections = _best(of_image.get(image_id, []))
         if detections:
             labels = np.array([label_of[d["category_id"]] for d in detections], np.int64)
-            overlap = _overlap(detections, objects, crowd=False)  # (d, g)
+            overlap = _overlap(detections, objects)  # (d, g)
             own = np.where(labels[:, None] == their_labels, overlap, -1.0)
             true: np.ndarray = np.zeros(len(detections), bool)
             for i in np.nonzero((own >= iou).any(1))[0]:
@@ -71,21 +75,21 @@ def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, io
                 j = len(row) - 1 - int(row[::-1].argmax())  # pycocotools takes the last of equals
                 if row[j] >= iou:
                     free[j], true[i] = False, True
-            their_crowds = np.array([label_of[a["category_id"]] for a in crowds], np.int64)
-            inside = (_overlap(detections, crowds, crowd=True) >= iou) & (labels[:, None] == their_crowds)
+            left_out_labels = np.array([label_of[a["category_id"]] for a in left_out], np.int64)
+            inside = (_overlap(detections, left_out) >= iou) & (labels[:, None] == left_out_labels)
             own_iou, own_object = _largest(own, count)
             other_iou, other_object = _largest(np.where(labels[:, None] == their_labels, -1.0, overlap), count)
             taken_iou, _ = _largest(np.where(free, -1.0, own), count)
             scores = np.array([d["score"] for d in detections], np.float64)
-            in_crowd = inside.any(1) & ~true
-            rows.append((labels, scores, true, in_crowd, own_iou, own_object, other_iou, other_object, taken_iou))
+            ignored = inside.any(1) & ~true
+            rows.append((labels, scores, true, ignored, own_iou, own_object, other_iou, other_object, taken_iou))
         object_labels.append(their_labels)
         found.append(~free)
         count += len(objects)
     kinds = (np.int64, np.float64, bool, bool, np.float64, np.int64, np.float64, np.int64, np.float64)
     columns = [np.concatenate([r[i] for r in rows]) if rows else np.empty(0, kind) for i, kind in enumerate(kinds)]
     order = np.argsort(-columns[1], kind="stable")
-    names = ("labels", "scores", "true", "in_crowd", "own_iou", "own_object", "other_iou", "other_object", "taken_iou")
+    names = ("labels", "scores", "true", "ignored", "own_iou", "own_object", "other_iou", "other_object", "taken_iou")
     return Matched(
         iou=iou,
         classes=len(category_ids),
@@ -106,11 +110,11 @@ def _best(detections: list[dict]) -> list[dict]:
     return kept
 
 
-def _overlap(detections: list[dict], annotations: list[dict], *, crowd: bool) -> np.ndarray:
+def _overlap(detections: list[dict], annotations: list[dict]) -> np.ndarray:
     if not annotations:
         return np.empty((len(detections), 0))
     boxes = [np.array([item["bbox"] for item in items], np.float64) for items in (detections, annotations)]
-    return np.asarray(mask.iou(*boxes, [int(crowd)] * len(annotations)))
+    return np.asarray(mask.iou(*boxes, [int(a.get("iscrowd", 0)) for a in annotations]))
 
 
 def _largest(values: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray]:

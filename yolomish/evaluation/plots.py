@@ -89,7 +89,7 @@ def plot_confusion(confusion: Confusion, path: str | Path) -> None:
 
 
 def plot_errors(errors: ErrorBreakdown, path: str | Path) -> None:
-    """Write a PNG: the AP that mending each type of error would add, with the number of such errors."""
+    """Write a PNG: the AP that fixing each type of error would add, with the number of such errors."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
     names = list(errors.gains)
@@ -101,6 +101,6 @@ def plot_errors(errors: ErrorBreakdown, path: str | Path) -> None:
     axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axis.invert_yaxis()
     axis.set_xlim(0, max([*values, 1.0]) * 1.2)
-    axis.set(xlabel=f"AP points at IoU {errors.iou:g} that mending it would add to {100 * errors.ap:.1f} (number of errors)")
+    axis.set(xlabel=f"AP points at IoU {errors.iou:g} that fixing it would add to {100 * errors.ap:.1f} (number of errors)")
     axis.grid(alpha=0.3, axis="x")
     _save(figure, path)

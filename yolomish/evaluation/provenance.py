@@ -7,12 +7,17 @@ from yolomish.data.datasets import DetectionData
 from yolomish.weights.catalogue import published_as
 from yolomish.weights.store import locate_weights
 
-VAL2017_IDS = frozenset((139, 285, 632, 724, 776))  # its first five images
+VAL2017_IDS = frozenset((139, 285, 632, 724, 776))  # its first five images, and all up to the last of them
 
 
 def is_val2017(data: DetectionData) -> bool:
-    """Whether this is COCO's val2017, by the annotation file's name or by the images' ids."""
-    return "val2017" in data.source.name or set(data.image_ids) >= VAL2017_IDS
+    """Whether this is COCO's val2017, by the name of its source or by the images' ids.
+
+    Ids are evidence where the annotation file gave them and only val2017's stand among the low ones: a set numbered
+    from 1 has all of them and others.
+    """
+    first = {image_id for image_id in data.image_ids if image_id <= max(VAL2017_IDS)}
+    return "val2017" in data.source.name or (data.own_ids and first == VAL2017_IDS)
 
 
 def warning(weights: str, data: DetectionData) -> str:

@@ -15,20 +15,25 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 from scipy import optimize, special
 
-A_BETTER = "A better"
-B_BETTER = "B better"
-NO_DIFFERENCE = "no difference detected at this power"
-ONE_SEED = "inconclusive (one seed)"
-VERDICTS = (A_BETTER, B_BETTER, NO_DIFFERENCE, ONE_SEED)
 LEVEL = 0.05  # of all comparisons with the first arm together
 POWER = 0.8
 EXACT = 16  # seeds up to which all 2^n sign patterns are tried
 DRAWS = 100_000
 MOST_DEGREES = 1e6  # as good as normal
+
+
+class Verdict(str, Enum):
+    """What a difference says; the value is the fixed vocabulary of reports and of report.json."""
+
+    A_BETTER = "A better"
+    B_BETTER = "B better"
+    NO_DIFFERENCE = "no difference detected at this power"
+    ONE_SEED = "inconclusive (one seed)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +79,7 @@ class PairedDifference:
     bootstrap: tuple[float, float] | None
     effect: Effect | None
     detectable: float | None
-    verdict: str
+    verdict: Verdict
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
@@ -168,7 +173,7 @@ def paired_difference(
 ) -> PairedDifference:
     """A minus B over S seeds in equal order. ``resampled`` (S, R): each seed's difference on the same R sets of images.
 
-    The verdict is one of ``VERDICTS``; ValueError unless there are as many values of A as of B, at least one.
+    ValueError unless there are as many values of A as of B, at least one.
     """
     if len(a_values) != len(b_values) or not len(a_values):
         raise ValueError(f"needs as many values of {a} as of {b}, at least one: {len(a_values)} and {len(b_values)}")
@@ -209,7 +214,7 @@ def paired_difference(
         bootstrap=bootstrap,
         effect=cohens_d(a_values, b_values),
         detectable=None,
-        verdict=ONE_SEED,
+        verdict=Verdict.ONE_SEED,
     )
     return _at(raw, confidence)
 
@@ -253,7 +258,7 @@ def _at(d: PairedDifference, confidence: float) -> PairedDifference:
     d = replace(d, low=low, high=high, confidence=confidence)
     if len(d.per_seed) == 1:
         return d
-    verdict = A_BETTER if low > 0 else B_BETTER if high < 0 else NO_DIFFERENCE
+    verdict = Verdict.A_BETTER if low > 0 else Verdict.B_BETTER if high < 0 else Verdict.NO_DIFFERENCE
     return replace(d, verdict=verdict, detectable=detectable(error, d.degrees, confidence))
 
 
@@ -273,7 +278,7 @@ def _percentiles(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def corrected(differences: Sequence[PairedDifference]) -> tuple[PairedDifference, ...]:
-    """A family of differences, one an arm held against the first, with Holm's p and the intervals and verdicts of his levels."""
+    """A family of differences, one per arm held against the first, with Holm's p and the intervals and verdicts of his levels."""
     if any(d.p is None for d in differences):
         return tuple(differences)
     p_values = [float(d.p or 0) for d in differences]

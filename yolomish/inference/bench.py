@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from yolomish.darknet.summary import summarise
 from yolomish.drawing.boxes import draw_detections
-from yolomish.errors import YolomishError, unknown_name
+from yolomish.errors import YolomishError, first_line, unknown_name
 from yolomish.inference.detector import Detector
 from yolomish.inference.engines import ENGINES, Engine, build_engine
 from yolomish.inference.export.onnx_graph import write_graph
@@ -29,7 +29,7 @@ from yolomish.ops.device import wait
 from yolomish.types import HeadSpec, InputSpec, SizeHW, size_text
 from yolomish.weights.load import LoadedNetwork
 
-PEAK_SIDE = 2048  # of the square matrices whose product gives the peak
+PEAK_SIDE = 2048  # of the square matrices whose product is the peak
 CALIBRATION_PX = 160
 REST_S = 0.05  # before each call: the threads of the engine before it go on spinning for a while
 NEEDS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "onnx"), "opencv": ("onnx",)}
@@ -173,7 +173,7 @@ def measure(
                 engine = _build(name, variant, size_hw, device)
                 engine(images)
             except (YolomishError, cv2.error) as error:
-                skipped[name] = str(error).strip().splitlines()[0][:160]
+                skipped[name] = first_line(error, 160)
                 continue
             ready.append((name, activation, engine))
     if not ready:

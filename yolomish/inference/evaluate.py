@@ -17,10 +17,11 @@ from yolomish.files import free_folder
 from yolomish.inference.engines import build_engine
 from yolomish.kernels import using_kernels
 from yolomish.ops.device import choose_device
-from yolomish.tasks.detection.pipeline import CPU, Pipeline, Runner
+from yolomish.tasks.detection.pipeline import CPU, Pipeline
 from yolomish.tasks.detection.predict import predict
 from yolomish.tasks.detection.protocol import EvalProtocol
 from yolomish.tasks.detection.report import describe_setting, write_evaluation, write_submission
+from yolomish.tasks.detection.views import Runner
 from yolomish.types import SizeHW
 from yolomish.weights.load import load_network
 

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from yolomish.data.datasets import SUFFIXES
-from yolomish.data.images import decode_image, read_image
+from yolomish.data.images import SUFFIXES, decode_image, read_image
 from yolomish.errors import YolomishError
 from yolomish.files import read_lines
 
@@ -55,7 +54,7 @@ class Failure:
 def expand_sources(sources: Sequence[str]) -> list[Source]:
     """What is meant, in order, each once.
 
-    An existing file is itself (a ``.txt`` is a list, one source a line), a folder gives its images and videos sorted, a
+    An existing file is itself (a ``.txt`` is a list, one source per line), a folder stands for its images and videos, sorted, a
     number is a camera, ``-`` is stdin, anything else with a wildcard is a glob. YolomishError where nothing is meant.
     """
     found: list[Source] = []

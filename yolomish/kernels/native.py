@@ -122,7 +122,7 @@ def _checked(path: Path) -> ctypes.CDLL:
                 raise RuntimeError(f"what it built has no function {name}")
             getattr(library, name).argtypes = [ctypes.c_void_p] * tensors + [ctypes.c_int64, ctypes.c_int]
             getattr(library, name).restype = None
-        x = torch.linspace(-20, 20, 101).to(dtype)
+        x = torch.linspace(-20, 20, 101, device="cpu").to(dtype)
         y = torch.empty_like(x)
         getattr(library, f"mish_value_{_word(dtype)}")(x.data_ptr(), y.data_ptr(), x.numel(), 1)
         if not torch.allclose(y, torch.nn.functional.mish(x), atol=1e-5, rtol=torch.finfo(dtype).eps * 8):

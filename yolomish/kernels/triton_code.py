@@ -2,7 +2,7 @@
 
 Two layouts, one code: a tile is (BLOCK, CHANNELS) values. In channels_last (LAST) its rows are pixels and its columns
 channels; in contiguous images it is a stretch of one plane, CHANNELS = 1. Arithmetic is float32, the merging of partial
-statistics float64; sums go through partial results in fixed order, so the same input gives the same bits. Sizes are plain
+statistics float64; sums go through partial results in fixed order, so the same input has the same bits. Sizes are plain
 arguments: another image size compiles nothing new but, once, what differs where a size is no multiple of 16.
 """
 

@@ -29,7 +29,7 @@ def find_model(name: str) -> ModelConfig:
 def build_network(config: ModelConfig) -> Network:
     """A network of ``config`` with initial weights from torch's global RNG; YolomishError on a bad value.
 
-    Activations draw nothing, so one seed gives the same kernels whatever the activation.
+    Activations draw nothing, so one seed draws the same kernels whatever the activation.
     """
     check_model(config)
     if config.architecture not in ARCHITECTURES:

@@ -71,3 +71,9 @@ def ciou(boxes: Tensor, targets: Tensor) -> Tensor:
     with torch.no_grad():
         weight = aspect / (1 - overlap + aspect + EPSILON)
     return distance - weight * aspect
+
+
+def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
+    """IoU of (T, 2) and (A, 2) width,height pairs put on one centre; returns (T, A)."""
+    overlap = torch.minimum(sizes[:, None], anchors[None]).prod(2)
+    return overlap / (sizes.prod(1)[:, None] + anchors.prod(1)[None] - overlap)

@@ -75,6 +75,6 @@ class Task(Protocol):
         """Write a picture of a mini-batch with its labels."""
         ...
 
-    def resampled(self, data: DetectionData, results: Any, weights: np.ndarray) -> np.ndarray:
-        """(R, statistics + classes) numbers of results on resampled images, ``weights`` (R, I) saying how often each counts."""
+    def resampled(self, data: DetectionData, results: Any, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(R, statistics + classes) numbers of results for each of ``draws`` (R, I), which say how often each image counts."""
         ...

@@ -1,4 +1,4 @@
-"""The only training loop. Everything random follows from the configuration's seed, so the same run gives the same losses."""
+"""The only training loop. Everything random follows from the configuration's seed, so the same run has the same losses."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _State:
 def fit(config: TrainConfig, out_dir: Path, *, resume: bool = False, log: Log = print) -> FitResult:
     """Train ``config`` and leave best.pt, last.pt, results.csv, timing.csv, curves.png and config.yaml in ``out_dir``.
 
-    The number of classes is the data's. ``resume`` goes on from ``out_dir/last.pt`` and gives, on a CPU, the same bits as a
+    The number of classes is the data's. ``resume`` goes on from ``out_dir/last.pt`` and has, on a CPU, the same bits as a
     run that was not interrupted. A loss that is not finite is a YolomishError and leaves last.pt as it was. At SIGTERM or an
     interrupt the step is finished and saved, the log says how to go on, and ``Terminated`` or KeyboardInterrupt is raised.
     Under torchrun every process calls this and process 0 alone writes.
@@ -193,7 +193,7 @@ def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseEx
     loader = run.task.loader(run.train, config, run.network, epoch=epoch, first_step=state.position)
     images = min(config.batch, len(run.train))
     minis = math.ceil(images / (config.mini_batch or config.batch))
-    window = CUDA_WINDOW if run.device.type == "cuda" else 1
+    window = steps_between_looks(run.device)
     pending: list[Tensor] = []
     waited, window_wait, step_times, lr = 0.0, 0.0, [], 0.0
     run.train_mode()
@@ -247,6 +247,11 @@ def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseEx
         "images_per_s": round(images * 1000 / step_ms, 3),
         "data_wait_share": round(waited / seconds, 4),
     }
+
+
+def steps_between_looks(device: torch.device) -> int:
+    """After how many steps the losses are read, which waits for a GPU."""
+    return CUDA_WINDOW if device.type == "cuda" else 1
 
 
 def _named(run: Run, values: Sequence[float]) -> str:

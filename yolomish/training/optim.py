@@ -36,7 +36,7 @@ def set_step(optimizer: torch.optim.Optimizer, step: int, total_steps: int, burn
     """Set every group's rate and momentum for a step, counted from 1; returns the kernels' rate.
 
     During the burn-in biases fall from ``burn_in_bias_lr`` (if any) and momentum rises from ``burn_in_momentum`` (if any),
-    both linearly, as in PyTorch_YOLOv4 train.py.
+    both linearly, as WongKinYiu's Scaled-YOLO train.py does.
     """
     lr = learning_rate(step, total_steps, burn_in, config)
     progress = min(step / burn_in, 1.0) if burn_in else 1.0

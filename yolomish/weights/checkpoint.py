@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from yolomish.config import TrainConfig, to_dict
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, first_line
 from yolomish.files import replace_file
 
 FORMAT = "yolomish-checkpoint-2"
@@ -63,7 +63,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        reason = first_line(error, 120)
         raise YolomishError(f"{path} is not a yolomish checkpoint or is damaged: {reason}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or any(k not in content for k in KEYS):
         raise YolomishError(f"{path} is not a yolomish checkpoint: it was written by another program")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, first_line
 from yolomish.inference.engines import ENGINES, Engine
 from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from yolomish.inference.engines.openvino_engine import OpenVinoEngine
@@ -62,7 +62,7 @@ def open_exported(
     except YolomishError:
         raise
     except Exception as error:  # each library raises its own kinds on a damaged file
-        reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise YolomishError(f"{path} cannot be opened by {engine}: {reason}") from None
     description = from_json(text, path)
     if description.nms:

@@ -25,8 +25,8 @@ MOST_SHAPES = 2  # compiled at once; each holds its own copy of the weights
 def openvino_core() -> Any:
     """The one ``openvino.Core`` of this process; YolomishError where OpenVINO is not installed.
 
-    Its CPU plugin gives the thread a stack for signals, and takes it back when the Core goes. Of two Cores, the first made
-    and first gone, the second gives back the first one's, which is freed: the next signal was a segmentation fault.
+    Its CPU plugin lends the thread a stack for signals, and takes it back when the Core goes. Of two Cores, the first made
+    and first gone, the second restores the first one's, which is freed: the next signal was a segmentation fault.
     """
     return require("openvino").Core()
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 INPUT = "images"
 MISH_OPSET = 18  # the first opset with the Mish operator
+TRACED_OPSET = 18  # what torch.onnx traces at: it leaves this opset's operators in a file of an older one
 
 
 class _Tracer(fx.Tracer):
@@ -84,6 +85,9 @@ class _Graph(Nodes):
         form = find_activation(kind).onnx
         if form is not None and form.opset <= self.opset:
             return self.activation(name, form, block.act, x)
+        if form is not None and form.opset <= TRACED_OPSET:
+            way_out = f"use --opset {form.opset} or higher" + (", or --elementary" if kind == "mish" else "")
+            raise YolomishError(f"opset {self.opset} has no {form.operator} operator: {way_out}")
         return self.inline(name if any(True for _ in block.act.parameters()) else kind, block.act, x)
 
     def activation(self, name: str, form: OnnxForm, act: nn.Module, x: str) -> str:
@@ -94,7 +98,7 @@ class _Graph(Nodes):
         return self.node("Mul", [x, result]) if form.times_input else result
 
     def mish_of_negative(self, z: str) -> str:
-        """Mish of -z as z - z / ((1 + t²) / 2) with t = σ(z), which no value overflows; the convolution gives z for nothing.
+        """Mish of -z as z - z / ((1 + t²) / 2) with t = σ(z), which no value overflows; the convolution computes z at no cost.
 
         Of a dozen forms the fewest passes over memory in ONNX Runtime, whose Mish is a scalar softplus and tanh.
         """
@@ -166,8 +170,6 @@ def write_graph(
     onnx = require("onnx")
     if not network.heads:
         raise YolomishError(f"{network.name} is a classifier: detectors are written as ONNX")
-    if opset < MISH_OPSET and not elementary and "mish" in network.activations():
-        raise YolomishError(f"opset {opset} has no Mish operator: use --opset {MISH_OPSET} or higher, or --elementary")
     newest = onnx.defs.onnx_opset_version()
     if not 13 <= opset <= newest:
         raise YolomishError(f"opset must be 13 to {newest} with onnx {onnx.__version__}, not {opset}")

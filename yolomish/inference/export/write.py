@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import nn
+from torch.fx.experimental import _config as symbolic_shapes
 
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.inference.engines.exported import open_exported
@@ -173,7 +174,10 @@ def _write_torch_export(loaded: LoadedNetwork, path: Path, description: Descript
         cells = (spec.stride * dim(f"{name}_cells", min=1, max=MOST_CELLS) for name in ("height", "width"))
         shapes = ({0: dim("batch", min=1, max=1024), **dict(zip((2, 3), cells, strict=True))},)
         images = torch.zeros(2, spec.channels, 3 * spec.stride, 4 * spec.stride)  # sides of one cell would be taken as fixed
-    program = torch.export.export(plain(loaded.network), (images,), dynamic_shapes=shapes)
+    # otherwise newer torch versions refuse maps of one cell in the program, which computes them right
+    whole = {"backed_size_oblivious": True} if hasattr(symbolic_shapes, "backed_size_oblivious") else {}
+    with symbolic_shapes.patch(whole):  # type: ignore[attr-defined]
+        program = torch.export.export(plain(loaded.network), (images,), dynamic_shapes=shapes)
     torch.export.save(program, path, extra_files={f"{KEY}.json": to_json(description)})
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from yolomish.ops.boxes import shape_iou
 from yolomish.types import HeadSpec
 
 MAX_RATIO = 4.0  # PyTorch_YOLOv4 data/hyp.scratch.yaml anchor_t
@@ -29,12 +30,6 @@ class Assignment:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:
-    """IoU of (T, 2) and (A, 2) width,height pairs put on one centre; returns (T, A)."""
-    overlap = torch.minimum(sizes[:, None], anchors[None]).prod(2)
-    return overlap / (sizes.prod(1)[:, None] + anchors.prod(1)[None] - overlap)
 
 
 def assign_shape_iou(

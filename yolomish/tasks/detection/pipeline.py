@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,19 +13,10 @@ from yolomish.data.transforms import undo_resize
 from yolomish.ops.decode import Candidates
 from yolomish.ops.nms import select
 from yolomish.tasks.detection.protocol import EvalProtocol
-from yolomish.tasks.detection.views import decode_views
-from yolomish.types import Detections, HeadSpec, InputSpec, Resize, SizeHW
+from yolomish.tasks.detection.views import Runner, decode_views
+from yolomish.types import Detections, Resize, SizeHW
 
 CPU = torch.device("cpu")
-
-
-class Runner(Protocol):
-    """A network or an engine: images as ``input`` says -> raw maps, described by ``heads``."""
-
-    input: InputSpec
-    heads: tuple[HeadSpec, ...]
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

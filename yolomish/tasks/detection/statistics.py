@@ -9,13 +9,14 @@ import torch
 
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
-from yolomish.tasks.detection.assign import MAX_RATIO, shape_iou
+from yolomish.ops.boxes import shape_iou
+from yolomish.tasks.detection.assign import MAX_RATIO
 from yolomish.types import HeadSpec, size_text
 
 
 def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpec]) -> list[str]:
     """Lines for the log: boxes per class, their sizes in network px, and for how many boxes an anchor answers."""
-    labels, sizes = data.boxes_at(config.image_size[0], keep_aspect=config.resize == "letterbox")
+    labels, sizes = data.boxes_at(config.image_size, keep_aspect=config.resize == "letterbox")
     if not len(labels):
         return [f"labels: none in {len(data)} images"]
     counts = np.bincount(labels, minlength=len(data.names))

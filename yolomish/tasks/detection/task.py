@@ -46,7 +46,7 @@ class DetectionTask:
         self, data: DetectionData, config: TrainConfig, network: Network, *, epoch: int, first_step: int = 0
     ) -> DataLoader:
         where = {"rank": rank(), "world_size": world_size()}
-        return train_loader(data, config, network.input.stride, epoch=epoch, first_step=first_step, **where)
+        return train_loader(data, config, network.input, epoch=epoch, first_step=first_step, **where)
 
     def loss(self, network: Network, outputs: Sequence[Tensor], targets: Tensor, config: TrainConfig) -> Losses:
         return detection_loss(outputs, network.heads, targets, config)
@@ -82,6 +82,7 @@ class DetectionTask:
     def draw(self, batch: Batch, names: Sequence[str], path: Path) -> None:
         draw_batch(batch, names, path)
 
-    def resampled(self, data: DetectionData, results: list[dict], weights: np.ndarray) -> np.ndarray:
-        ap = resampled_ap(match(data.coco(), results), weights)
-        return np.concatenate((summarise(ap), ap[:, :, 0].mean(2)), 1).astype(np.float64)
+    def resampled(self, data: DetectionData, results: list[dict], draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+        matches = match(data.coco(), results)
+        found = [resampled_ap(matches, weights) for weights in draws]
+        return [np.concatenate((summarise(ap), ap[:, :, 0].mean(2)), 1).astype(np.float64) for ap in found]

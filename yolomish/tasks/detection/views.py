@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,9 +11,16 @@ from torch.nn import functional as F
 
 from yolomish.errors import unknown_name
 from yolomish.ops.decode import Candidates, decode_above
+from yolomish.types import HeadSpec, InputSpec
 
-if TYPE_CHECKING:
-    from yolomish.tasks.detection.pipeline import Runner
+
+class Runner(Protocol):
+    """A network or an engine: images as ``input`` says -> raw maps, described by ``heads``."""
+
+    input: InputSpec
+    heads: tuple[HeadSpec, ...]
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from yolomish.data.datasets import DetectionData
 from yolomish.drawing.boxes import draw_boxes
+from yolomish.evaluation.coco import counts_as_object
 
 SHOWN_SCORE, MATCH_IOU = 0.25, 0.5
 EACH = 2  # images in which A does better, and as many in which B does
@@ -18,7 +21,7 @@ WIDTH = 360  # px of a shown picture
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
-    """One image: a JPEG of the truth and one an arm, and each arm's count of right and wrong boxes and missed objects."""
+    """One image: a JPEG of the truth and one per arm, and each arm's count of right and wrong boxes and missed objects."""
 
     name: str
     truth: bytes
@@ -47,10 +50,8 @@ def _match(rows: list[dict], boxes: np.ndarray, labels: np.ndarray, label_of: Ma
     found[:, 2:] += found[:, :2]
     free = np.ones(len(boxes), bool)
     right = []
-    for box, row in zip(found, rows, strict=True):
-        overlap = np.clip(np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2]), 0, None).prod(1)
-        union = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - overlap
-        iou = np.where(free & (labels == label_of[row["category_id"]]), overlap / np.maximum(union, 1e-9), 0)
+    for overlaps, row in zip(box_iou(torch.from_numpy(found), torch.from_numpy(boxes)).numpy(), rows, strict=True):
+        iou = np.where(free & (labels == label_of[row["category_id"]]), overlaps, 0)
         best = int(iou.argmax()) if len(iou) else -1
         right.append(bool(best >= 0 and iou[best] >= MATCH_IOU))
         if right[-1]:
@@ -67,7 +68,7 @@ def _match(rows: list[dict], boxes: np.ndarray, labels: np.ndarray, label_of: Ma
 def disagreements(results: Mapping[str, list[dict]], data: DetectionData, *, each: int = EACH) -> tuple[Disagreement, ...]:
     """Up to ``each`` images that the first arm does better on and ``each`` that the second does, worst first.
 
-    ``results`` holds COCO results of one run an arm. Better is more right boxes less wrong ones and missed objects, over
+    ``results`` holds COCO results of one run per arm. Better is more right boxes less wrong ones and missed objects, over
     score 0.25 at IoU 0.5. Both directions are shown, whatever the verdict.
     """
     label_of = {c: i for i, c in enumerate(data.category_ids)}
@@ -79,7 +80,7 @@ def disagreements(results: Mapping[str, list[dict]], data: DetectionData, *, eac
     first, second = list(results)[:2]
     scored = []
     for index, image_id in enumerate(data.image_ids):
-        wanted = [a for a in truth.imgToAnns[image_id] if not a.get("iscrowd")]
+        wanted = [a for a in truth.imgToAnns[image_id] if counts_as_object(a)]
         boxes = np.array([a["bbox"] for a in wanted], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([label_of[a["category_id"]] for a in wanted], np.int64)

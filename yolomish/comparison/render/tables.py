@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from yolomish.comparison.findings import ArmSummary, Level, Report
-from yolomish.comparison.wording import interval, probability, signed
-from yolomish.evaluation.resample import METRICS
+from yolomish.comparison.render.wording import NONE, declared, interval, probability, signed, span, tuned_headline
+from yolomish.comparison.report import ArmSummary, Level, Report
 from yolomish.evaluation.stats import PairedDifference
 
 MOST_SEED_COLUMNS = 5
@@ -24,17 +24,20 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show: a table without rows may still say why."""
+        return not self.rows and not self.note
+
+
+def number(value: float | None, form: str = ".4f", unit: str = "") -> str:
+    """A number, a dash where there is none."""
+    return NONE if value is None else format(value, form) + unit
+
 
 def spread(level: Level | None) -> str:
     """Mean ± sd, the mean alone with one seed, a dash where there is nothing."""
-    if level is None:
-        return "-"
-    return f"{level.mean:.4f}" + (f" ± {level.sd:.4f}" if level.sd is not None else "")
-
-
-def memory(size: int | None) -> str:
-    """Bytes in MiB."""
-    return f"{size / 2**20:,.0f} MiB" if size else "not measured"
+    return NONE if level is None else number(level.mean) + (f" ± {level.sd:.4f}" if level.sd is not None else "")
 
 
 def shown_label(report: Report, index: int) -> str:
@@ -43,17 +46,25 @@ def shown_label(report: Report, index: int) -> str:
     return f"{'AB'[index]} = {label}" if len(report.arms) == 2 else label
 
 
+def shown_path(path: Path, folder: Path) -> str:
+    """The path from the comparison's folder where it lies in it, else as it is."""
+    try:
+        return str(path.resolve().relative_to(folder.resolve()))
+    except ValueError:
+        return str(path)
+
+
 def results(report: Report) -> Table:
-    """The table of a paper: a row an arm."""
+    """The table of a paper: a row per arm."""
     seeds = "mean ± standard deviation over seeds" if len(report.seeds) > 1 else "one seed, so no spread"
     note = f"Validation, last checkpoint, averaged weights, 0 to 1: {seeds}. COCO's metrics."
     best = any(arm.best_ap is not None for arm in report.arms)
     if best:
         note += " Best AP is that of each run's best epoch, chosen on these same images and so too high: secondary."
-    shown = [m for m in METRICS if any(m in arm.levels for arm in report.arms)]
+    shown = list(dict.fromkeys(m for arm in report.arms for m in arm.levels))
 
     def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
-        last = (f"{arm.best_ap:.4f}" if arm.best_ap is not None else "-",) if best else ()
+        last = (number(arm.best_ap),) if best else ()
         cells = (spread(arm.levels.get(m)) for m in shown)
         return (shown_label(report, i), f"{arm.activation} / {arm.neck_activation}", *cells, *last)
 
@@ -62,7 +73,7 @@ def results(report: Report) -> Table:
 
 
 def differences(report: Report) -> Table:
-    """A row a pair and metric."""
+    """A row per pair and metric."""
     chance = "seeds and images" if report.images is not None else "seeds"
     note = f"The first arm minus the other. A positive number favours the first arm. Intervals and p cover {chance} together"
     note += f" ({report.resamples:,} resamples of {report.images:,} images)." if report.images is not None else "."
@@ -72,84 +83,66 @@ def differences(report: Report) -> Table:
 
     def row(d: PairedDifference) -> tuple[str, ...]:
         each = [signed(v) for v in d.per_seed] if seeds else []
-        return (f"{d.a} - {d.b}", d.metric, *each, signed(d.mean), interval(d), probability(d.p_adjusted), d.verdict)
+        return (f"{d.a} - {d.b}", d.metric, *each, signed(d.mean), interval(d), probability(d.p_adjusted), d.verdict.value)
 
     head = ("pair", "metric", *(f"seed {s}" for s in seeds), "mean", "interval", "p (Holm)", "verdict")
     return Table(title="Paired differences", note=note, head=head, rows=tuple(row(d) for d in report.differences))
 
 
+LOOKS: dict[str, Callable[[PairedDifference], str]] = {
+    "standard error from seeds": lambda d: number(d.seed_error),
+    "standard error from images": lambda d: number(d.image_error),
+    "true difference found 4 times in 5": lambda d: number(d.detectable),
+    "resamples of images with A ahead": lambda d: number(d.above_zero, ".1%"),
+    "bootstrap over seeds then images, 95 %": lambda d: span(*d.bootstrap) if d.bootstrap else NONE,
+    "p, paired t over seeds": lambda d: probability(d.p_t),
+    "p, exact sign flips over seeds": lambda d: probability(d.p_signs),
+    "p, exact Wilcoxon over seeds": lambda d: probability(d.p_ranks),
+    "Cohen's d [95 %]": lambda d: f"{d.effect.d:.2f} [{d.effect.low:.2f}, {d.effect.high:.2f}]" if d.effect else NONE,
+}
+
+
 def tests(report: Report) -> Table:
-    """Other looks at AP's difference: a column a pair."""
-    found = [d for d in report.differences if d.metric == "AP"]
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1%}"
-
-    def four(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4f}"
-
-    lines: list[tuple[str, Sequence[str]]] = [
-        ("standard error from seeds", [four(d.seed_error) for d in found]),
-        ("standard error from images", [four(d.image_error) for d in found]),
-        ("true difference found 4 times in 5", [four(d.detectable) for d in found]),
-        ("resamples of images with A ahead", [percent(d.above_zero) for d in found]),
-        (
-            "bootstrap over seeds then images, 95 %",
-            [f"[{signed(d.bootstrap[0])}, {signed(d.bootstrap[1])}]" if d.bootstrap else "-" for d in found],
-        ),
-        ("p, paired t over seeds", [probability(d.p_t) for d in found]),
-        ("p, exact sign flips over seeds", [probability(d.p_signs) for d in found]),
-        ("p, exact Wilcoxon over seeds", [probability(d.p_ranks) for d in found]),
-        (
-            "Cohen's d [95 %]",
-            [f"{d.effect.d:.2f} [{d.effect.low:.2f}, {d.effect.high:.2f}]" if d.effect else "-" for d in found],
-        ),
-    ]
-    return Table(
-        title="Other looks at AP",
-        note="Tests over seeds take the validation images as given. Percentiles of a bootstrap over few seeds are too narrow.",
-        head=("what", *(f"{d.a} - {d.b}" for d in found)),
-        rows=tuple((name, *cells) for name, cells in lines if any(c != "-" for c in cells)),
-    )
+    """Other looks at AP's difference: a column per pair; what cannot be had for any pair is left out."""
+    found = report.primary
+    rows = [(name, *map(look, found)) for name, look in LOOKS.items()]
+    rows = [row for row in rows if set(row[1:]) != {NONE}]
+    note = "Tests over seeds take the validation images as given. Percentiles of a bootstrap over few seeds are too narrow."
+    head = ("what", *(f"{d.a} - {d.b}" for d in found))
+    return Table(title="Other looks at AP", note=note if rows else "", head=head, rows=tuple(rows))
 
 
 def classes(report: Report) -> Table:
-    """A row a class and pair."""
+    """A row per class and pair."""
     arms = {arm.label: arm for arm in report.arms}
     rows = [
         (
-            d.metric,
-            f"{d.a} - {d.b}",
-            spread(arms[d.a].class_levels.get(d.metric)),
-            spread(arms[d.b].class_levels.get(d.metric)),
-            signed(d.mean),
-            interval(d),
-            probability(d.p_adjusted),
+            *(d.metric, f"{d.a} - {d.b}", *(spread(arms[label].class_levels.get(d.metric)) for label in (d.a, d.b))),
+            *(signed(d.mean), interval(d), probability(d.p_adjusted)),
         )
         for d in sorted(report.class_differences, key=lambda d: -abs(d.mean))[:MOST_CLASSES]
     ]
     rest = len(report.class_differences) - len(rows)
-    return Table(
-        title="AP by class",
-        note="Largest differences first; p and intervals are corrected over the classes (Holm)."
-        + (f" {rest} more are in report.json." if rest else ""),
-        head=("class", "pair", "A", "B", "A - B", "interval", "p (Holm)"),
-        rows=tuple(rows),
-    )
+    note = "Largest differences first; p and intervals are corrected over the classes (Holm)."
+    note += f" {rest} more are in report.json." if rest else ""
+    head = ("class", "pair", "A", "B", "A - B", "interval", "p (Holm)")
+    return Table(title="AP by class", note=note if rows else "", head=head, rows=tuple(rows))
 
 
 def cost(report: Report) -> Table:
-    """Training step, memory and inference of each arm."""
+    """Training step, memory and inference of each arm; empty where neither was measured."""
+    if not report.speed and all(arm.step_ms is None for arm in report.arms):
+        return Table(title="Cost", note="", head=(), rows=())
     speed = {s.arm: s for s in report.speed}
     first = report.arms[0].step_ms
 
     def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
-        step = f"{arm.step_ms:.1f} ms" if arm.step_ms is not None else "-"
-        ratio = f"{arm.step_ms / first:.2f}x" if arm.step_ms is not None and first else "-"
+        ratio = arm.step_ms / first if arm.step_ms is not None and first else None
+        peak = f"{arm.peak_memory_bytes / 2**20:,.0f} MiB" if arm.peak_memory_bytes else "not measured"
+        training = (number(arm.step_ms, ".1f", " ms"), number(ratio, ".2f", "x"), peak)
         s = speed.get(arm.label)
-        inference = f"{s.median_ms:.1f} ms [{s.low_ms:.1f}, {s.high_ms:.1f}]" if s else "-"
-        peak = memory(arm.peak_memory_bytes)
-        return (shown_label(report, i), step, ratio, peak, inference, f"{s.ratio:.2f}x" if s else "-")
+        inference = (f"{s.median_ms:.1f} ms [{s.low_ms:.1f}, {s.high_ms:.1f}]", f"{s.ratio:.2f}x") if s else (NONE, NONE)
+        return (shown_label(report, i), *training, *inference)
 
     base = report.arms[0].label
     return Table(
@@ -163,24 +156,25 @@ def cost(report: Report) -> Table:
 
 
 def layers(report: Report) -> Table:
-    """Medians over the backbone's and the other layers of each arm."""
+    """Medians over the backbone's and the other layers of each arm, or why there are none."""
+    note = (
+        "First seed, one batch of training images that all arms share. Saturated: inputs at which the activation's slope "
+        "is under 0.01; dead: channels where it is so for every input. Gradient: the loss's over the kernel's norm. Medians "
+        "over layers, dead channels on average."
+    )
+    if not report.layers:
+        note = f"Not measured: {report.missing['layers']}." if "layers" in report.missing else ""
     rows = []
     for arm in report.arms:
         for part, inside in (("backbone", True), ("neck and heads", False)):
-            found = [r for r in report.layers if r.arm == arm.label and r.layer.startswith("backbone") == inside]
+            found = [r for r in report.layers if r.arm == arm.label and (r.part == "backbone") == inside]
             if found:
                 values = [statistics.median(getattr(r, k) for r in found) for k in ("mean", "variance", "saturated", "gradient")]
                 dead = statistics.fmean(r.dead for r in found)
                 numbers = (f"{values[0]:.3f}", f"{values[1]:.3g}", f"{values[2]:.1%}", f"{dead:.2%}", f"{values[3]:.2e}")
                 rows.append((arm.label, part, found[0].activation, *numbers))
-    return Table(
-        title="Inside the networks",
-        note="First seed, one batch of training images that all arms share. Saturated: inputs at which the activation's slope "
-        "is under 0.01; dead: channels where it is so for every input. Gradient: the loss's over the kernel's norm. Medians "
-        "over layers, dead channels on average.",
-        head=("arm", "part", "activation", "output mean", "variance", "saturated", "dead", "gradient"),
-        rows=tuple(rows),
-    )
+    head = ("arm", "part", "activation", "output mean", "variance", "saturated", "dead", "gradient")
+    return Table(title="Inside the networks", note=note, head=head, rows=tuple(rows))
 
 
 def tuned(report: Report) -> Table:
@@ -193,14 +187,14 @@ def tuned(report: Report) -> Table:
     return Table(
         title="Best of an equal budget",
         note="AP by peak learning rate, one trial each at a seed that the comparison does not use; then every arm at its own "
-        f"best, at all seeds: {found.headline}",
+        f"best, at all seeds: {tuned_headline(found)}",
         head=("arm", *(f"lr {rate}" for rate in rates), "chosen"),
         rows=tuple(rows),
     )
 
 
 def runs(report: Report) -> Table:
-    """A row a run."""
+    """A row per run."""
     return Table(
         title="Runs",
         note="Equal kernel hashes at a seed: the arms began from the same convolution weights.",
@@ -209,10 +203,10 @@ def runs(report: Report) -> Table:
             (
                 run.arm,
                 str(run.seed),
-                *("-" if (v := run.metrics.get(m)) is None else f"{v:.4f}" for m in ("AP", "AP50", "AP75")),
-                f"{run.step_ms:.1f} ms" if run.step_ms is not None else "-",
-                run.initial_kernels[:12] or "-",
-                run.folder,
+                *(number(run.metrics.get(m)) for m in ("AP", "AP50", "AP75")),
+                number(run.step_ms, ".1f", " ms"),
+                run.start.kernels[:12] or NONE,
+                shown_path(run.path, report.folder),
             )
             for run in report.runs
         ),
@@ -228,7 +222,7 @@ def changed(report: Report) -> Table:
         note = "Nothing: the arms' configurations are equal (an A/A comparison)."
     return Table(
         title="What differs between the arms",
-        note=" ".join((note, *report.declared)),
+        note=" ".join((note, *declared(report))),
         head=("setting", *(arm.label for arm in report.arms)),
         rows=tuple((key, *(str(v) for v in values)) for key, values in report.config_difference.items()),
     )
@@ -236,4 +230,4 @@ def changed(report: Report) -> Table:
 
 def surroundings(report: Report) -> Table:
     """What it ran on."""
-    return Table(title="Environment", note="", head=("what", "value"), rows=tuple(report.environment.items()))
+    return Table(title="Environment", note="", head=("what", "value"), rows=tuple(report.design.environment.items()))

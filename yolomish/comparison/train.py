@@ -1,0 +1,185 @@
+"""Trains what a comparison needs: which runs, in which order, what is done already, and several at once on several devices."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Lock
+from typing import Any
+
+from yolomish.comparison.arms import NO_RESULT, Arm
+from yolomish.comparison.runs import IDENTITY, Run, Start, State, initial_kernels, read_identity
+from yolomish.config import TrainConfig, config_difference, from_dict, to_dict
+from yolomish.errors import YolomishError
+from yolomish.files import write_json
+from yolomish.training.build import with_initial_weights
+from yolomish.training.loop import fit
+
+Log = Callable[[str], None]
+DEVICE = "YOLOMISH_WORKER_DEVICE"
+WORKER = (sys.executable, "-c", "from yolomish.comparison.train import main; main()")  # and the run's folder
+
+
+def plan(arms: Sequence[Arm], seeds: Sequence[int], out_dir: Path) -> list[Run]:
+    """Every arm at every seed, with what each starts from. Each seed's arms come before the next, odd rounds in reverse
+    order, so that a machine that slows down does not favour one.
+
+    YolomishError where arms of equal seed and weights start from different kernels, or a weights file is missing.
+    """
+    arms = [replace(arm, config=with_initial_weights(arm.config)) for arm in arms]
+    runs = []
+    for turn, seed in enumerate(seeds):
+        first: dict[tuple[int, str], Run] = {}
+        for arm in arms if turn % 2 == 0 else arms[::-1]:
+            config = arm.seeded(seed)
+            sha256 = config.initial_weights_sha256
+            start = Start(weights=config.initial_weights, sha256=sha256, kernels=initial_kernels(config, sha256))
+            path = out_dir / f"{arm.slug}-seed{config.seed}"
+            run = Run(arm=arm.label, seed=seed, path=path, home=path, state=State.PLANNED, config=config, start=start)
+            other = first.setdefault((arm.seed_offset, sha256), run)
+            if other.start.kernels != start.kernels:
+                raise YolomishError(
+                    f"NOT CONTROLLED: {run.arm!r} starts from other kernels than {other.arm!r} at seed {seed}: "
+                    "an activation must not draw random numbers when it is built"
+                )
+            runs.append(run)
+    return runs
+
+
+def train(runs: Sequence[Run], environment: Mapping[str, str], devices: Sequence[str], log: Log) -> list[Run]:
+    """Train what is not finished, here one after the other or on several ``devices`` at once; returns all, arm after arm.
+
+    ``environment`` is what they run on (see ``environment.environment``). YolomishError, before any training, where a
+    run's folder holds one with other settings.
+    """
+    jobs = []
+    for run in runs:
+        identity = _identity(run, environment)
+        held = run.last.exists()
+        if held and not _same_run(run.path, identity):
+            raise YolomishError(
+                f"{run.path} holds a run with other settings, activation code, torch or device: "
+                "choose another folder for this comparison, or delete that one"
+            )
+        if held and run.read().state is State.FINISHED:
+            log(f"{name_of(run)}: already trained in {run.path}")
+        else:
+            jobs.append((run, identity))
+    for run, identity in jobs:
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_json(run.path / IDENTITY, identity)
+    left = [run for run, _ in jobs]
+    if len(devices) > 1:
+        train_all(left, devices, log)
+    else:
+        for i, run in enumerate(left):
+            log(f"[{i + 1}/{len(left)}] training {name_of(run)} -> {run.path}")
+            train_folder(run.path, devices[0] if devices else "", log)
+    order = list(dict.fromkeys(run.arm for run in runs))
+    return sorted((run.read() for run in runs), key=lambda run: (order.index(run.arm), run.seed))
+
+
+def name_of(run: Run) -> str:
+    """A run in a log: its arm and the seed that it trains with."""
+    return f"{run.arm}, seed {run.trained().seed}"
+
+
+def _identity(run: Run, environment: Mapping[str, str]) -> dict[str, Any]:
+    # What must be equal for a finished run to stand for this one: an activation file can change under an equal name.
+    config, sources = run.trained(), {}
+    for name in sorted({config.model.activation, config.model.neck_activation}):
+        path = Path(name.rpartition(":")[0]) if ".py:" in name else None
+        if path is not None and path.is_file():
+            sources[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    ran_on = {key: environment[key].split(" (commit")[0] for key in ("yolomish", "torch", "device")}
+    return {"config": to_dict(config), "activation_sources": sources, "ran_on": ran_on}
+
+
+def _same_run(folder: Path, identity: dict[str, Any]) -> bool:
+    saved = read_identity(folder)
+    try:
+        theirs = from_dict(TrainConfig, saved["config"], IDENTITY)  # settings that came later have their defaults
+    except (KeyError, TypeError, YolomishError):
+        return False
+    ours = from_dict(TrainConfig, identity["config"], IDENTITY)
+    if config_difference(theirs, ours).keys() - NO_RESULT:
+        return False
+    return all(saved.get(key) == identity[key] for key in ("activation_sources", "ran_on"))
+
+
+def train_folder(folder: Path, device: str, log: Log) -> None:
+    """Train, or go on with, the run that ``identity.json`` in ``folder`` describes, on ``device`` (empty: its own)."""
+    config = from_dict(TrainConfig, read_identity(folder)["config"], str(folder / IDENTITY))
+    fit(replace(config, device=device or config.device), folder, resume=(folder / "last.pt").exists(), log=log)
+
+
+def train_all(runs: Sequence[Run], devices: Sequence[str], log: Log, *, worker: Sequence[str] = WORKER) -> None:
+    """Train planned runs, as many at once as there are devices, each in its own process.
+
+    ``worker`` is the command that trains the folder named after it, on the device in YOLOMISH_WORKER_DEVICE. The first
+    failure, or an interrupt, stops the others at once; they save themselves (SIGTERM), and a comparison started again goes
+    on from there. The failure is a YolomishError with the process's last line.
+    """
+    waiting: Queue[Run] = Queue()
+    for run in runs:
+        waiting.put(run)
+    running: list[subprocess.Popen[str]] = []
+    stopped: list[str] = []
+    lock = Lock()
+
+    def stop(reason: str) -> None:
+        with lock:
+            stopped.append(reason)
+            for process in running:
+                if process.poll() is None:
+                    process.terminate()
+
+    def serve(device: str) -> None:
+        while True:
+            with lock:
+                try:
+                    run = None if stopped else waiting.get_nowait()
+                except Empty:
+                    run = None
+                if run is None:
+                    return
+                process = subprocess.Popen(
+                    [*worker, str(run.path)],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env={**os.environ, DEVICE: device},
+                )
+                running.append(process)
+            log(f"training {name_of(run)} on {device} -> {run.path}")
+            last = ""
+            for line in process.stdout or ():
+                last = line.strip() or last
+                log(f"[{name_of(run)}] {line.rstrip()}")
+            if process.wait():
+                stop(f"{name_of(run)} on {device} stopped with code {process.returncode}: {last}")
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        try:
+            list(pool.map(serve, devices))
+        except BaseException:
+            stop("interrupted")
+            raise
+    if stopped:
+        raise YolomishError(stopped[0])
+
+
+def main() -> None:
+    """Train the folder named on the command line; what the user can fix is one line and exit code 2."""
+    try:
+        train_folder(Path(sys.argv[1]), os.environ.get(DEVICE, ""), lambda text: print(text, flush=True))
+    except YolomishError as error:
+        print(f"yolomish: {error}", flush=True)
+        sys.exit(2)
