@@ -305,7 +305,7 @@ def agree_with_opencv(network: DarknetNetwork, folder: Path, size: int) -> None:
         seen = wide[:, 5:] > 0  # OpenCV zeroes class scores below its threshold
         assert tolerance < 0.1 and apart[:, :5].max() < tolerance
         assert seen.any() and apart[:, 5:][seen].max() < tolerance
-        assert raw.std((2, 3)).mean() > 0.1  # what is seen reaches the maps
+        assert raw.std((2, 3)).mean() > 0.03  # what is seen reaches the maps
 
 
 def placed(decoded: Decoded, cells: int, size: int) -> torch.Tensor:
