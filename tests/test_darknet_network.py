@@ -562,7 +562,9 @@ def test_other_classes_anchors_forms_and_activations_are_taken(tmp_path: Path, s
     assert again.names == ("a", "b", "c") and again.network.heads == network.heads and again.network.input == network.input
     assert all(torch.equal(a, b) for a, b in zip(again.network(images), maps, strict=True))
     with pytest.raises(YolomishError, match="has 2 heads: scale_xy needs as many"):
-        build_network(dataclasses.replace(config, scale_xy=(1.0,)))
+        build_network(dataclasses.replace(config, scale_xy=(1.0, 1.1, 1.2)))
+    one = build_network(dataclasses.replace(config, scale_xy=(2.0, 2.0, 2.0)))  # as recipes for three heads say
+    assert [head.scale_xy for head in one.heads] == [2.0, 2.0]
 
 
 @torch.no_grad()
