@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import noise_data
+from conftest import four_pictures, noise_data
 from reference import training as reference
 from torch import nn
 
@@ -598,22 +598,6 @@ def test_only_the_processes_of_a_trial_go_without_the_others(monkeypatch: pytest
     with distributed.alone():
         assert distributed.world_size() == 1 and distributed.sum_over_ranks(torch.ones(())) == 1
     assert distributed.world_size() == 4
-
-
-def four_pictures(root: Path) -> DataConfig:
-    """YOLO data of four 64 px pictures with five red and blue rectangles on noise; val is train."""
-    objects = [[(0, 8, 8, 30, 32)], [(1, 20, 16, 52, 40)], [(0, 30, 30, 60, 56), (1, 4, 6, 28, 24)], [(1, 6, 30, 30, 60)]]
-    rng = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (root / kind).mkdir(parents=True)
-    for i, boxes in enumerate(objects):
-        image = rng.integers(90, 130, (64, 64, 3)).astype(np.uint8)
-        for label, x0, y0, x1, y1 in boxes:
-            image[y0:y1, x0:x1] = ((230, 40, 30), (30, 60, 230))[label]
-        write_image(root / "images" / f"{i}.png", image)
-        rows = [(k, (x0 + x1) / 128, (y0 + y1) / 128, (x1 - x0) / 64, (y1 - y0) / 64) for k, x0, y0, x1, y1 in boxes]
-        (root / "labels" / f"{i}.txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
-    return DataConfig(format="yolo", root=str(root), train="images", val="images", names=("red", "blue"))
 
 
 @pytest.mark.parametrize("recipe", ["small", "scaled", "darknet"])
