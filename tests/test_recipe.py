@@ -81,9 +81,7 @@ def tiny(width: int) -> str:
     """The sections of cfg/yolov4-tiny.cfg with so many filters in the first convolution, of 32, and two classes."""
 
     def conv(filters: int, size: int = 3, stride: int = 1) -> str:
-        return (
-            f"[convolutional]\nbatch_normalize=1\nfilters={filters}\nsize={size}\nstride={stride}\npad=1\nactivation=leaky\n"
-        )
+        return f"[convolutional]\nbatch_normalize=1\nfilters={filters}\nsize={size}\nstride={stride}\npad=1\nactivation=leaky\n"
 
     def stage(c: int) -> str:
         split = "[route]\nlayers=-1\ngroups=2\ngroup_id=1\n"
@@ -174,7 +172,14 @@ def current_rate(batch_num: int, net: dict[str, float | str | list[float]]) -> f
 )
 def test_rates_are_darknets_at_every_step_and_nothing_is_said(changes: dict) -> None:
     found = recipe(with_net(**changes))
-    net = {"policy": "steps", "burn_in": 100, "max_batches": 6001, "learning_rate": 0.0013, "steps": [4800, 5400], "scales": [0.1, 0.1]}
+    net = {
+        "policy": "steps",
+        "burn_in": 100,
+        "max_batches": 6001,
+        "learning_rate": 0.0013,
+        "steps": [4800, 5400],
+        "scales": [0.1, 0.1],
+    }
     net |= changes | {k: [float(v) for v in changes[k].split(",")] for k in ("steps", "scales") if k in changes}
     config = found.config
     total = config.epochs * 10
@@ -205,14 +210,23 @@ def test_rates_are_darknets_at_every_step_and_nothing_is_said(changes: dict) -> 
 )
 def test_what_is_not_honoured_is_said_with_file_and_line(changes: dict, said: str) -> None:
     text = with_net(**changes)
-    line = 1 + text.splitlines().index(f"{(key := next(k for k in changes if f'{k}={changes[k]}' in said or k == 'policy'))}={changes[key]}")
+    line = 1 + text.splitlines().index(
+        f"{(key := next(k for k in changes if f'{k}={changes[k]}' in said or k == 'policy'))}={changes[key]}"
+    )
     assert any(note.startswith(f"my.cfg:{line}: [net]") and said in note for note in recipe(text).notes)
 
 
 @pytest.mark.parametrize("kind", ["net", "convolutional", "yolo"])
 def test_every_key_of_training_is_taken_or_said(kind: str) -> None:
     words = {"policy": "steps", "iou_loss": "diou", "iou_thresh_kind": "giou"}
-    fixed = {"steps": "4800,5400", "scales": ".1,.1", "counters_per_class": "7,9", "stopbackward": "5", "jitter": ".4"}
+    fixed = {
+        "batch": "16",
+        "steps": "4800,5400",
+        "scales": ".1,.1",
+        "counters_per_class": "7,9",
+        "stopbackward": "5",
+        "jitter": ".4",
+    }
     keys = [*KEYS[kind].training.split(), *([] if kind == "net" else ANYWHERE.training.split())]
     for key in dict.fromkeys(keys):
         value = words.get(key, fixed.get(key, "3"))
@@ -224,7 +238,11 @@ def test_every_key_of_training_is_taken_or_said(kind: str) -> None:
             text = NET + HEADS.replace("pad=1\n", f"pad=1\n{key}={value}\n")
         found = recipe(text)
         lines = [i for i, line in enumerate(text.splitlines(), 1) if line == f"{key}={value}"]
-        told = [t for t in (*found.taken, *found.notes) if f"{key}={value}" in t and (f"line {lines[-1]})" in t or f":{lines[-1]}:" in t)]
+        told = [
+            t
+            for t in (*found.taken, *found.notes)
+            if f"{key}={value}" in t and (f"line {lines[-1]})" in t or f":{lines[-1]}:" in t)
+        ]
         assert told, key
 
 
@@ -274,7 +292,9 @@ def test_train_tells_what_it_took_and_saves_what_options_won(tmp_path: Path) -> 
     (tmp_path / "my.cfg").unlink()
     config = from_dict(TrainConfig, load_yaml(tmp_path / "runs" / "run" / "config.yaml"))
     assert (config.mosaic, config.batch, config.epochs, config.loss) == (0.0, 4, 3, "darknet")
-    again = CliRunner().invoke(app, ["train", "--resume", str(tmp_path / "runs" / "run"), "--epochs", "4"], catch_exceptions=False)
+    again = CliRunner().invoke(
+        app, ["train", "--resume", str(tmp_path / "runs" / "run"), "--epochs", "4"], catch_exceptions=False
+    )
     assert again.exit_code == 0 and len((tmp_path / "runs" / "run" / "results.csv").read_text().splitlines()) == 5
 
 

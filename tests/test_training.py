@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -14,9 +13,8 @@ from conftest import four_pictures, noise_data
 from reference import training as reference
 from torch import nn
 
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
+from yolomish.config import ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
 from yolomish.darknet.order import file_order
-from yolomish.data.images import write_image
 from yolomish.errors import YolomishError
 from yolomish.tasks.detection.assign import assign_ratio, assign_shape_iou
 from yolomish.tasks.detection.darknet_loss import box_deltas, darknet_loss
@@ -612,6 +610,7 @@ def test_a_network_learns_four_pictures_by_heart(recipe: str, tmp_path: Path) ->
         "flip": 0.0,
         "scale": 0.0,
         "translate": 0.0,
+        "multi_scale": 0.0,
     }
     gains = {} if recipe == "darknet" else {"class_gain": 1.0, "scale_gains": False}
     rates = {"optimizer": "adamw", "momentum": 0.9, "weight_decay": 0.0, "peak_lr": 0.004, "schedule": "cosine"}

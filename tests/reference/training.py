@@ -174,52 +174,63 @@ def darknet_class_delta(delta: list[float], output: list[float], label: int, hea
                 delta[k] *= c.class_weights[label] * c.classes
 
 
+def darknet_answer(
+    cell: list[float],
+    logits: list[float],
+    place: tuple,
+    target: list[float],
+    head: HeadSpec,
+    grid: tuple,
+    objectness: float | None,
+) -> None:
+    """Box and class deltas of one object at one anchor, in place, and its objectness delta where that is given."""
+    (a, row, column), (rows, columns), c = place, grid, head.loss
+    squared = head.box_form == "squared"
+    output = [sigmoid(v) for v in logits]
+    weight = c.class_weights[int(target[1])] if c.class_weights else 1.0
+    net = (columns * head.stride, rows * head.stride)
+    pred, truth = (
+        [(b[0] + b[2]) / 2 / net[0], (b[1] + b[3]) / 2 / net[1], (b[2] - b[0]) / net[0], (b[3] - b[1]) / net[1]]
+        for b in (box_of(logits, head, a, row, column), target[2:])
+    )
+    if c.box_loss == "mse":
+        ratios = [truth[2] * net[0] / head.anchors[a][0], truth[3] * net[1] / head.anchors[a][1]]
+        wanted = [truth[0] * columns - column, truth[1] * rows - row]
+        wanted += [math.sqrt(r / 4) if squared else math.log(r) for r in ratios]
+        present = [head.scale_xy * o - (head.scale_xy - 1) / 2 for o in output[:2]]
+        present += output[2:4] if squared else logits[2:4]
+        for d in range(4):
+            cell[d] += (2 - truth[2] * truth[3]) * (wanted[d] - present[d]) * c.box * weight
+    else:
+        step = darknet_box_delta(pred, truth, c.box_loss)
+        if not squared:
+            step[2] *= math.exp(logits[2])
+            step[3] *= math.exp(logits[3])
+        for d in range(4):
+            cell[d] += min(max(step[d] * c.box * weight, -c.max_delta), c.max_delta)
+    if objectness is not None:
+        cell[4] = objectness
+    elif not c.objectness_smooth or cell[4] == 0:
+        cell[4] = weight * c.objectness * (1 - output[4])
+    classes = cell[5:]
+    darknet_class_delta(classes, output[5:], int(target[1]), head)
+    if objectness is not None and c.objectness_smooth:
+        classes[int(target[1])] = weight * (objectness / c.objectness + output[4] - output[5 + int(target[1])])
+    cell[5:] = classes
+
+
 def darknet_deltas(maps: list[Tensor], heads: tuple[HeadSpec, ...], targets: list[list[float]]) -> list[Tensor]:
     """src/yolo_layer.c process_batch, then what backward makes of it: the deltas of each head as (B, A, H, W, 5+K)."""
     result = []
     for raw, head in zip(maps, heads, strict=True):
         c, (rows, columns) = head.loss, raw.shape[2:]
-        values = raw.detach().double().view(len(raw), len(head.anchors), 5 + head.num_classes, rows, columns).permute(0, 1, 3, 4, 2)
+        values = (
+            raw.detach().double().view(len(raw), len(head.anchors), 5 + head.num_classes, rows, columns).permute(0, 1, 3, 4, 2)
+        )
         delta = torch.zeros(values.shape, dtype=torch.float64)
         squared = head.box_form == "squared"
         for image in range(len(raw)):
             mine = [t for t in targets if int(t[0]) == image]
-
-            def answer(cell: list[float], place: tuple, target: list[float], objectness: float | None) -> None:
-                """Box and class deltas of one object at one anchor, and its objectness where that is given."""
-                a, row, column = place
-                logits = values[(image, *place)].tolist()
-                output = [sigmoid(v) for v in logits]
-                weight = c.class_weights[int(target[1])] if c.class_weights else 1.0
-                net = (columns * head.stride, rows * head.stride)
-                pred, truth = (
-                    [(b[0] + b[2]) / 2 / net[0], (b[1] + b[3]) / 2 / net[1], (b[2] - b[0]) / net[0], (b[3] - b[1]) / net[1]]
-                    for b in (box_of(logits, head, a, row, column), target[2:])
-                )
-                if c.box_loss == "mse":
-                    ratios = [truth[2] * net[0] / head.anchors[a][0], truth[3] * net[1] / head.anchors[a][1]]
-                    wanted = [truth[0] * columns - column, truth[1] * rows - row]
-                    wanted += [math.sqrt(r / 4) if squared else math.log(r) for r in ratios]
-                    present = [head.scale_xy * o - (head.scale_xy - 1) / 2 for o in output[:2]]
-                    present += output[2:4] if squared else logits[2:4]
-                    for d in range(4):
-                        cell[d] += (2 - truth[2] * truth[3]) * (wanted[d] - present[d]) * c.box * weight
-                else:
-                    step = darknet_box_delta(pred, truth, c.box_loss)
-                    if not squared:
-                        step[2] *= math.exp(logits[2])
-                        step[3] *= math.exp(logits[3])
-                    for d in range(4):
-                        cell[d] += min(max(step[d] * c.box * weight, -c.max_delta), c.max_delta)
-                if objectness is not None:
-                    cell[4] = objectness
-                elif not c.objectness_smooth or cell[4] == 0:
-                    cell[4] = weight * c.objectness * (1 - output[4])
-                classes = cell[5:]
-                darknet_class_delta(classes, output[5:], int(target[1]), head)
-                if objectness is not None and c.objectness_smooth:
-                    classes[int(target[1])] = weight * (objectness / c.objectness + output[4] - output[5 + int(target[1])])
-                cell[5:] = classes
 
             for a in range(len(head.anchors)):
                 for row in range(rows):
@@ -236,7 +247,15 @@ def darknet_deltas(maps: list[Tensor], heads: tuple[HeadSpec, ...], targets: lis
                         if best > c.truth_iou:
                             wanted = best * best if c.objectness_smooth else 1.0
                             nearest = mine[overlaps.index(best)]
-                            answer(cell, (a, row, column), nearest, c.objectness * (wanted - output[4]))
+                            darknet_answer(
+                                cell,
+                                logits,
+                                (a, row, column),
+                                nearest,
+                                head,
+                                (rows, columns),
+                                c.objectness * (wanted - output[4]),
+                            )
                         delta[image, a, row, column] = torch.tensor(cell, dtype=torch.float64)
             for target in mine:
                 size = (target[4] - target[2], target[5] - target[3])
@@ -250,7 +269,7 @@ def darknet_deltas(maps: list[Tensor], heads: tuple[HeadSpec, ...], targets: lis
                         row = min(int((target[3] + target[5]) / 2 / head.stride), rows - 1)
                         place = (head.mask.index(n), row, column)
                         cell = delta[(image, *place)].tolist()
-                        answer(cell, place, target, None)
+                        darknet_answer(cell, values[(image, *place)].tolist(), place, target, head, (rows, columns), None)
                         delta[(image, *place)] = torch.tensor(cell, dtype=torch.float64)
         if c.shape_iou < 1:
             for cell in delta.view(-1, delta.shape[-1]):

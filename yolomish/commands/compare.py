@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,7 +97,9 @@ def compare(
     ] = "backbone",
     data: Annotated[str, typer.Option("--data", help="Built-in data set (shapes) or a data YAML.")] = "shapes",
     model: Annotated[str, typer.Option("--model", help="Shipped model (yolov4, yolov4-s, yolov4-n) or a YAML.")] = "yolov4-n",
-    recipe: Annotated[str, typer.Option("--recipe", help="Training recipe: small, darknet, scaled, a YAML, or cfg: the model's own.")] = "small",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="Training recipe: small, darknet, scaled, a YAML, or cfg: the model's own.")
+    ] = "small",
     weights: Annotated[
         str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE per activation, by commas; empty: none.")
     ] = "",

@@ -81,7 +81,9 @@ def train(
     neck_act: Annotated[str | None, typer.Option(help="Activation of neck and heads; left out: the model's.")] = None,
     model: Annotated[str, typer.Option(help="Model: yolov4, yolov4-s, yolov4-n or a YAML.")] = "yolov4",
     data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
-    recipe: Annotated[str, typer.Option(help="Training recipe: darknet, scaled, a YAML, or cfg: the model's own cfg.")] = "scaled",
+    recipe: Annotated[
+        str, typer.Option(help="Training recipe: darknet, scaled, a YAML, or cfg: the model's own cfg.")
+    ] = "scaled",
     weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137); empty: none.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step, over all mini-batches and processes" + RECIPE)] = None,

@@ -122,8 +122,8 @@ class LossConfig:
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """How images become training samples. ``multi_scale`` r draws a size from image_size/r to image_size·r every ten steps;
-    0 keeps one size. ``geometry``: ``jitter`` moves each side (Darknet), ``zoom`` both of an axis apart or together (its resize), ``affine`` rotates, scales, shears and shifts on a
-    canvas of four (Scaled-YOLOv4)."""
+    0 keeps one size. ``geometry``: ``jitter`` moves each side and ``zoom`` two at a time (Darknet's [yolo] jitter and resize),
+    ``affine`` rotates, scales, shears and shifts on a canvas of four (Scaled-YOLOv4)."""
 
     resize: ResizeMode = "stretch"
     multi_scale: Annotated[float, Between(0, 2)] = 0.0

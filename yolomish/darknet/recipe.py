@@ -9,7 +9,6 @@ from typing import Any
 
 from yolomish.config import ModelConfig, TrainConfig
 from yolomish.darknet.cfg import ANYWHERE, FREE, KEYS, WORDS, Cfg, Section
-from yolomish.errors import YolomishError
 from yolomish.networks.base import Network
 from yolomish.networks.registry import outline
 
@@ -277,7 +276,10 @@ def _falls(net: _Reading, most: int, total: int) -> dict[str, Any]:
         return {}
     if len(set(factors)) > 1 or not 0 <= factors[0] <= 1:
         net.say("scales", f"must be one factor of at most 1: {min(1.0, factors[0]):g} is taken at every step")
-    return {"lr_steps": _shares([step for step, _ in pairs if step < most], total), "lr_step_factor": min(1.0, max(0.0, factors[0]))}
+    return {
+        "lr_steps": _shares([step for step, _ in pairs if step < most], total),
+        "lr_step_factor": min(1.0, max(0.0, factors[0])),
+    }
 
 
 def _shares(steps: Any, total: int) -> tuple[float, ...]:

@@ -38,10 +38,10 @@ def assign_shape_iou(
 ) -> tuple[Assignment, ...]:
     """Darknet (src/yolo_layer.c process_batch): the positives of every head for targets (T, 6), see ``Batch``.
 
-    A box goes to the best of all anchors by shape IoU and to every other anchor whose overlap of the head's ``shape_kind``
-    is above its ``shape_iou``, if that is below 1, each on every head whose mask holds it and only at the cell of the box's centre (floor, clamped into the grid): an anchor in
-    two masks answers twice, one in none never. Boxes without area are left out. T = 0 makes empty assignments. Rows stand
-    in the order of ``targets``.
+    A box goes to the best of all anchors by shape IoU and, where the head's ``shape_iou`` is below 1, to every other anchor
+    whose overlap of ``shape_kind`` is above it, each on every head whose mask holds it and only at the cell of the box's
+    centre (floor, clamped into the grid): an anchor in two masks answers twice, one in none never. Boxes without area are
+    left out. T = 0 makes empty assignments. Rows stand in the order of ``targets``.
     """
     targets = _with_area(targets)
     boxes = targets[:, 2:6]
