@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -10,12 +9,6 @@ import pytest
 import torch
 
 from yolomish.config import DataConfig
-from yolomish.networks import Network
-from yolomish.tasks.detection.pipeline import Pipeline
-from yolomish.tasks.detection.protocol import EvalProtocol
-from yolomish.tasks.detection.views import Runner
-from yolomish.types import HeadSpec, ResizeMode
-from yolomish.weights.load import LoadedNetwork
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
@@ -62,23 +55,6 @@ def four_pictures(root: Path) -> DataConfig:
         rows = [(k, (x0 + x1) / 128, (y0 + y1) / 128, (x1 - x0) / 64, (y1 - y0) / 64) for k, x0, y0, x1, y1 in boxes]
         (root / "labels" / f"{i}.txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
     return DataConfig(format="yolo", root=str(root), train="images", val="images", names=("red", "blue"))
-
-
-def head_of(anchors: tuple[tuple[float, float], ...], **rest: Any) -> HeadSpec:
-    """A head that has all anchors that there are."""
-    return HeadSpec(all_anchors=anchors, mask=tuple(range(len(anchors))), **rest)
-
-
-def loaded_from(network: Network, names: tuple[str, ...], *, size: int = 0, resize: ResizeMode = "stretch") -> LoadedNetwork:
-    """``network`` as if it were read from a file, at a square size in px (0: its own)."""
-    network.resized((size, size) if size else None, resize)
-    return LoadedNetwork(network=network, names=names)
-
-
-def pipeline_of(runner: Runner, size: int, **protocol: Any) -> Pipeline:
-    """A pipeline at a square size in px by a protocol of these fields."""
-    fields = {"resize": "stretch", "conf": 0.001, "iou": 0.6, "nms": "greedy-diou"} | protocol
-    return Pipeline(runner=runner, protocol=EvalProtocol(name="test", **fields), size_hw=(size, size))
 
 
 def randomise(model: torch.nn.Module) -> None:

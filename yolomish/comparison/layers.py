@@ -19,7 +19,7 @@ from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
 from yolomish.networks.registry import outline
 from yolomish.nn.blocks import ConvBlock
-from yolomish.tasks import find_task
+from yolomish.tasks.registry import find_task
 from yolomish.types import Batch
 from yolomish.weights.load import load_network
 
