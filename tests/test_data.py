@@ -108,6 +108,17 @@ def test_the_strongest_jitter_leaves_a_tenth_of_each_side_and_its_boxes(resize: 
     assert np.isclose(least, 0.1) and seen > 250
 
 
+@pytest.mark.parametrize(("zoom", "low", "high"), [(1.5, -0.25, 1 / 6), (0.5, -0.5, 0.0)])
+def test_zoom_moves_left_with_top_and_right_with_bottom_in_darknets_bounds(zoom: float, low: float, high: float) -> None:
+    # src/data.c load_data_detection: (1 - 1/resize_down)/2 to (1 - 1/resize_up)/2 of the sides, by resize_r1 and resize_r2
+    config = dataclasses.replace(CONFIG, jitter=0.0, zoom=zoom, resize="stretch")
+    draws = [random_margins(red_square(), np.random.default_rng(seed), (64, 96), config) for seed in range(400)]
+    h, w = red_square().image.shape[:2]
+    shares = np.array(draws) / (w, w, h, h)
+    assert np.allclose(shares[:, :2], shares[:, 2:]) and not np.allclose(shares[:, 0], shares[:, 1])
+    assert np.allclose((shares.min(), shares.max()), (low, high), atol=0.02) and low <= shares.min() and shares.max() <= high
+
+
 def test_mosaic_tiles_meet_where_darknets_do() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
