@@ -37,11 +37,10 @@ def bench(
 
     import torch
 
-    from yolomish.config import load_model_config
     from yolomish.data.images import read_image, write_image
     from yolomish.inference.bench import as_table, calibrate, measure
     from yolomish.inference.export.verify import generated_image
-    from yolomish.networks import build_network
+    from yolomish.networks import build_network, find_model
     from yolomish.ops.device import choose_device
     from yolomish.weights.load import LoadedNetwork, load_network
 
@@ -52,7 +51,7 @@ def bench(
     if weights:
         loaded = load_network(weights, cfg=cfg, model=model)
     else:
-        config = load_model_config(model)
+        config = find_model(model)
         torch.manual_seed(0)
         loaded = LoadedNetwork(
             network=calibrate(build_network(config), picture), names=tuple(str(i) for i in range(config.num_classes))

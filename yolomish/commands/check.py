@@ -26,6 +26,7 @@ def check(
     from yolomish.config import load_data_config
     from yolomish.data.check import CHECKS, by_check, check_data, counts
     from yolomish.errors import unknown_name
+    from yolomish.networks import find_model
 
     wanted = split_list(only)
     for name in wanted:
@@ -59,7 +60,7 @@ def anchors(
     """Anchors for the training boxes at a network size, by k-means with IoU; prints the line for a model YAML."""
     import numpy as np
 
-    from yolomish.config import load_data_config, load_model_config, parse_size
+    from yolomish.config import load_data_config, parse_size
     from yolomish.data.anchors import kmeans_anchors, mean_best_iou
     from yolomish.data.datasets import open_data
     from yolomish.errors import unknown_name
@@ -69,7 +70,7 @@ def anchors(
         raise unknown_name("resize", resize, ("stretch", "letterbox"))
     size_hw = parse_size(imgsz, "--imgsz")
     labels, sizes = open_data(load_data_config(data), "train").boxes_at(size_hw, keep_aspect=resize == "letterbox")
-    now = np.array(load_model_config(model).anchors, np.float64)
+    now = np.array(find_model(model).anchors, np.float64)
     new = kmeans_anchors(sizes, number, seed=seed).round().clip(1)
     typer.echo(f"# {len(labels)} boxes of {data} at {size_text(size_hw)} px, {resize}: mean IoU with the best anchor")
     typer.echo(f"# {mean_best_iou(sizes, now):.4f} with the {len(now)} of {model}, {mean_best_iou(sizes, new):.4f} with these")

@@ -154,11 +154,12 @@ def compare(
         truth = load_data_config(data) if "data" in given else None
         report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
     else:
-        from yolomish.config import check_train, load_model_config, load_recipe
+        from yolomish.config import check_train, load_recipe
+        from yolomish.networks import find_model
 
         names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
-        base = replace(load_recipe(recipe, load_model_config(model)), data=load_data_config(data), **settings)
+        base = replace(load_recipe(recipe, find_model(model)), data=load_data_config(data), **settings)
         base = with_values(base, set_ or [])
         check_train(base)
         files = split_weights(weights, names) if weights else {}

@@ -26,14 +26,16 @@ def info(
 
     import torch
 
-    from yolomish.config import load_model_config
-    from yolomish.darknet.cfg import read_cfg
+    from yolomish.darknet.cfg import load_cfg
     from yolomish.darknet.summary import summarise
     from yolomish.kernels import describe
+    from yolomish.networks import find_model
     from yolomish.ops.device import choose_device
     from yolomish.types import size_text
 
-    config = read_cfg(model) if model.endswith(".cfg") else load_model_config(model)
+    config = find_model(model)
+    for note in load_cfg(model).notes if config.cfg else ():
+        typer.echo(note, err=True)
     config = dataclasses.replace(config, activation=act or config.activation, neck_activation=neck_act or config.neck_activation)
     summary = summarise(config, read_size(imgsz) or config.image_size)
     if as_json:

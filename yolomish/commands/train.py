@@ -18,7 +18,6 @@ from yolomish.config import (
     check_train,
     from_dict,
     load_data_config,
-    load_model_config,
     load_recipe,
     load_yaml,
     parse_size,
@@ -135,7 +134,9 @@ def train(
         folder = Path(resume).parent if Path(resume).suffix == ".pt" else Path(resume)
         config = from_dict(TrainConfig, load_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
     else:
-        structure = load_model_config(model)
+        from yolomish.networks import find_model
+
+        structure = find_model(model)
         structure = replace(
             structure,
             activation=structure.activation if act is None else act,
@@ -143,7 +144,7 @@ def train(
         )
         config = replace(load_recipe(recipe, structure), data=load_data_config(data), initial_weights=weights)
         shown = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(structure.activation).name)
-        folder = free_name(output / (name or f"{Path(model).stem}-{shown}"))
+        folder = free_name(output / (name or f"{Path(model).stem}-{shown}".rstrip("-")))
     config = replace(config, **settings)
     if "batch" in settings and "mini_batch" not in settings and config.batch % (config.mini_batch or 1):
         config = replace(config, mini_batch=0)

@@ -33,7 +33,8 @@ def _square(config: ModelConfig | TrainConfig) -> None:
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A network of an ``architecture``. Anchors are all heads' (width, height) in network pixels, small to large;
-    ``scale_xy`` is one number per head, ``box_form`` exp or squared, see ``HeadSpec``.
+    ``scale_xy`` is one number per head, ``box_form`` exp or squared, see ``HeadSpec``. A network made of a Darknet cfg holds
+    its text in ``cfg``; its anchors may be empty (each head's own) and its activations too (as in the cfg).
 
     ``bn_momentum`` is the running-average factor: 0.01 in Darknet's GPU path (src/batchnorm_layer.c); runs of a few
     hundred steps need more."""
@@ -50,6 +51,7 @@ class ModelConfig:
     anchors: Anchors = YOLOV4_ANCHORS
     scale_xy: tuple[float, ...] = (1.2, 1.1, 1.05)
     box_form: BoxForm = "exp"
+    cfg: str = ""
 
     def __post_init__(self) -> None:
         _square(self)
@@ -185,7 +187,7 @@ RESUMABLE = marked(TrainConfig, MAY_CHANGE)  # what may differ between a run and
 def check_model(config: ModelConfig) -> None:
     """Refuse values that no network can have; each architecture refuses more when it is built."""
     check_fields(config)
-    if not config.anchors or any(w <= 0 or h <= 0 for w, h in config.anchors):
+    if any(w <= 0 or h <= 0 for w, h in config.anchors):
         raise YolomishError(f"anchors must be pairs of positive width,height, not {config.anchors!r}")
 
 

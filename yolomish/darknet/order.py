@@ -1,13 +1,16 @@
-"""In which order Darknet stores a network's convolutions: each Python architecture has its line here."""
+"""In which order Darknet stores a network's weights: a cfg's order is its own, each Python architecture has its line here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.sections import Connected, Shortcut
 
 # cfg/yolov4.cfg: the P3 head stands before the bottom-up path and the P4 head before the last step down
 ORDERS: dict[str, tuple[str, ...]] = {
@@ -21,11 +24,67 @@ ORDERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def file_order(network: Network) -> Iterator[tuple[str, nn.Conv2d, nn.BatchNorm2d | None]]:
-    """(name, convolution, its batch norm or None) in the order of a ``.weights`` file."""
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What one section stores: a convolution, connected weights, a batch norm alone or a shortcut's weights, with its norm."""
+
+    name: str
+    module: nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm | Shortcut
+    norm: nn.modules.batchnorm._BatchNorm | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """In the file's order: src/parser.c load_convolutional_weights, load_connected_weights and the like."""
+        if isinstance(self.module, Shortcut):
+            assert self.module.weights is not None
+            return [self.module.weights]
+        norm = self.module if isinstance(self.module, nn.modules.batchnorm._BatchNorm) else self.norm
+        kernel = [] if norm is self.module else [self.module.weight]
+        if norm is None:
+            assert self.module.bias is not None
+            return [self.module.bias, *kernel]
+        assert norm.running_mean is not None and norm.running_var is not None
+        rest = [norm.weight, norm.running_mean, norm.running_var]
+        return [norm.bias, *kernel, *rest] if isinstance(self.module, nn.Linear) else [norm.bias, *rest, *kernel]
+
+    def __str__(self) -> str:
+        module = self.module
+        if isinstance(module, nn.Conv2d):
+            k = module.kernel_size[0]
+            return f"convolution {self.name}, {k}x{k}, {module.in_channels} -> {module.out_channels} filters"
+        return f"{type(module).__name__} {self.name}"
+
+
+def file_order(network: Network) -> Iterator[Stored]:
+    """Everything that a ``.weights`` file of the network holds, in its order; shared weights once."""
+    seen: set[int] = set()
     for prefix in ORDERS.get(network.config.architecture, ("",)):
         part = network.get_submodule(prefix)
-        norms = {id(m.conv): m.bn for m in part.modules() if isinstance(m, ConvBlock)}
-        for name, module in part.named_modules():
-            if isinstance(module, nn.Conv2d):
-                yield f"{prefix}.{name}".strip("."), module, norms.get(id(module))
+        norms: dict[int, nn.modules.batchnorm._BatchNorm | None] = {}
+        for module in part.modules():
+            if isinstance(module, ConvBlock | Connected):
+                norms[id(module.conv if isinstance(module, ConvBlock) else module.linear)] = module.bn
+        within_blocks = {id(norm) for norm in norms.values()}
+        for name, module in part.named_modules(prefix=prefix):
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                weights: Tensor = module.weight
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module) not in within_blocks:
+                weights = module.weight
+            elif isinstance(module, Shortcut) and module.weights is not None:
+                weights = module.weights
+            else:
+                continue
+            if id(weights) not in seen:
+                seen.add(id(weights))
+                yield Stored(name=name, module=module, norm=norms.get(id(module)))
+
+
+def size(network: Network) -> int:
+    """How many floats a whole file holds."""
+    return sum(tensor.numel() for stored in file_order(network) for tensor in stored.tensors())
+
+
+def stored_names(network: Network, count: int) -> list[str]:
+    """The names in ``state_dict`` of what the first ``count`` sections of a file hold."""
+    wanted = {id(tensor) for index, stored in enumerate(file_order(network)) if index < count for tensor in stored.tensors()}
+    with torch.no_grad():
+        return [name for name, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in wanted]

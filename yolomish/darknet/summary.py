@@ -74,17 +74,20 @@ def summarise(config: ModelConfig, size_hw: SizeHW) -> Summary:
         network(images)
     names = {id(m.conv): m.activation_name for m in network.modules() if isinstance(m, ConvBlock)}
     layers = []
-    for name, conv, bn in file_order(network):
+    for stored in file_order(network):
+        conv = stored.module
+        if not isinstance(conv, nn.Conv2d):
+            continue
         chw_in, chw_out = shapes[id(conv)]
         layers.append(
             Layer(
-                name=name,
+                name=stored.name,
                 kernel=conv.kernel_size[0],
                 stride=conv.stride[0],
                 input_chw=chw_in,
                 output_chw=chw_out,
                 activation=names.get(id(conv), "linear"),
-                parameters=sum(p.numel() for part in (conv, bn) if part is not None for p in part.parameters()),
+                parameters=sum(p.numel() for part in (conv, stored.norm) if part is not None for p in part.parameters()),
                 bflops=2 * conv.weight[0].numel() * torch.Size(chw_out).numel() / 1e9,
             )
         )

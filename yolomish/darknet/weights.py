@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from yolomish.config import ModelConfig
-from yolomish.darknet.order import file_order
+from yolomish.darknet.order import file_order, size
 from yolomish.errors import YolomishError
 from yolomish.files import replace_file
 from yolomish.networks import Network
@@ -36,7 +35,8 @@ class FileHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsHeader:
-    """What a file said and how far it went: ``convolutions`` loaded of ``total`` (fewer for a .conv.137 file)."""
+    """What a file said and how far it went: ``convolutions``, and other sections with weights, loaded of ``total`` (fewer for
+    a .conv.137 file)."""
 
     version: tuple[int, int, int]
     images_seen: int
@@ -47,19 +47,6 @@ class WeightsHeader:
 def is_darknet_file(path: str | Path) -> bool:
     """Whether a file's name is that of Darknet weights: ``.weights``, or cut off as ``yolov4.conv.137``."""
     return re.search(r"\.weights$|\.conv\.\d+$", Path(path).name) is not None
-
-
-def _tensors(model: Network) -> Iterator[tuple[int, str, list[Tensor]]]:
-    """(index, description, tensors in file order) of each convolution."""
-    for index, (name, conv, bn) in enumerate(file_order(model)):
-        k = conv.kernel_size[0]
-        what = f"convolution {index} ({name}, {k}x{k}, {conv.in_channels} -> {conv.out_channels} filters)"
-        if bn is not None:
-            assert bn.running_mean is not None and bn.running_var is not None
-            yield index, what, [bn.bias, bn.weight, bn.running_mean, bn.running_var, conv.weight]
-        else:
-            assert conv.bias is not None
-            yield index, what, [conv.bias, conv.weight]
 
 
 def parse_header(start: bytes, path: str | Path) -> FileHeader:
@@ -81,10 +68,8 @@ def fitting_classes(path: str | Path, config: ModelConfig) -> int | None:
     """
     with open(path, "rb") as file:
         header = parse_header(file.read(20), path)
-    one, two = (
-        sum(t.numel() for _, _, tensors in _tensors(outline(replace(config, num_classes=k))) for t in tensors) for k in (1, 2)
-    )
-    more, rest = divmod(os.path.getsize(path) - header.size - 4 * one, 4 * (two - one))
+    one, two = (size(outline(replace(config, num_classes=k))) for k in (1, 2))
+    more, rest = divmod(os.path.getsize(path) - header.size - 4 * one, 4 * max(1, two - one))
     return more + 1 if more >= 0 and not rest else None
 
 
@@ -100,33 +85,33 @@ def read_weights(path: str | Path, model: Network) -> WeightsHeader:
         raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
     header = parse_header(raw, path)
     start = header.size
-    layers = list(_tensors(model))
-    sizes = [sum(t.numel() for t in tensors) for _, _, tensors in layers]
+    layers = list(file_order(model))
+    sizes = [sum(t.numel() for t in stored.tensors()) for stored in layers]
     available, expected = len(raw) - start, 4 * sum(sizes)
     if available > expected:
         raise YolomishError(
             f"{path} holds {len(raw)} bytes, {available - expected} more than the {start + expected} that "
-            f"{model.name} with {model.heads[0].num_classes} classes takes: wrong cfg or class count for these weights?"
+            f"{model.name} with {model.config.num_classes} classes takes: wrong cfg or class count for these weights?"
         )
     loaded, used = 0, 0
-    for (_, what, _tensors_here), size in zip(layers, sizes, strict=True):
+    for stored, floats_here in zip(layers, sizes, strict=True):
         if used == available:
             break
-        if used + 4 * size > available:
+        if used + 4 * floats_here > available:
             raise YolomishError(
-                f"{path} ends {used + 4 * size - available} bytes early at {what}: it holds {len(raw)} bytes, "
-                f"{start + expected} make the whole of {model.name} with {model.heads[0].num_classes} classes; "
+                f"{path} ends {used + 4 * floats_here - available} bytes early at {stored}: it holds {len(raw)} bytes, "
+                f"{start + expected} make the whole of {model.name} with {model.config.num_classes} classes; "
                 f"wrong cfg or class count for these weights?"
             )
-        used += 4 * size
+        used += 4 * floats_here
         loaded += 1
     if loaded == 0:
         raise YolomishError(f"{path} holds a header and no weights")
     floats = np.frombuffer(raw, dtype="<f4", offset=start, count=used // 4)
     position = 0
     with torch.no_grad():
-        for _, _, tensors in layers[:loaded]:
-            for tensor in tensors:
+        for stored in layers[:loaded]:
+            for tensor in stored.tensors():
                 values = floats[position : position + tensor.numel()].astype(np.float32)
                 tensor.copy_(torch.from_numpy(values).view(tensor.shape))
                 position += tensor.numel()
@@ -145,10 +130,8 @@ def write_weights(
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
             file.write(struct.pack("<3i", 0, minor, 5) + struct.pack("<Q" if minor >= 2 else "<I", images_seen))
-            for index, _, tensors in _tensors(model):
-                if convolutions is not None and index >= convolutions:
-                    break
-                for tensor in tensors:
+            for stored in islice(file_order(model), convolutions):
+                for tensor in stored.tensors():
                     file.write(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
 
     replace_file(path, write)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from yolomish.config import ModelConfig
-from yolomish.nn.blocks import ConvBlock
+from yolomish.errors import YolomishError
+from yolomish.nn.blocks import Activated
 from yolomish.types import HeadSpec, InputSpec, ResizeMode, SizeHW
 
 
@@ -32,10 +33,16 @@ class Network(nn.Module):
         """What it is called."""
         return self.config.name
 
-    def slots(self, part: str = "") -> dict[str, ConvBlock]:
+    def part(self, name: str) -> tuple[str, ...]:
+        """The submodules of a part; YolomishError where the network has none of that name or it cannot be known."""
+        if name not in self.parts:
+            raise YolomishError(f"{self.name} does not tell its {name} apart: name {' or '.join(self.parts)}")
+        return self.parts[name]
+
+    def slots(self, part: str = "") -> dict[str, Activated]:
         """The blocks whose activation can be swapped, by name, in the order in which they are built; of one part or all."""
-        prefixes = self.parts[part] if part else ("",)
-        return {n: m for n, m in self.named_modules() if isinstance(m, ConvBlock) and within(n, prefixes)}
+        prefixes = self.part(part) if part else ("",)
+        return {n: m for n, m in self.named_modules() if isinstance(m, Activated) and not m.fixed and within(n, prefixes)}
 
     def activations(self, part: str = "") -> tuple[str, ...]:
         """The names of the activations in use, each once."""
@@ -43,7 +50,8 @@ class Network(nn.Module):
 
     def activation_label(self) -> str:
         """The activations of its parts for a legend: ``mish / leaky_relu``; one name where all are alike."""
-        return " / ".join(dict.fromkeys("+".join(self.activations(part)) for part in self.parts))
+        names = ("+".join(self.activations(part)) for part in self.parts)
+        return " / ".join(dict.fromkeys(name for name in names if name))
 
     def resized(self, size_hw: SizeHW | None = None, resize: ResizeMode | None = None) -> None:
         """Set the network's own input size and how images get there; YolomishError where a side does not fit its stride."""

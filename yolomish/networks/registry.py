@@ -7,12 +7,23 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from yolomish.config import ModelConfig, check_model
+import yolomish.darknet.network  # not "from": that module imports this package's base
+from yolomish.config import ModelConfig, check_model, load_model_config
 from yolomish.errors import unknown_name
 from yolomish.networks.base import Network
 from yolomish.networks.yolov4 import build_yolov4
 
-ARCHITECTURES: dict[str, Callable[[ModelConfig], Network]] = {"yolov4": build_yolov4}
+
+def _of_cfg(config: ModelConfig) -> Network:
+    return yolomish.darknet.network.build_darknet(config)
+
+
+ARCHITECTURES: dict[str, Callable[[ModelConfig], Network]] = {"yolov4": build_yolov4, "darknet": _of_cfg}
+
+
+def find_model(name: str) -> ModelConfig:
+    """A model by shipped name, or path to a YAML or a Darknet cfg."""
+    return yolomish.darknet.network.read_cfg(name) if name.lower().endswith(".cfg") else load_model_config(name)
 
 
 def build_network(config: ModelConfig) -> Network:

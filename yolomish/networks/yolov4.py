@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor, nn
 
 from yolomish.config import ModelConfig
@@ -12,12 +9,11 @@ from yolomish.errors import YolomishError
 from yolomish.networks.base import Network
 from yolomish.networks.cspdarknet import CSPDarknet53
 from yolomish.networks.panet import PANet
-from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.blocks import ConvBlock, head_convolution
 from yolomish.types import HeadSpec, InputSpec
 
 STRIDES = (8, 16, 32)
 ANCHORS = 3  # per head
-OBJECTNESS_PRIOR = 0.01
 
 
 class Head(nn.Module):
@@ -26,12 +22,7 @@ class Head(nn.Module):
     def __init__(self, channels: int, num_classes: int, *, activation: str) -> None:
         super().__init__()
         self.conv = ConvBlock(channels, 2 * channels, 3, activation=activation)
-        self.out = nn.Conv2d(2 * channels, ANCHORS * (5 + num_classes), 1)
-        bound = math.sqrt(2 / (2 * channels))
-        nn.init.uniform_(self.out.weight, -bound, bound)
-        bias = torch.zeros(ANCHORS, 5 + num_classes)
-        bias[:, 4] = math.log(OBJECTNESS_PRIOR / (1 - OBJECTNESS_PRIOR))
-        self.out.bias = nn.Parameter(bias.flatten())
+        self.out = head_convolution(2 * channels, ANCHORS, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.conv(x))
@@ -63,10 +54,7 @@ class YOLOv4(Network):
 
 
 def build_yolov4(config: ModelConfig) -> YOLOv4:
-    """A YOLOv4 of ``config`` with Darknet's initial weights from torch's global RNG; YolomishError on a bad value.
-
-    Objectness biases start at a prior of 0.01 (arXiv:1708.02002, 4.1), for early steadiness; Darknet starts at 0.5.
-    """
+    """A YOLOv4 of ``config`` with Darknet's initial weights from torch's global RNG; YolomishError on a bad value."""
     heads, anchors = len(STRIDES), config.anchors
     if len(anchors) != heads * ANCHORS or len(config.scale_xy) != heads:
         raise YolomishError(

@@ -11,32 +11,82 @@ from torch.nn import functional as F
 from yolomish.activations import find_activation
 from yolomish.kernels import derived, norm_act
 
+OBJECTNESS_PRIOR = 0.01
 BN_EPSILON = 1e-5  # Darknet src/batchnorm_layer.c, cuDNN path and network.c fuse_conv_batchnorm
 
 
-class ConvBlock(nn.Module):
-    """Convolution without bias, BatchNorm, activation: (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
+class Activated(nn.Module):
+    """A block that ends in an activation. ``fixed``: it belongs to the structure (a linear bottleneck, a gate), not to swap."""
 
     act: nn.Module
     activation_name: str  # never an alias
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, *, stride: int = 1, activation: str) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(c_out, eps=BN_EPSILON)
-        set_activation(self, activation)
-        # Darknet src/convolutional_layer.c make_convolutional_layer: U(-1, 1)·sqrt(2 / fan_in), no activation gain
-        bound = math.sqrt(2 / (kernel * kernel * c_in))
-        nn.init.uniform_(self.conv.weight, -bound, bound)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return norm_act(self.conv(x), self.bn, self.act, self.activation_name)
+    fixed: bool = False
 
 
-def set_activation(block: ConvBlock, activation: str) -> None:
+def set_activation(block: Activated, activation: str) -> None:
     """Put another activation into a block; YolomishError for an unknown name."""
     record = find_activation(activation)
     block.act, block.activation_name = record.build(), record.name
+
+
+class ConvBlock(Activated):
+    """Convolution, BatchNorm, activation: (B, C_in, H, W) -> (B, C_out, H/stride, W/stride) where the padding is half the kernel.
+
+    Args:
+        c_in: Channels of the input.
+        c_out: Channels of the output.
+        kernel: Side of the kernel.
+        stride: One for both axes, or (y, x).
+        padding: Zeros on each side, in px of the input; None for half the kernel, times ``dilation``.
+        dilation: Distance of the kernel's cells.
+        groups: Groups of channels that do not see each other.
+        norm: Whether a batch norm follows; else the convolution has a bias.
+        activation: A name or ``file.py:name``.
+    """
+
+    bn: nn.BatchNorm2d | None
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        *,
+        stride: int | tuple[int, int] = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        norm: bool = True,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        pad = kernel // 2 * dilation if padding is None else padding
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, pad, dilation, groups, bias=not norm)
+        self.bn = nn.BatchNorm2d(c_out, eps=BN_EPSILON) if norm else None
+        set_activation(self, activation)
+        # Darknet src/convolutional_layer.c make_convolutional_layer: U(-1, 1)·sqrt(2 / fan_in), no activation gain
+        bound = math.sqrt(2 / (kernel * kernel * c_in // groups))
+        nn.init.uniform_(self.conv.weight, -bound, bound)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.act(x) if self.bn is None else norm_act(x, self.bn, self.act, self.activation_name)
+
+
+def head_convolution(c_in: int, anchors: int, num_classes: int, kernel: int = 1) -> nn.Conv2d:
+    """The last convolution of a head: ``anchors``·(5+K) logits per cell, all biases 0 but the objectness's.
+
+    Those start at a prior of 0.01 (arXiv:1708.02002, 4.1), for early steadiness; Darknet starts at 0.5.
+    """
+    conv = nn.Conv2d(c_in, anchors * (5 + num_classes), kernel, padding=kernel // 2)
+    bound = math.sqrt(2 / (kernel * kernel * c_in))
+    nn.init.uniform_(conv.weight, -bound, bound)
+    bias = torch.zeros(anchors, 5 + num_classes)
+    bias[:, 4] = math.log(OBJECTNESS_PRIOR / (1 - OBJECTNESS_PRIOR))
+    conv.bias = nn.Parameter(bias.flatten())
+    return conv
 
 
 class Residual(nn.Module):
@@ -100,5 +150,5 @@ class SPP(nn.Module):
     """Spatial pyramid pooling: concatenates max pools of 13, 9 and 5 and the input, in Darknet's order; size kept."""
 
     def forward(self, x: Tensor) -> Tensor:
-        pools = [F.max_pool2d(x, k, stride=1, padding=k // 2) for k in (13, 9, 5)]
-        return concatenate(*pools, x)
+        pools = [F.max_pool2d(x, k, stride=1, padding=k // 2) for k in (5, 9, 13)]
+        return concatenate(*reversed(pools), x)

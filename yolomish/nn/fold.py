@@ -48,6 +48,11 @@ def fold_batch_norm(conv: nn.Conv2d, bn: nn.modules.batchnorm._BatchNorm) -> nn.
     return folded_conv
 
 
+def folded_convolution(block: ConvBlock) -> nn.Conv2d:
+    """A new convolution with bias that computes what stands before a block's activation."""
+    return copy.deepcopy(block.conv) if block.bn is None else fold_batch_norm(block.conv, block.bn)
+
+
 def folded(model: M) -> M:
     """A copy of ``model`` for inference: the same ``heads`` and raw maps, no batch norm, no gradients; ``model`` is untouched.
 
@@ -59,6 +64,6 @@ def folded(model: M) -> M:
         for name, block in list(parent.named_children()):
             if isinstance(block, ConvBlock):
                 act = find_activation(block.activation_name).in_place or block.act
-                conv = fold_batch_norm(block.conv, block.bn).requires_grad_(False)
+                conv = folded_convolution(block).requires_grad_(False)
                 setattr(parent, name, FoldedBlock(conv, act))
     return fused.eval()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from yolomish.config import ModelConfig, TrainConfig, from_dict, load_model_config, shipped
-from yolomish.darknet.cfg import read_cfg
 from yolomish.darknet.summary import summarise
 from yolomish.darknet.weights import fitting_classes, is_darknet_file, parse_header, write_weights
-from yolomish.darknet.write_cfg import write_cfg
+from yolomish.darknet.write import write_cfg
 from yolomish.errors import YolomishError
 from yolomish.files import digest, write_text
+from yolomish.networks import find_model
 from yolomish.types import SizeHW
 from yolomish.weights.catalogue import published_as
 from yolomish.weights.checkpoint import read_checkpoint, save_checkpoint
@@ -61,8 +61,7 @@ def import_darknet(path: Path, target: Path, *, cfg: str = "", model: str = "yol
 def write_darknet(loaded: LoadedNetwork, folder: Path, stem: str, *, size_hw: SizeHW | None = None) -> list[Path]:
     """Write a network as ``stem``.weights, .cfg and .names into ``folder``; returns the files written.
 
-    ``size_hw`` px (None: the network's own) is the cfg's. Darknet stretches images to the network's size: a network trained
-    with letterbox loses a little there.
+    ``size_hw`` px (None: the network's own) is the cfg's, which asks for a letterbox where the network was trained with one.
     """
     files = [folder / f"{stem}{suffix}" for suffix in (".weights", ".cfg", ".names")]
     network = loaded.network
@@ -70,7 +69,7 @@ def write_darknet(loaded: LoadedNetwork, folder: Path, stem: str, *, size_hw: Si
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise YolomishError(f"{folder} cannot be written: {error.strerror}") from None
-    write_cfg(files[1], network.config, size_hw or network.input.size_hw)  # first: it refuses what Darknet lacks
+    write_cfg(files[1], network, size_hw)  # first: it refuses what Darknet lacks
     write_weights(files[0], network, loaded.images_seen)
     write_text(files[2], "".join(f"{name}\n" for name in loaded.names))
     return files
@@ -104,7 +103,7 @@ def _describe_darknet(path: Path, cfg: str, model: str) -> WeightsReport:
     if rest:
         raise YolomishError(f"{path} holds {rest} bytes too many to be whole floats: is it complete?")
     if cfg or model:
-        config: ModelConfig | None = read_cfg(cfg) if cfg else load_model_config(model)
+        config: ModelConfig | None = find_model(cfg or model)
     else:
         config = fitting_model(path)
     if config is None:

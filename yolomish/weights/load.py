@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from yolomish.coco_names import COCO_NAMES
-from yolomish.config import ModelConfig, TrainConfig, from_dict, load_model_config
-from yolomish.darknet.cfg import read_cfg
-from yolomish.darknet.order import file_order
+from yolomish.config import ModelConfig, TrainConfig, from_dict
+from yolomish.darknet.names import names_beside
+from yolomish.darknet.order import stored_names
 from yolomish.darknet.weights import fitting_classes, is_darknet_file, read_weights
 from yolomish.errors import YolomishError
-from yolomish.networks import Network, build_network
+from yolomish.networks import Network, build_network, find_model
 from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.store import locate_weights
 
@@ -41,14 +40,14 @@ def load_network(weights: str, *, cfg: str = "", model: str = "yolov4") -> Loade
     """The network in a ``.pt`` checkpoint (averaged weights where it has them) or a Darknet ``.weights`` file.
 
     ``weights`` is a path, or what ``locate_weights`` knows by name: ``demo``, ``yolov4``, a file of the weights folder.
-    A ``.weights`` file holds no structure: ``cfg`` states it, else the shipped model or YAML named ``model``, with as many
-    classes as make the file's length. 80 classes get COCO's names, others their numbers; images are stretched, as Darknet
-    does.
+    A ``.weights`` file holds no structure: a Darknet ``cfg`` does, else the shipped model or YAML named ``model``, with as many
+    classes as make the file's length. Classes are called as a ``.names`` or ``.data`` file beside says; without one 80 get
+    COCO's names, others their numbers.
     """
     path = locate_weights(weights)
     if is_darknet_file(path):
-        structure = read_cfg(cfg) if cfg else load_model_config(model)
-        if not cfg and (classes := fitting_classes(path, structure)):
+        structure = find_model(cfg or model)
+        if not structure.cfg and (classes := fitting_classes(path, structure)):
             structure = replace(structure, num_classes=classes)
         network = build_network(structure)
         header = read_weights(path, network)
@@ -56,7 +55,8 @@ def load_network(weights: str, *, cfg: str = "", model: str = "yolov4") -> Loade
             raise YolomishError(
                 f"{path} holds {header.convolutions} of {structure.name}'s {header.total} convolutions: it is to train from"
             )
-        names = numbered_names(structure.num_classes)
+        count = structure.num_classes
+        names = names_beside(cfg or path, count) or numbered_names(count)
         return LoadedNetwork(network=network.eval(), names=names, images_seen=header.images_seen)
     if cfg:
         raise YolomishError(f"{path} is no Darknet .weights file and needs no cfg: leave out {cfg}")
@@ -80,7 +80,7 @@ def start_from(network: Network, weights: str | Path, log: Callable[[str], Any])
     config = network.config
     if is_darknet_file(weights):
         source = _read_darknet(network, weights)
-        if config.box_form != "exp":
+        if config.box_form != "exp" and not config.cfg:
             log(f"{weights} was probably trained with box_form exp, this model has {config.box_form}: its boxes start anew")
     else:
         content = read_checkpoint(weights)
@@ -100,14 +100,15 @@ def start_from(network: Network, weights: str | Path, log: Callable[[str], Any])
 
 
 def _read_darknet(network: Network, weights: str | Path) -> dict[str, Tensor]:
-    """The state that a ``.weights`` file holds, whole or cut off, with this network's number of classes or COCO's."""
+    """The state that a ``.weights`` file holds, whole or cut off, with this network's number of classes, the file's own
+    or COCO's."""
     try:
         header = read_weights(weights, network)
     except YolomishError:
-        if network.config.num_classes == len(COCO_NAMES):
+        classes = fitting_classes(weights, network.config) or len(COCO_NAMES)
+        if network.config.num_classes == classes:
             raise
-        network = build_network(replace(network.config, num_classes=len(COCO_NAMES)))
+        network = build_network(replace(network.config, num_classes=classes))
         header = read_weights(weights, network)
-    read = [part for _, *parts in islice(file_order(network), header.convolutions) for part in parts if part is not None]
-    tensors = {tensor.data_ptr() for part in read for tensor in part.state_dict().values()}
-    return {name: tensor for name, tensor in network.state_dict().items() if tensor.data_ptr() in tensors}
+    state, names = network.state_dict(), stored_names(network, header.convolutions)
+    return {name: state[name] for name in names}

@@ -9,11 +9,10 @@ import cv2
 import torch
 from torch import Tensor
 
-from yolomish.darknet.cfg import read_cfg
 from yolomish.darknet.weights import read_weights
 from yolomish.errors import YolomishError
 from yolomish.inference.export.verify import Agreement, compare
-from yolomish.networks import Network, build_network
+from yolomish.networks import Network, build_network, find_model
 from yolomish.ops.decode import decode
 
 TOLERANCE = 2e-3  # in scores 0..1 and in fractions of the image, or of a box that is larger
@@ -24,9 +23,7 @@ def check_darknet(network: Network, cfg: Path, images: Tensor) -> Agreement:
     """How far the files at ``cfg`` are from ``network`` on ``images`` (1, 3, S, S); YolomishError where they differ."""
     weights = cfg.with_suffix(".weights")
     if not hasattr(cv2.dnn, "readNetFromDarknet"):  # OpenCV 5 has none
-        config = network.config
-        whole = config.width == config.depth == 1
-        other = build_network(read_cfg(cfg) if whole else config).eval()
+        other = build_network(find_model(str(cfg))).eval()
         read_weights(weights, other)
         agreement = compare(network, other, [images], "the darknet file")
         return dataclasses.replace(agreement, by=f"our own reader: OpenCV {cv2.__version__} reads no Darknet files")

@@ -20,7 +20,7 @@ from yolomish.errors import YolomishError, first_line
 from yolomish.inference.export.packages import require
 from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
-from yolomish.nn.fold import fold_batch_norm
+from yolomish.nn.fold import folded_convolution
 from yolomish.types import HeadSpec, SizeHW
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class _Graph:
         return self.node("Conv", [x, *weights], kernel_shape=conv.kernel_size, strides=conv.stride, pads=padding * 2)
 
     def block(self, name: str, block: ConvBlock, x: str) -> str:
-        conv, kind = fold_batch_norm(block.conv, block.bn), block.activation_name
+        conv, kind = folded_convolution(block), block.activation_name
         if kind == "mish" and self.elementary:
             with torch.no_grad():
                 conv.weight.neg_()

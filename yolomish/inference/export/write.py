@@ -27,7 +27,7 @@ from yolomish.inference.export.packages import installed, require
 from yolomish.inference.export.verify import Agreement, check_nms, compare, probe_images
 from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
-from yolomish.nn.fold import fold_batch_norm
+from yolomish.nn.fold import folded_convolution
 from yolomish.types import SizeHW
 from yolomish.weights.describe import write_darknet
 from yolomish.weights.load import LoadedNetwork
@@ -150,7 +150,7 @@ def plain(network: Network) -> Network:
     for path, block in list(folded.named_modules()):
         if isinstance(block, ConvBlock):
             act = nn.Mish() if block.activation_name == "mish" else block.act
-            folded.set_submodule(path, nn.Sequential(fold_batch_norm(block.conv, block.bn), act))
+            folded.set_submodule(path, nn.Sequential(folded_convolution(block), act))
     return folded.requires_grad_(False)
 
 

@@ -1,0 +1,475 @@
+"""Networks made of cfgs against OpenCV's reader, published sizes, Darknet's own detections and ports of its sections."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import randomise
+from reference import darknet_sections as port
+
+from yolomish.config import ModelConfig, TrainConfig
+from yolomish.darknet.cfg import parse_cfg
+from yolomish.darknet.network import DarknetNetwork, build_darknet, config_of, read_cfg
+from yolomish.darknet.order import file_order
+from yolomish.darknet.summary import summarise
+from yolomish.darknet.weights import read_weights, write_weights
+from yolomish.darknet.write import write_cfg
+from yolomish.errors import YolomishError
+from yolomish.networks import build_network
+from yolomish.networks.registry import outline
+from yolomish.nn.fold import folded
+from yolomish.ops.decode import decode
+from yolomish.tasks.detection.assign import assign_shape_iou
+from yolomish.weights.checkpoint import save_checkpoint
+from yolomish.weights.load import load_network
+
+REFUSED = {"yolov3-tiny_occlusion_track", "yolov3-tiny_xnor", "yolov4-tiny_contrastive"}
+WITHOUT_OPENCV = {"resnet152_trident", "yolov4-sam-mish-csp-reorg-bfm"}  # it knows neither share_index nor reorg3d
+QUICK = ["yolov4-tiny", "yolov3-tiny-prn", "enet-coco", "yolov4-csp-s-mish", "yolov7-tiny", "pacsp/yolov4-tiny"]
+SLOW = [
+    *("cd53paspp-gamma", "csresnext50-panet-spp", "csresnext50-panet-spp-original-optimal", "yolov3", "yolov3-spp", "yolov3-tiny"),
+    *("yolov3-tiny_3l", "yolov3-openimages", "yolov3-voc", "yolov3_5l", "yolov4", "yolov4_new", "yolov4-csp", "yolov4-csp-swish"),
+    *("yolov4-p5", "yolov4-p6", "yolov4-tiny-3l", "yolov4x-mish", "yolov7", "yolov7x", "yolov4-csp-x-swish", "cspx-p7-mish_hp"),
+    *(f"pacsp/yolov4-{name}" for name in ("csp-leaky", "csp-mish", "csp-s-leaky", "csp-s-mish", "csp-x-leaky", "csp-x-mish")),
+    *(f"pacsp/yolov4-pacsp{name}" for name in ("", "-mish", "-s", "-s-mish", "-x", "-x-mish")),
+    *("pacsp/yolov4", "pacsp/yolov4-paspp"),
+]
+
+
+def network_of(text: str, channels: int = 3, side: int = 32) -> DarknetNetwork:
+    """A randomised network of sections' text in evaluation mode; with a classifier's end where it has no head."""
+    end = "" if "[yolo]" in text else "[avgpool]\n[softmax]\n"
+    cfg = f"[net]\nwidth={side}\nheight={side}\nchannels={channels}\n{text}\n{end}"
+    torch.manual_seed(0)
+    network = build_darknet(config_of(parse_cfg(cfg, "x.cfg").sections, "x")).eval()
+    randomise(network)
+    return network
+
+
+@torch.no_grad()
+def result(network: DarknetNetwork, index: int, image: torch.Tensor) -> np.ndarray:
+    """What section ``index`` makes of an image (C, H, W)."""
+    network.results, network.spent = (index,), tuple(() for _ in network.sources)
+    return network(image[None])[0][0].numpy()
+
+
+def detector_cfgs(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*.cfg") if "[yolo]" in p.read_bytes().decode("latin-1"))
+
+
+@torch.no_grad()
+def test_every_detector_cfg_builds_or_is_refused_by_name(shared_data: Path) -> None:
+    files = detector_cfgs(shared_data / "darknet-cfg")
+    assert len(files) == 56
+    refused = set()
+    for path in files:
+        try:
+            config = read_cfg(path)
+        except YolomishError as error:
+            assert str(error).startswith(f"{path}:")
+            refused.add(path.stem)
+            continue
+        if path.stem not in ("yolov4-tiny", "yolov4-p6", "yolov3-tiny_3l", "yolov7-tiny", "enet-coco", "resnet152_trident"):
+            continue
+        network = outline(config)
+        height, width = network.input.size_hw
+        maps = network(torch.empty(1, 3, height, width, device="meta"))
+        for raw, head in zip(maps, network.heads, strict=True):
+            assert raw.shape[1:] == (len(head.mask) * (5 + head.num_classes), height // head.stride, width // head.stride)
+    assert refused == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "parameters", "bflops"),
+    [
+        ("yolov4", 608, 64_363_101, 128.46),  # Darknet's own prints, README.md and the published files' sizes
+        ("yolov4-tiny", 416, 6_056_606, 6.91),
+        ("yolov3", 416, 61_949_149, 65.88),
+        ("yolov3-tiny", 416, 8_852_366, 5.57),
+        ("yolov4-csp", 512, 52_921_437, 77.0),
+        ("yolov4x-mish", 640, 99_751_053, 222.0),
+        ("yolov7", 640, 36_928_413, 104.6),
+    ],
+)
+def test_sizes_and_costs_are_the_published_ones(
+    shared_data: Path, name: str, size: int, parameters: int, bflops: float
+) -> None:
+    summary = summarise(read_cfg(shared_data / "darknet-cfg" / f"{name}.cfg"), (size, size))
+    assert summary.parameters == parameters
+    assert summary.bflops == pytest.approx(bflops, rel=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "sections", "bytes_"),
+    [
+        ("yolov4", 162, 257_717_640),
+        ("yolov4", 137, 170_038_676),  # yolov4.conv.137
+        ("yolov4-tiny", 38, 24_251_276),
+        ("yolov4-tiny", 29, 19_789_716),  # yolov4-tiny.conv.29
+        ("yolov3", 107, 248_007_048),
+        ("yolov3", 74, 162_482_580),  # darknet53.conv.74
+        ("yolov3-tiny", 24, 35_434_956),
+    ],
+)
+def test_weights_files_have_the_published_lengths(shared_data: Path, name: str, sections: int, bytes_: int) -> None:
+    network = outline(read_cfg(shared_data / "darknet-cfg" / f"{name}.cfg"))
+    stored = [s for s in file_order(network) if int(s.name.split(".")[1]) < sections]
+    assert 20 + 4 * sum(tensor.numel() for s in stored for tensor in s.tensors()) == bytes_
+
+
+def test_the_backbone_ends_where_its_own_file_does(shared_data: Path) -> None:
+    ends = {}
+    for name in ("yolov4", "yolov3", "yolov4-tiny", "yolov4-csp", "csresnext50-panet-spp", "enet-coco", "yolov3-tiny-prn"):
+        parts = outline(read_cfg(shared_data / "darknet-cfg" / f"{name}.cfg")).parts
+        ends[name] = len(parts["backbone"])
+    assert ends["yolov4"] == len(outline(read_cfg(shared_data / "darknet-cfg" / "csdarknet53-omega.cfg")).parts["backbone"]) - 1
+    assert ends == {  # csdarknet53 before [avgpool], darknet53 before [avgpool], the 512 of yolov4-tiny, ...
+        "yolov4": 105,
+        "yolov3": 75,
+        "yolov4-tiny": 27,
+        "yolov4-csp": 99,
+        "csresnext50-panet-spp": 81,
+        "enet-coco": 131,
+        "yolov3-tiny-prn": 14,
+    }
+    unknown = read_cfg(shared_data / "darknet-cfg" / "yolov3-tiny.cfg")
+    assert dict(outline(unknown).parts) == {"all": ("layers",)}
+    with pytest.raises(YolomishError, match="yolov3-tiny does not tell its backbone apart: name all"):
+        build_network(dataclasses.replace(unknown, activation="mish"))
+    assert outline(dataclasses.replace(unknown, activation="mish", neck_activation="mish")).activations() == ("mish",)
+
+
+@torch.no_grad()
+def agree_with_opencv(network: DarknetNetwork, folder: Path, size: int) -> None:
+    """Boxes and scores of a random image, network and file against OpenCV, which reads the cfg that we write."""
+    if not hasattr(cv2.dnn, "readNetFromDarknet"):
+        pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
+    for i in network.results:
+        network.layers[i - 1].weight.mul_(0.3)
+        network.layers[i - 1].bias.normal_(0, 1)
+    write_cfg(folder / "n.cfg", network, (size, size))
+    write_weights(folder / "n.weights", network)
+    images = torch.rand(1, 3, size, size)
+    net = cv2.dnn.readNetFromDarknet(str(folder / "n.cfg"), str(folder / "n.weights"))
+    net.enableWinograd(False)
+    net.setInput(images.numpy())
+    names = net.getUnconnectedOutLayersNames()
+    theirs = dict(zip(names, net.forward(names), strict=True))
+    assert len(theirs) == len(network.heads)
+    for index, raw, head in zip(network.results, network(images), network.heads, strict=True):
+        out = torch.from_numpy(theirs[f"yolo_{index}"]).reshape(-1, 5 + head.num_classes)
+        decoded, cells, anchors = decode([raw], [head]), raw[0, 0].numel(), len(head.anchors)
+        corners = decoded.boxes[0].view(anchors, cells, 4).transpose(0, 1).reshape(-1, 4) / size
+        objectness = decoded.objectness[0].view(anchors, cells).T.reshape(-1)
+        xyxy = torch.cat((out[:, :2] - out[:, 2:4] / 2, out[:, :2] + out[:, 2:4] / 2), 1)
+        torch.testing.assert_close(objectness, out[:, 4], rtol=0, atol=1e-5)
+        torch.testing.assert_close(corners, xyxy, rtol=1e-4, atol=1e-5)
+        scores = (decoded.objectness[0, :, None] * decoded.classes[0]).view(anchors, cells, -1).transpose(0, 1)
+        kept = out[:, 5:] > 0  # OpenCV zeroes class scores below its threshold
+        torch.testing.assert_close(scores.reshape(out[:, 5:].shape)[kept], out[:, 5:][kept], rtol=0, atol=1e-5)
+        assert raw.std() > 0.1
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
+def test_boxes_and_scores_are_opencvs(tmp_path: Path, shared_data: Path, name: str) -> None:
+    network = build_network(read_cfg(shared_data / "darknet-cfg" / f"{name}.cfg")).eval()
+    randomise(network)
+    agree_with_opencv(network, tmp_path, max(64, 2 * network.input.stride))
+
+
+def test_every_cfg_is_compared_with_opencv_or_has_its_reason(shared_data: Path) -> None:
+    compared = {*QUICK, *SLOW}
+    twins = {  # the same network in other words: classes, training, or [yolo] values that the next in the list has too
+        *("yolov3-tiny_obj", "yolov4-custom", "yolov4-p5-frozen", "yolov4-csp-x-swish-frozen", "yolov4-tiny-custom"),
+        *("yolov3.coco-giou-12", "yolov3-voc.yolov3-giou-40", "yolov4-csp-x-mish", "cspx-p7-mish"),
+    }
+    folder = shared_data / "darknet-cfg"
+    names = {str(p.relative_to(folder).with_suffix("")) for p in detector_cfgs(folder)}
+    assert names == compared | twins | WITHOUT_OPENCV | REFUSED
+
+
+@torch.no_grad()
+def test_shared_weights_are_those_of_the_section_that_they_name(tmp_path: Path) -> None:
+    conv = "[convolutional]\nfilters=4\nsize=3\npad=1\nbatch_normalize=1\nactivation=leaky\n"
+    network = network_of(f"{conv}[convolutional]\nfilters=4\nsize=3\npad=1\nactivation=leaky\nbatch_normalize=1\n"
+                         f"[convolutional]\nshare_index=1\nfilters=4\nsize=3\npad=1\ndilation=2\nactivation=leaky\nbatch_normalize=1\n", side=9)
+    assert [s.name for s in file_order(network)] == ["layers.0.conv", "layers.1.conv"]
+    image = torch.rand(3, 9, 9)
+    before, block = result(network, 1, image), network.layers[2]
+    weight, bias = (t.numpy() for t in folded(network).layers[1].conv.parameters())
+    wanted = port.convolution(before, weight, bias, 1, 1, 1, 2, 1)
+    np.testing.assert_allclose(result(network, 2, image), np.where(wanted > 0, wanted, 0.1 * wanted), rtol=1e-4, atol=1e-5)
+    assert block.conv.weight is network.layers[1].conv.weight
+    write_weights(tmp_path / "a.weights", network)
+    again = network_of("\n".join(f"[{s.kind}]\n" + "\n".join(f"{k}={o.value}" for k, o in s.options.items()) for s in network.sections[1:4]), side=9)
+    read_weights(tmp_path / "a.weights", again)
+    np.testing.assert_array_equal(result(again, 2, image), result(network, 2, image))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": 3, "stride": 2, "pad": 1, "groups": 2},
+        {"size": 3, "stride_x": 2, "stride_y": 1, "padding": 0},
+        {"size": 5, "stride": 1, "pad": 1, "dilation": 2},
+        {"size": 2, "stride": 2, "pad": 1, "groups": 4},
+        {"size": 1, "stride": 3, "padding": 1},
+        {"size": 3, "stride": 2, "pad": 1, "antialiasing": 1},
+        {"size": 3, "stride": 2, "pad": 1, "antialiasing": 2},
+    ],
+)
+@torch.no_grad()
+def test_a_convolution_is_darknets(options: dict[str, int]) -> None:
+    text = "\n".join(f"{key}={value}" for key, value in options.items())
+    network = network_of(f"[convolutional]\nfilters=8\nactivation=linear\n{text}\n", channels=4, side=11)
+    image = torch.rand(4, 11, 11)
+    block = network.layers[0][0] if "antialiasing" in options else network.layers[0]
+    block.conv.bias.normal_()
+    stride = options.get("stride", 1)
+    y, x = options.get("stride_y", stride), options.get("stride_x", stride)
+    pad = options["size"] // 2 if options.get("pad") else options.get("padding", 0)
+    weight, bias = block.conv.weight.numpy(), block.conv.bias.numpy()
+    if kind := options.get("antialiasing", 0):
+        wanted = port.blur(port.convolution(image.numpy(), weight, bias, 1, 1, pad, 1, 1), 2 if kind == 2 else 3, stride)
+    else:
+        wanted = port.convolution(image.numpy(), weight, bias, y, x, pad, options.get("dilation", 1), options.get("groups", 1))
+    np.testing.assert_allclose(result(network, 0, image), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 3), (1, 2)])
+@pytest.mark.parametrize("padding", [None, 0, 1, 3])
+def test_max_pooling_is_darknets(size: int, stride: tuple[int, int], padding: int | None) -> None:
+    text = f"[maxpool]\nsize={size}\nstride_y={stride[0]}\nstride_x={stride[1]}\n" + ("" if padding is None else f"padding={padding}\n")
+    pad = size - 1 if padding is None else padding
+    if pad // 2 >= size or pad - pad // 2 >= size:
+        pytest.skip("windows that see nothing: Darknet returns -FLT_MAX")
+    image = torch.randn(2, 9, 10)
+    network = network_of(text, channels=2, side=16)
+    np.testing.assert_array_equal(result(network, 0, image), port.maxpool(image.numpy(), size, *stride, pad))
+
+
+@pytest.mark.parametrize("options", ["stride=4\nsize=4", "stride=2\nsize=3", "stride=2\nsize=2\npadding=0", "size=5"])
+def test_local_averages_are_darknets(options: str) -> None:
+    values = dict(pair.split("=") for pair in options.split("\n"))
+    size, stride = int(values["size"]), int(values.get("stride", 1))
+    image = torch.randn(2, 12, 12)
+    wanted = port.local_average(image.numpy(), size, stride, int(values.get("padding", size - 1)))
+    np.testing.assert_allclose(
+        result(network_of(f"[local_avgpool]\n{options}\n", channels=2, side=12), 0, image), wanted, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_depth_pooling_reorg_upsample_and_route_are_darknets() -> None:
+    image = torch.randn(8, 6, 4)
+    x = image.numpy()
+
+    def ours(text: str, index: int = 0) -> np.ndarray:
+        return result(network_of(text, channels=8, side=12), index, image)
+
+    np.testing.assert_array_equal(ours("[maxpool]\nmaxpool_depth=1\nout_channels=3\n"), port.maxpool_depth(x, 3))
+    np.testing.assert_array_equal(ours("[reorg3d]\nstride=2\n"), port.reorg3d(x, 2))
+    np.testing.assert_array_equal(ours("[reorg]\nstride=2\n"), port.reorg(x, 2))
+    for stride, scale in ((2, 1.0), (3, 0.5), (-2, 1.0), (-2, 0.25)):
+        wanted = port.upsample(x, stride, scale)
+        np.testing.assert_allclose(ours(f"[upsample]\nstride={stride}\nscale={scale}\n"), wanted, rtol=1e-5, atol=1e-6)
+    route = "[empty]\n[maxpool]\nsize=3\n[route]\nlayers=-1,-2\ngroups=4\ngroup_id=2\n"  # src/route_layer.c: a share of each input
+    np.testing.assert_array_equal(ours(route, 2), np.concatenate((port.maxpool(x, 3, 1, 1, 2)[4:6], x[4:6])))
+
+
+@pytest.mark.parametrize("weighted", ["", "per_feature", "per_channel"])
+@pytest.mark.parametrize("normalisation", ["none", "relu", "softmax"])
+@pytest.mark.parametrize("other", [4, 2, 6])
+@torch.no_grad()
+def test_shortcuts_of_several_maps_are_darknets(weighted: str, normalisation: str, other: int) -> None:
+    conv = "[convolutional]\nfilters={}\nsize=1\nactivation=linear\n"
+    weights = f"weights_type={weighted}\nweights_normalization={normalisation}\n" if weighted else ""
+    text = f"{conv.format(other)}[route]\nlayers=-1\n{conv.format(4)}{conv.format(4)}[shortcut]\nfrom=-2,-4\nactivation=leaky\n{weights}"
+    network = network_of(text, side=5)
+    block = network.layers[4]
+    flat = None
+    if weighted:
+        block.weights.normal_()
+        flat = block.weights.numpy().ravel()
+    image = torch.randn(3, 5, 5)
+    wanted = port.shortcut([result(network, i, image) for i in (3, 2, 0)], flat, normalisation)
+    np.testing.assert_allclose(result(network, 4, image), np.where(wanted > 0, wanted, 0.1 * wanted), rtol=1e-4, atol=1e-5)
+    assert [s.name for s in file_order(network)][3:] == (["layers.4"] if weighted else [])
+
+
+def test_a_shortcut_from_a_larger_map_takes_every_second_value() -> None:
+    text = "[convolutional]\nfilters=4\nsize=1\nactivation=linear\n[convolutional]\nfilters=6\nsize=1\nstride=2\nactivation=linear\n[shortcut]\nfrom=-2\n"
+    network, image = network_of(text, side=8), torch.randn(3, 8, 8)
+    wanted = port.sampled_shortcut(result(network, 1, image), result(network, 0, image))
+    np.testing.assert_allclose(result(network, 2, image), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_gates_multiply_the_map_that_they_name() -> None:
+    conv = "[convolutional]\nfilters={}\nsize=1\nactivation=logistic\n"
+    image = torch.randn(3, 5, 5)
+    excite = network_of(f"{conv.format(4)}[avgpool]\n{conv.format(4)}[scale_channels]\nfrom=-3\n", side=5)
+    gate, x = result(excite, 2, image), result(excite, 0, image)
+    np.testing.assert_allclose(result(excite, 3, image), np.stack([x[c] * gate[c, 0, 0] for c in range(4)]), rtol=1e-6)
+    places = network_of(f"{conv.format(4)}{conv.format(1)}[scale_channels]\nfrom=-2\nscale_wh=1\n", side=5)
+    gate, x = result(places, 1, image), result(places, 0, image)
+    np.testing.assert_allclose(result(places, 2, image), np.stack([x[c] * gate[0] for c in range(4)]), rtol=1e-6)
+    sam = network_of(f"{conv.format(4)}{conv.format(4)}[sam]\nfrom=-2\n", side=5)
+    np.testing.assert_allclose(result(sam, 2, image), result(sam, 0, image) * result(sam, 1, image), rtol=1e-6)
+    assert not any(name.startswith("layers") for name in sam.slots())  # gates are not activations to swap
+
+
+@torch.no_grad()
+def test_connected_and_batchnorm_sections_store_darknets_order(tmp_path: Path) -> None:
+    text = "[batchnorm]\n[connected]\noutput=5\nbatch_normalize=1\nactivation=relu\n[connected]\noutput=2\nactivation=linear\n"
+    network = network_of(text, side=2)
+    torch.nn.init.normal_(network.layers[2].linear.bias)
+    write_weights(tmp_path / "a.weights", network)
+    floats = np.fromfile(tmp_path / "a.weights", "<f4", offset=20)
+    norm, one, two = network.layers[:3]
+    wanted = [norm.bias, norm.weight, norm.running_mean, norm.running_var]  # src/parser.c load_batchnorm_weights
+    wanted += [one.bn.bias, one.linear.weight, one.bn.weight, one.bn.running_mean, one.bn.running_var]  # load_connected_weights
+    wanted += [two.linear.bias, two.linear.weight]
+    np.testing.assert_array_equal(floats, torch.cat([t.flatten() for t in wanted]).numpy())
+    x = torch.randn(3, 2, 2)
+    flat = norm(x[None]).flatten()
+    hidden = ((one.linear.weight @ flat - one.bn.running_mean) / (one.bn.running_var + 1e-5).sqrt() * one.bn.weight + one.bn.bias).relu()
+    torch.testing.assert_close(network(x[None])[0][0], two.linear.weight @ hidden + two.linear.bias)
+
+
+@torch.no_grad()
+def test_official_weights_find_what_darknet_finds(shared_data: Path) -> None:
+    from yolomish.data.images import read_image
+    from yolomish.tasks.detection.pipeline import Pipeline
+    from yolomish.tasks.detection.protocol import PROTOCOLS
+
+    loaded = load_network(
+        str(shared_data / "weights" / "yolov4-tiny.weights"), cfg=str(shared_data / "darknet-cfg" / "yolov4-tiny.cfg")
+    )
+    protocol = dataclasses.replace(PROTOCOLS["darknet"], conf=0.25, iou=0.45)  # `detector test`
+    pipeline = Pipeline(runner=loaded.network, protocol=protocol, size_hw=(416, 416))
+    frames = json.loads((shared_data / "oracle" / "yolov4-tiny-416-photos-darknet.json").read_text())
+    assert len(frames) == 5
+    for frame in frames:
+        image = read_image(shared_data / "photos" / Path(frame["filename"]).name)
+        height, width = image.shape[:2]
+        size = np.array([width, height, width, height])
+        rows = sorted(frame["objects"], key=lambda found: -found["confidence"])
+        centre = np.array([[r["relative_coordinates"][k] for k in ("center_x", "center_y", "width", "height")] for r in rows])
+        boxes = np.concatenate((centre[:, :2] - centre[:, 2:] / 2, centre[:, :2] + centre[:, 2:] / 2), 1) * size
+        (found,) = pipeline.detect([image])
+        assert [loaded.names[i] for i in found.labels] == [r["name"] for r in rows]
+        # another JPEG decoder made Darknet's pixels
+        np.testing.assert_allclose(found.boxes.numpy().clip(0, size), boxes.clip(0, size), atol=1.0)
+        np.testing.assert_allclose(found.scores.numpy(), [r["confidence"] for r in rows], atol=0.015)
+
+
+def test_yolov4_tiny_answers_with_anchors_3_4_5_and_1_2_3(shared_data: Path) -> None:
+    config = read_cfg(shared_data / "darknet-cfg" / "yolov4-tiny.cfg")
+    coarse, fine = outline(config).heads
+    assert (coarse.mask, coarse.stride, fine.mask, fine.stride) == ((3, 4, 5), 32, (1, 2, 3), 16)
+    assert coarse.anchors == ((81, 82), (135, 169), (344, 319)) and fine.anchors == ((23, 27), (37, 58), (81, 82))
+    assert coarse.scale_xy == fine.scale_xy == 1.05
+    boxes = torch.tensor([[0, 7, 100.0, 100.0, 181.0, 182.0], [0, 7, 200.0, 40.0, 210.0, 54.0]])  # anchor 3; anchor 0, in no mask
+    both = assign_shape_iou(boxes, (coarse, fine), ((13, 13), (26, 26)))
+    assert [(a.anchors.tolist(), a.columns.tolist(), a.rows.tolist()) for a in both] == [([0], [4], [4]), ([2], [8], [8])]
+
+
+@torch.no_grad()
+def test_other_classes_anchors_forms_and_activations_are_taken(tmp_path: Path, shared_data: Path) -> None:
+    config = read_cfg(shared_data / "darknet-cfg" / "yolov4-tiny.cfg")
+    changed = dataclasses.replace(
+        config,
+        num_classes=3,
+        activation="mish",
+        neck_activation="silu",
+        box_form="squared",
+        scale_xy=(2.0, 2.0),
+        anchors=tuple((8.0 * i, 9.0 * i) for i in range(1, 7)),
+        image_size=(96, 128),
+    )
+    network = build_network(changed).eval()
+    randomise(network)
+    assert [(h.num_classes, h.box_form, h.scale_xy, h.anchors[0]) for h in network.heads] == [
+        (3, "squared", 2.0, (32, 36)),
+        (3, "squared", 2.0, (16, 18)),
+    ]
+    assert network.activations("backbone") == ("mish",) and network.activations("neck") == ("silu",)
+    images = torch.rand(2, 3, 96, 128)
+    maps = network(images)
+    assert [m.shape for m in maps] == [(2, 24, 3, 4), (2, 24, 6, 8)]
+    write_cfg(tmp_path / "n.cfg", network)
+    write_weights(tmp_path / "n.weights", network)
+    (tmp_path / "n.names").write_text("a\nb\nc\n")
+    again = load_network(str(tmp_path / "n.weights"), cfg=str(tmp_path / "n.cfg"))
+    assert again.names == ("a", "b", "c") and again.network.heads == network.heads and again.network.input == network.input
+    assert all(torch.equal(a, b) for a, b in zip(again.network(images), maps, strict=True))
+    with pytest.raises(YolomishError, match="has 2 heads: scale_xy needs as many"):
+        build_network(dataclasses.replace(config, scale_xy=(1.0,)))
+
+
+@torch.no_grad()
+def test_a_checkpoint_holds_its_cfg(tmp_path: Path, shared_data: Path) -> None:
+    config = dataclasses.replace(read_cfg(shared_data / "darknet-cfg" / "yolov4-tiny-3l.cfg"), num_classes=2, activation="mish")
+    network = build_network(config).eval()
+    randomise(network)
+    save_checkpoint(
+        tmp_path / "x.pt", config=TrainConfig(model=config, image_size=(64, 96)), model=network, names=("a", "b")
+    )
+    loaded = load_network(str(tmp_path / "x.pt"))
+    assert loaded.network.config == config and loaded.network.input.size_hw == (64, 96)
+    images = torch.rand(1, 3, 64, 96)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.network(images), network(images), strict=True))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(width=0.25, depth=0.25, num_classes=3),
+        ModelConfig(width=0.125, depth=0.5, num_classes=1, activation="silu", neck_activation="mish"),
+        ModelConfig(width=0.25, depth=1.0, num_classes=2, box_form="squared", scale_xy=(2.0, 2.0, 2.0)),
+    ],
+    ids=["exp", "deeper", "squared"],
+)
+@torch.no_grad()
+def test_the_python_yolov4_is_its_written_cfg(tmp_path: Path, config: ModelConfig) -> None:
+    network = build_network(config).eval()
+    randomise(network)
+    write_cfg(tmp_path / "n.cfg", network)
+    write_weights(tmp_path / "n.weights", network)
+    other = build_network(read_cfg(tmp_path / "n.cfg")).eval()
+    assert isinstance(other, DarknetNetwork) and other.heads == network.heads
+    read_weights(tmp_path / "n.weights", other)
+    images = torch.rand(1, 3, 64, 96)
+    assert all(torch.equal(a, b) for a, b in zip(network(images), other(images), strict=True))
+
+
+@pytest.mark.parametrize("name", ["yolov4-tiny", "enet-coco", "yolov4-csp-s-mish"])
+@torch.no_grad()
+def test_folding_keeps_the_graphs_maps(shared_data: Path, name: str) -> None:
+    network = build_network(read_cfg(shared_data / "darknet-cfg" / f"{name}.cfg")).eval()
+    randomise(network)
+    images = torch.rand(1, 3, 64, 96)
+    fused = folded(network)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fused.modules())
+    for ours, truth in zip(fused(images), network(images), strict=True):
+        torch.testing.assert_close(ours, truth, rtol=1e-3, atol=1e-4 * truth.abs().max().item())
+
+
+@torch.no_grad()
+def test_a_classifier_returns_one_logit_per_class(shared_data: Path) -> None:
+    config = read_cfg(shared_data / "darknet-cfg" / "classifiers" / "csdarknet53-omega.cfg")
+    assert config.num_classes == 1000
+    network = outline(dataclasses.replace(config, num_classes=12))
+    (logits,) = network(torch.empty(2, 3, 64, 64, device="meta"))
+    assert logits.shape == (2, 12) and network.heads == () and set(network.parts) == {"backbone", "head"}
+
+
+def test_training_reaches_every_parameter_of_a_graph(shared_data: Path) -> None:
+    config = dataclasses.replace(read_cfg(shared_data / "darknet-cfg" / "enet-coco.cfg"), num_classes=2)
+    network = build_network(config).train()
+    sum(raw.square().mean() for raw in network(torch.rand(2, 3, 64, 64))).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
