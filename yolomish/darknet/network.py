@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from yolomish.activations import darknet_activations
 from yolomish.config import ModelConfig, check_model
-from yolomish.darknet.cfg import Section, cfg_text, load_cfg, parse_cfg
+from yolomish.darknet.cfg import NMS_KINDS, Section, cfg_text, load_cfg, parse_cfg
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.networks.base import Network
 from yolomish.nn import sections as parts
@@ -347,6 +347,9 @@ def _head(section: Section, stride: int) -> HeadSpec:
     scale = section.number("scale_x_y", 1.0)
     if scale <= 0:
         raise section.fault("scale_x_y", "must be positive")
+    beta = section.number("beta_nms", 0.6)
+    if beta <= 0:
+        raise section.fault("beta_nms", "must be positive")
     return HeadSpec(
         all_anchors=pairs,
         mask=mask,
@@ -354,6 +357,8 @@ def _head(section: Section, stride: int) -> HeadSpec:
         num_classes=section.integer("classes", 20, 1),
         scale_xy=scale,
         box_form="squared" if section.integer("new_coords", 0) else "exp",
+        nms=NMS_KINDS[section.text("nms_kind", "default")],
+        beta_nms=beta,
         loss=LossConstants(  # defaults of src/parser.c parse_yolo
             ignore_iou=section.number("ignore_thresh", 0.5),
             shape_iou=section.number("iou_thresh", 1.0),
