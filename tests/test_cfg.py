@@ -86,7 +86,9 @@ def test_a_fault_is_named_with_file_line_and_section(tmp_path: Path, old: str, n
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "crnn", "conv_lstm", "detection", "Gaussian_yolo", "contrastive", "local"])
+@pytest.mark.parametrize(
+    "kind", ["rnn", "gru", "lstm", "crnn", "conv_lstm", "detection", "Gaussian_yolo", "contrastive", "local"]
+)
 def test_a_network_of_another_kind_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     with pytest.raises(YolomishError, match=rf"x\.cfg:16: \[{kind}\] ") as error:
         read_cfg(write(tmp_path, TEXT.replace("[maxpool]", f"[{kind}]")))
@@ -150,7 +152,26 @@ def test_no_key_has_two_effects() -> None:
 
 def test_any_value_builds_a_network_or_is_one_line(tmp_path: Path) -> None:
     draw = random.Random(0)
-    junk = ["", "0", "-1", "2", "3", "7", "1e9", "99999999999999999999", "nan", "x", "1,2", "1 2", "1_0", "é", "-0", "0x10", ",", "."]
+    junk = [
+        "",
+        "0",
+        "-1",
+        "2",
+        "3",
+        "7",
+        "1e9",
+        "99999999999999999999",
+        "nan",
+        "x",
+        "1,2",
+        "1 2",
+        "1_0",
+        "é",
+        "-0",
+        "0x10",
+        ",",
+        ".",
+    ]
     options = [line for line in TEXT.splitlines() if "=" in line]
     built = 0
     for _ in range(400):

@@ -1,5 +1,6 @@
 """Networks made of cfgs against OpenCV's reader, published sizes, Darknet's own detections and ports of its sections."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -19,25 +20,142 @@ from yolomish.darknet.summary import summarise
 from yolomish.darknet.weights import read_weights, write_weights
 from yolomish.darknet.write import write_cfg
 from yolomish.errors import YolomishError
+from yolomish.inference.engines import build_engine
+from yolomish.inference.engines.packed import packed
+from yolomish.inference.export.write import plain
 from yolomish.networks import build_network
 from yolomish.networks.registry import outline
 from yolomish.nn.fold import folded
-from yolomish.ops.decode import decode
+from yolomish.ops.decode import Decoded, decode
 from yolomish.tasks.detection.assign import assign_shape_iou
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import load_network
 
 REFUSED = {"yolov3-tiny_occlusion_track", "yolov3-tiny_xnor", "yolov4-tiny_contrastive"}
 WITHOUT_OPENCV = {"resnet152_trident", "yolov4-sam-mish-csp-reorg-bfm"}  # it knows neither share_index nor reorg3d
-QUICK = ["yolov4-tiny", "yolov3-tiny-prn", "enet-coco", "yolov4-csp-s-mish", "yolov7-tiny", "pacsp/yolov4-tiny"]
+QUICK = ["yolov4-tiny", "yolov3-tiny-prn", "yolov4-csp-s-mish", "yolov7-tiny", "pacsp/yolov4-tiny"]
 SLOW = [
-    *("cd53paspp-gamma", "csresnext50-panet-spp", "csresnext50-panet-spp-original-optimal", "yolov3", "yolov3-spp", "yolov3-tiny"),
+    "enet-coco",
+    *(
+        "cd53paspp-gamma",
+        "csresnext50-panet-spp",
+        "csresnext50-panet-spp-original-optimal",
+        "yolov3",
+        "yolov3-spp",
+        "yolov3-tiny",
+    ),
     *("yolov3-tiny_3l", "yolov3-openimages", "yolov3-voc", "yolov3_5l", "yolov4", "yolov4_new", "yolov4-csp", "yolov4-csp-swish"),
     *("yolov4-p5", "yolov4-p6", "yolov4-tiny-3l", "yolov4x-mish", "yolov7", "yolov7x", "yolov4-csp-x-swish", "cspx-p7-mish_hp"),
     *(f"pacsp/yolov4-{name}" for name in ("csp-leaky", "csp-mish", "csp-s-leaky", "csp-s-mish", "csp-x-leaky", "csp-x-mish")),
     *(f"pacsp/yolov4-pacsp{name}" for name in ("", "-mish", "-s", "-s-mish", "-x", "-x-mish")),
     *("pacsp/yolov4", "pacsp/yolov4-paspp"),
 ]
+
+
+EVERY_KIND = """
+[convolutional]
+filters=12
+size=3
+stride=2
+pad=1
+batch_normalize=1
+activation=mish
+[convolutional]
+filters=12
+size=3
+pad=1
+dilation=2
+groups=3
+batch_normalize=1
+activation=leaky
+[shortcut]
+from=-2
+activation=mish
+[maxpool]
+size=2
+stride=2
+[convolutional]
+filters=16
+size=5
+stride=2
+pad=1
+groups=4
+activation=hard_mish
+[maxpool]
+size=2
+stride=1
+[convolutional]
+filters=16
+size=3
+stride=2
+pad=1
+antialiasing=1
+batch_normalize=1
+activation=swish
+[avgpool]
+[convolutional]
+filters=16
+size=1
+activation=logistic
+[scale_channels]
+from=-3
+[dropout]
+probability=.5
+[convolutional]
+filters=16
+size=1
+activation=logistic
+[sam]
+from=-2
+[upsample]
+stride=2
+scale=0.5
+[route]
+layers=-1,5
+groups=2
+group_id=1
+[batchnorm]
+[shortcut]
+from=4,5
+weights_type=per_channel
+weights_normalization=softmax
+[convolutional]
+filters=7
+size=1
+activation=linear
+[yolo]
+mask=0
+anchors=10,14, 23,27
+num=2
+classes=2
+[route]
+layers=0
+[reorg3d]
+stride=2
+[local_avgpool]
+size=2
+stride=2
+[maxpool]
+maxpool_depth=1
+out_channels=20
+[shortcut]
+from=0,16
+[maxpool]
+size=3
+stride=2
+antialiasing=2
+padding=3
+[convolutional]
+filters=7
+size=3
+pad=1
+activation=linear
+[yolo]
+mask=1
+anchors=10,14, 23,27
+num=2
+classes=2
+"""
 
 
 def network_of(text: str, channels: int = 3, side: int = 32) -> DarknetNetwork:
@@ -55,6 +173,25 @@ def result(network: DarknetNetwork, index: int, image: torch.Tensor) -> np.ndarr
     """What section ``index`` makes of an image (C, H, W)."""
     network.results, network.spent = (index,), tuple(() for _ in network.sources)
     return network(image[None])[0][0].numpy()
+
+
+@torch.no_grad()
+def calibrate(network: torch.nn.Module, size: int) -> torch.Tensor:
+    """Give batch norms the statistics of random images, so that maps depend on what is seen in networks of any depth.
+
+    Returns the images (4, 3, size, size).
+    """
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    images = torch.rand(4, 3, size, size)
+    network.train()(images)
+    network.eval()
+    heads = [m for m in network.modules() if type(m) is torch.nn.Conv2d and m.bias is not None]
+    for conv, raw in zip(heads[-len(network.heads) :], network(images), strict=True):
+        conv.weight /= 2 * raw.std().clamp(min=1e-3)
+        conv.bias.normal_(0, 1)
+    return images
 
 
 def detector_cfgs(folder: Path) -> list[Path]:
@@ -95,9 +232,7 @@ def test_every_detector_cfg_builds_or_is_refused_by_name(shared_data: Path) -> N
         ("yolov7", 640, 36_928_413, 104.6),
     ],
 )
-def test_sizes_and_costs_are_the_published_ones(
-    shared_data: Path, name: str, size: int, parameters: int, bflops: float
-) -> None:
+def test_sizes_and_costs_are_the_published_ones(shared_data: Path, name: str, size: int, parameters: int, bflops: float) -> None:
     summary = summarise(read_cfg(shared_data / "darknet-cfg" / f"{name}.cfg"), (size, size))
     assert summary.parameters == parameters
     assert summary.bflops == pytest.approx(bflops, rel=3e-3)
@@ -148,30 +283,35 @@ def agree_with_opencv(network: DarknetNetwork, folder: Path, size: int) -> None:
     """Boxes and scores of a random image, network and file against OpenCV, which reads the cfg that we write."""
     if not hasattr(cv2.dnn, "readNetFromDarknet"):
         pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
-    for i in network.results:
-        network.layers[i - 1].weight.mul_(0.3)
-        network.layers[i - 1].bias.normal_(0, 1)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eps = 1e-6  # OpenCV's, modules/dnn/src/darknet/darknet_io.cpp; it shows where a channel hardly varies
+    images = calibrate(network, size)[:1]
     write_cfg(folder / "n.cfg", network, (size, size))
     write_weights(folder / "n.weights", network)
-    images = torch.rand(1, 3, size, size)
     net = cv2.dnn.readNetFromDarknet(str(folder / "n.cfg"), str(folder / "n.weights"))
     net.enableWinograd(False)
     net.setInput(images.numpy())
     names = net.getUnconnectedOutLayersNames()
     theirs = dict(zip(names, net.forward(names), strict=True))
     assert len(theirs) == len(network.heads)
-    for index, raw, head in zip(network.results, network(images), network.heads, strict=True):
+    maps, truths = network(images), copy.deepcopy(network).double()(images.double())
+    for index, raw, truth, head in zip(network.results, maps, truths, network.heads, strict=True):
         out = torch.from_numpy(theirs[f"yolo_{index}"]).reshape(-1, 5 + head.num_classes)
-        decoded, cells, anchors = decode([raw], [head]), raw[0, 0].numel(), len(head.anchors)
-        corners = decoded.boxes[0].view(anchors, cells, 4).transpose(0, 1).reshape(-1, 4) / size
-        objectness = decoded.objectness[0].view(anchors, cells).T.reshape(-1)
-        xyxy = torch.cat((out[:, :2] - out[:, 2:4] / 2, out[:, :2] + out[:, 2:4] / 2), 1)
-        torch.testing.assert_close(objectness, out[:, 4], rtol=0, atol=1e-5)
-        torch.testing.assert_close(corners, xyxy, rtol=1e-4, atol=1e-5)
-        scores = (decoded.objectness[0, :, None] * decoded.classes[0]).view(anchors, cells, -1).transpose(0, 1)
-        kept = out[:, 5:] > 0  # OpenCV zeroes class scores below its threshold
-        torch.testing.assert_close(scores.reshape(out[:, 5:].shape)[kept], out[:, 5:][kept], rtol=0, atol=1e-5)
-        assert raw.std() > 0.1
+        ours, exact = (placed(decode([m], [head]), raw[0, 0].numel(), size) for m in (raw, truth))
+        wide = torch.cat((out[:, :2] - out[:, 2:4] / 2, out[:, :2] + out[:, 2:4] / 2, out[:, 4:]), 1)
+        apart, rounding = ((rows - exact).abs() / (1 + exact.abs()) for rows in (wide, ours))
+        tolerance = 1e-5 + 10 * rounding.max()  # a hundred layers amplify float32's rounding
+        seen = wide[:, 5:] > 0  # OpenCV zeroes class scores below its threshold
+        assert tolerance < 0.1 and apart[:, :5].max() < tolerance
+        assert seen.any() and apart[:, 5:][seen].max() < tolerance
+        assert raw.std((2, 3)).mean() > 0.1  # what is seen reaches the maps
+
+
+def placed(decoded: Decoded, cells: int, size: int) -> torch.Tensor:
+    """Rows x1, y1, x2, y2 in fractions of the image, objectness and class scores, cell by cell as Darknet has them."""
+    rows = torch.cat((decoded.boxes / size, decoded.objectness[..., None], decoded.objectness[..., None] * decoded.classes), 2)[0]
+    return rows.view(-1, cells, rows.shape[1]).transpose(0, 1).reshape(rows.shape)
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
@@ -195,8 +335,11 @@ def test_every_cfg_is_compared_with_opencv_or_has_its_reason(shared_data: Path) 
 @torch.no_grad()
 def test_shared_weights_are_those_of_the_section_that_they_name(tmp_path: Path) -> None:
     conv = "[convolutional]\nfilters=4\nsize=3\npad=1\nbatch_normalize=1\nactivation=leaky\n"
-    network = network_of(f"{conv}[convolutional]\nfilters=4\nsize=3\npad=1\nactivation=leaky\nbatch_normalize=1\n"
-                         f"[convolutional]\nshare_index=1\nfilters=4\nsize=3\npad=1\ndilation=2\nactivation=leaky\nbatch_normalize=1\n", side=9)
+    network = network_of(
+        f"{conv}[convolutional]\nfilters=4\nsize=3\npad=1\nactivation=leaky\nbatch_normalize=1\n"
+        f"[convolutional]\nshare_index=1\nfilters=4\nsize=3\npad=1\ndilation=2\nactivation=leaky\nbatch_normalize=1\n",
+        side=9,
+    )
     assert [s.name for s in file_order(network)] == ["layers.0.conv", "layers.1.conv"]
     image = torch.rand(3, 9, 9)
     before, block = result(network, 1, image), network.layers[2]
@@ -205,7 +348,10 @@ def test_shared_weights_are_those_of_the_section_that_they_name(tmp_path: Path) 
     np.testing.assert_allclose(result(network, 2, image), np.where(wanted > 0, wanted, 0.1 * wanted), rtol=1e-4, atol=1e-5)
     assert block.conv.weight is network.layers[1].conv.weight
     write_weights(tmp_path / "a.weights", network)
-    again = network_of("\n".join(f"[{s.kind}]\n" + "\n".join(f"{k}={o.value}" for k, o in s.options.items()) for s in network.sections[1:4]), side=9)
+    again = network_of(
+        "\n".join(f"[{s.kind}]\n" + "\n".join(f"{k}={o.value}" for k, o in s.options.items()) for s in network.sections[1:4]),
+        side=9,
+    )
     read_weights(tmp_path / "a.weights", again)
     np.testing.assert_array_equal(result(again, 2, image), result(network, 2, image))
 
@@ -244,7 +390,9 @@ def test_a_convolution_is_darknets(options: dict[str, int]) -> None:
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 3), (1, 2)])
 @pytest.mark.parametrize("padding", [None, 0, 1, 3])
 def test_max_pooling_is_darknets(size: int, stride: tuple[int, int], padding: int | None) -> None:
-    text = f"[maxpool]\nsize={size}\nstride_y={stride[0]}\nstride_x={stride[1]}\n" + ("" if padding is None else f"padding={padding}\n")
+    text = f"[maxpool]\nsize={size}\nstride_y={stride[0]}\nstride_x={stride[1]}\n" + (
+        "" if padding is None else f"padding={padding}\n"
+    )
     pad = size - 1 if padding is None else padding
     if pad // 2 >= size or pad - pad // 2 >= size:
         pytest.skip("windows that see nothing: Darknet returns -FLT_MAX")
@@ -277,7 +425,9 @@ def test_depth_pooling_reorg_upsample_and_route_are_darknets() -> None:
     for stride, scale in ((2, 1.0), (3, 0.5), (-2, 1.0), (-2, 0.25)):
         wanted = port.upsample(x, stride, scale)
         np.testing.assert_allclose(ours(f"[upsample]\nstride={stride}\nscale={scale}\n"), wanted, rtol=1e-5, atol=1e-6)
-    route = "[empty]\n[maxpool]\nsize=3\n[route]\nlayers=-1,-2\ngroups=4\ngroup_id=2\n"  # src/route_layer.c: a share of each input
+    route = (
+        "[empty]\n[maxpool]\nsize=3\n[route]\nlayers=-1,-2\ngroups=4\ngroup_id=2\n"  # src/route_layer.c: a share of each input
+    )
     np.testing.assert_array_equal(ours(route, 2), np.concatenate((port.maxpool(x, 3, 1, 1, 2)[4:6], x[4:6])))
 
 
@@ -288,7 +438,8 @@ def test_depth_pooling_reorg_upsample_and_route_are_darknets() -> None:
 def test_shortcuts_of_several_maps_are_darknets(weighted: str, normalisation: str, other: int) -> None:
     conv = "[convolutional]\nfilters={}\nsize=1\nactivation=linear\n"
     weights = f"weights_type={weighted}\nweights_normalization={normalisation}\n" if weighted else ""
-    text = f"{conv.format(other)}[route]\nlayers=-1\n{conv.format(4)}{conv.format(4)}[shortcut]\nfrom=-2,-4\nactivation=leaky\n{weights}"
+    sums = f"[shortcut]\nfrom=-2,-4\nactivation=leaky\n{weights}"
+    text = f"{conv.format(other)}[route]\nlayers=-1\n{conv.format(4)}{conv.format(4)}{sums}"
     network = network_of(text, side=5)
     block = network.layers[4]
     flat = None
@@ -302,7 +453,8 @@ def test_shortcuts_of_several_maps_are_darknets(weighted: str, normalisation: st
 
 
 def test_a_shortcut_from_a_larger_map_takes_every_second_value() -> None:
-    text = "[convolutional]\nfilters=4\nsize=1\nactivation=linear\n[convolutional]\nfilters=6\nsize=1\nstride=2\nactivation=linear\n[shortcut]\nfrom=-2\n"
+    conv = "[convolutional]\nfilters={}\nsize=1\nstride={}\nactivation=linear\n"
+    text = f"{conv.format(4, 1)}{conv.format(6, 2)}[shortcut]\nfrom=-2\n"
     network, image = network_of(text, side=8), torch.randn(3, 8, 8)
     wanted = port.sampled_shortcut(result(network, 1, image), result(network, 0, image))
     np.testing.assert_allclose(result(network, 2, image), wanted, rtol=1e-5, atol=1e-6)
@@ -336,7 +488,9 @@ def test_connected_and_batchnorm_sections_store_darknets_order(tmp_path: Path) -
     np.testing.assert_array_equal(floats, torch.cat([t.flatten() for t in wanted]).numpy())
     x = torch.randn(3, 2, 2)
     flat = norm(x[None]).flatten()
-    hidden = ((one.linear.weight @ flat - one.bn.running_mean) / (one.bn.running_var + 1e-5).sqrt() * one.bn.weight + one.bn.bias).relu()
+    hidden = (
+        (one.linear.weight @ flat - one.bn.running_mean) / (one.bn.running_var + 1e-5).sqrt() * one.bn.weight + one.bn.bias
+    ).relu()
     torch.testing.assert_close(network(x[None])[0][0], two.linear.weight @ hidden + two.linear.bias)
 
 
@@ -416,9 +570,7 @@ def test_a_checkpoint_holds_its_cfg(tmp_path: Path, shared_data: Path) -> None:
     config = dataclasses.replace(read_cfg(shared_data / "darknet-cfg" / "yolov4-tiny-3l.cfg"), num_classes=2, activation="mish")
     network = build_network(config).eval()
     randomise(network)
-    save_checkpoint(
-        tmp_path / "x.pt", config=TrainConfig(model=config, image_size=(64, 96)), model=network, names=("a", "b")
-    )
+    save_checkpoint(tmp_path / "x.pt", config=TrainConfig(model=config, image_size=(64, 96)), model=network, names=("a", "b"))
     loaded = load_network(str(tmp_path / "x.pt"))
     assert loaded.network.config == config and loaded.network.input.size_hw == (64, 96)
     images = torch.rand(1, 3, 64, 96)
@@ -445,6 +597,36 @@ def test_the_python_yolov4_is_its_written_cfg(tmp_path: Path, config: ModelConfi
     read_weights(tmp_path / "n.weights", other)
     images = torch.rand(1, 3, 64, 96)
     assert all(torch.equal(a, b) for a, b in zip(network(images), other(images), strict=True))
+
+
+@torch.no_grad()
+def every_kind() -> tuple[DarknetNetwork, torch.Tensor, tuple[torch.Tensor, ...]]:
+    network = network_of(EVERY_KIND, side=64)
+    calibrate(network, 64)
+    network.layers[16].weights.normal_()
+    images = torch.rand(2, 3, 64, 96)
+    return network, images, network(images)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+@torch.no_grad()
+def test_engines_compute_every_kind_of_section(engine: str) -> None:
+    pytest.importorskip(engine, reason=f"{engine} is an optional engine, not installed here")
+    network, images, maps = every_kind()
+    for ours, truth in zip(build_engine(engine, network, device=torch.device("cpu"))(images), maps, strict=True):
+        torch.testing.assert_close(ours, truth, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_programs_of_torch_compute_every_kind_of_section() -> None:
+    network, images, maps = every_kind()
+    traced = torch.jit.trace(plain(network), images)
+    batch, rows = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("rows", min=1, max=64)
+    exported = torch.export.export(plain(network), (images,), dynamic_shapes=({0: batch, 2: 16 * rows},)).module()
+    for program in (traced, exported, folded(network), packed(network, torch.float32)):
+        for ours, truth in zip(program(images), maps, strict=True):
+            torch.testing.assert_close(ours, truth, rtol=0, atol=1e-4)
+    assert [m.shape[2] for m in exported(torch.rand(3, 3, 48, 96))] == [6, 3]
 
 
 @pytest.mark.parametrize("name", ["yolov4-tiny", "enet-coco", "yolov4-csp-s-mish"])

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import loaded_from
-from test_engines import calibrated
+from reference.builders import loaded_from
+from reference.networks import calibrated
 from typer.testing import CliRunner
 
 from yolomish.commands import app

@@ -119,7 +119,7 @@ def convolution(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride_y: int, stride_x: int, padding: int, dilation: int, groups: int
 ) -> np.ndarray:
     """src/convolutional_layer.c forward_convolutional_layer, with im2col_cpu_ext's pad·dilation zeros on each side."""
-    c, h, w = x.shape
+    _, h, w = x.shape
     n, per_group, size, _ = weight.shape
     out_h, out_w = (h + 2 * padding - size) // stride_y + 1, (w + 2 * padding - size) // stride_x + 1
     out = np.empty((n, out_h, out_w), np.float32)
@@ -143,7 +143,9 @@ def blur(x: np.ndarray, size: int, stride: int) -> np.ndarray:
     """src/convolutional_layer.c make_convolutional_layer, antialiasing: 3 px with one zero outside, or 2 px."""
     kernel = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16 if size == 3 else np.full((2, 2), 1 / 4)
     planes = [
-        convolution(plane[None], kernel[None, None].astype(np.float32), np.zeros(1), stride, stride, size // 2 if size == 3 else 0, 1, 1)
+        convolution(
+            plane[None], kernel[None, None].astype(np.float32), np.zeros(1), stride, stride, size // 2 if size == 3 else 0, 1, 1
+        )
         for plane in x
     ]
     return np.concatenate(planes)

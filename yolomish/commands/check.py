@@ -26,7 +26,6 @@ def check(
     from yolomish.config import load_data_config
     from yolomish.data.check import CHECKS, by_check, check_data, counts
     from yolomish.errors import unknown_name
-    from yolomish.networks import find_model
 
     wanted = split_list(only)
     for name in wanted:
@@ -64,6 +63,7 @@ def anchors(
     from yolomish.data.anchors import kmeans_anchors, mean_best_iou
     from yolomish.data.datasets import open_data
     from yolomish.errors import unknown_name
+    from yolomish.networks import find_model
     from yolomish.types import size_text
 
     if resize not in ("stretch", "letterbox"):

@@ -89,9 +89,8 @@ def detect(
     from yolomish.inference.detector import Detector
     from yolomish.inference.outputs import OutputChoice, Outputs
     from yolomish.inference.records import as_record
-    from yolomish.inference.run import Found, detect_frames, read_ahead
+    from yolomish.inference.run import Found, detect_sources
     from yolomish.inference.show import show as show_window
-    from yolomish.inference.sources import read_frames
     from yolomish.kernels import using_kernels
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -126,8 +125,6 @@ def detect(
         line_width=line_width,
     )
     folder = free_folder(Path(output)) if choice.anything else None
-    waits = any(source.kind in ("live", "stdin") for source in wanted)
-    frames = read_frames(wanted, vid_stride=vid_stride)
     failed: set[str] = set()
     names_done: set[str] = set()
     done, stopped = 0, False
@@ -135,7 +132,7 @@ def detect(
     bar = tqdm(total=pictures, desc="detect", unit="picture", disable=True if pictures == 1 else None, leave=False)
     with using_kernels(kernels), bar, Outputs(folder, detector.names, choice) if folder else nullcontext() as outputs:
         try:
-            for item in detect_frames(detector, frames if waits else read_ahead(frames), batch=1 if waits or show else batch):
+            for item in detect_sources(detector, wanted, outputs, batch=1 if show else batch, vid_stride=vid_stride):
                 bar.update()
                 if not isinstance(item, Found):
                     failed.add(item.name)
@@ -145,8 +142,6 @@ def detect(
                     continue
                 done += 1
                 names_done.add(item.frame.name)
-                if outputs:
-                    outputs.add(item.frame, item.detections)
                 if as_json:
                     say(json.dumps(as_record(item.frame, item.detections, detector.names)))
                 elif not quiet:

@@ -42,7 +42,9 @@ class Keys:
 
     def effect(self, key: str) -> str:
         """Which of the groups ``key`` is in; empty for none."""
-        return next((n for n in ("network", "inference", "training", "nothing", "only_zero") if key in getattr(self, n).split()), "")
+        return next(
+            (n for n in ("network", "inference", "training", "nothing", "only_zero") if key in getattr(self, n).split()), ""
+        )
 
     def known(self) -> list[str]:
         """All keys."""
@@ -80,7 +82,8 @@ KEYS: dict[str, Keys] = {
     ),
     "convolutional": Keys(
         network=(
-            "filters size stride stride_x stride_y pad padding groups dilation batch_normalize activation antialiasing share_index"
+            "filters size stride stride_x stride_y pad padding groups dilation batch_normalize activation antialiasing "
+            "share_index"
         ),
         training="assisted_excitation grad_centr angle dot",
         only_zero="xnor binary bin_output cbn sway rotate stretch stretch_sway flipped reverse coordconv",
@@ -109,9 +112,7 @@ KEYS: dict[str, Keys] = {
         network="mask num classes",
         inference="anchors scale_x_y new_coords nms_kind beta_nms",
         training=YOLO_TRAINING,
-        nothing=(
-            "show_details track_history_size sim_thresh dets_for_track dets_for_show track_ciou_norm embedding_layer map"
-        ),
+        nothing=("show_details track_history_size sim_thresh dets_for_track dets_for_show track_ciou_norm embedding_layer map"),
         missing="mask anchors classes",
     ),
 }
@@ -261,7 +262,9 @@ def parse_cfg(text: str, where: str) -> Cfg:
         if section.kind == "net":
             raise YolomishError(f"{where}:{section.line}: [net] stands again: a cfg has one, at its beginning")
         if section.kind == "yolo" and 2 * section.integer("num", 1) != (count := len(section.numbers("anchors"))):
-            notes.append(f"{where}:{section.line}: [yolo] num={section.text('num', '1')}, {count / 2:g} anchors are listed and taken")
+            notes.append(
+                f"{where}:{section.line}: [yolo] num={section.text('num', '1')}, {count / 2:g} anchors are listed and taken"
+            )
     return Cfg(sections=tuple(sections), notes=(*notes, *_without_effect(sections)))
 
 
@@ -286,7 +289,8 @@ def _add(section: Section, key: str, option: Option, notes: list[str]) -> None:
         raise YolomishError(f"{place}: {unknown_name(f'key of [{kind}]', first_line(key, 40), known)}")
     if key in section.options:
         first = section.options[key]
-        both = f"[{kind}] {key} stands twice: {first_line(first.value, 40)} in line {first.line}, {first_line(option.value, 40)} here"
+        values = first_line(first.value, 40), first_line(option.value, 40)
+        both = f"[{kind}] {key} stands twice: {values[0]} in line {first.line}, {values[1]} here"
         if effect != "training":
             raise YolomishError(f"{place}: {both}; leave one (Darknet takes the first)")
         notes.append(f"{place}: {both}; the first is taken, as Darknet does")

@@ -50,7 +50,9 @@ class _Plan:
         for number in section.integers(key):
             source = self.index + number if number < 0 else number
             if not 0 <= source < self.index:
-                raise section.fault(key, f"names section {source}: this is section {self.index}, name one from 0 to {self.index - 1}")
+                raise section.fault(
+                    key, f"names section {source}: this is section {self.index}, name one from 0 to {self.index - 1}"
+                )
             found.append(source)
         return tuple(found)
 
@@ -188,7 +190,7 @@ def _maxpool(plan: _Plan, section: Section) -> None:
     c, h, w = shape
     if section.integer("maxpool_depth", 0, 0, 1):
         channels = section.integer("out_channels", 1, 1, c)
-        plan.add(parts.DepthPool(channels), (channels, h, w))
+        plan.add(parts.DepthPool(c, channels), (channels, h, w))
         return
     size = section.integer("size", section.integer("stride", 1, 1), 1)
     padding, blur = section.integer("padding", size - 1), section.integer("antialiasing", 0, 0, 2)
@@ -278,7 +280,9 @@ def _softmax(plan: _Plan, section: Section) -> None:
         raise section.fault("temperature", "must be positive")
     shape = plan.shape(plan.index - 1)
     if shape[1:] != (1, 1):
-        raise section.fault("", f"over a map of {shape[1]}x{shape[2]}: a classifier has one value per class, put [avgpool] before it")
+        raise section.fault(
+            "", f"over a map of {shape[1]}x{shape[2]}: a classifier has one value per class, put [avgpool] before it"
+        )
     plan.add(parts.Logits(temperature), shape)
 
 
@@ -385,21 +389,29 @@ class DarknetNetwork(Network):
         kinds = {s.kind for s in layers}
         if not kinds & {"yolo", "softmax"}:
             last = layers[-1]
-            raise last.fault("", "is the last section and there is no [yolo] or [softmax]: nothing would be detected or classified")
+            raise last.fault(
+                "", "is the last section and there is no [yolo] or [softmax]: nothing would be detected or classified"
+            )
         image = _image(self.sections)
         plan = _Plan(sections=self.sections, image=image)
         for section in layers:
             BUILDERS[section.kind](plan, section)
         self.layers = nn.ModuleList(plan.modules)
         self.sources = tuple(plan.sources)
-        results = [i for i, s in enumerate(layers) if s.kind == "yolo"] or [max(i for i, s in enumerate(layers) if s.kind == "softmax")]
+        results = [i for i, s in enumerate(layers) if s.kind == "yolo"] or [
+            max(i for i, s in enumerate(layers) if s.kind == "softmax")
+        ]
         self.results = tuple(results)
         for index, sources in enumerate(self.sources):
             for source in set(sources) & set(self.results):
                 if layers[index].kind != "cost":
-                    raise layers[index].fault("", f"takes what [{layers[source].kind}] of line {layers[source].line} finds: route around it")
+                    raise layers[index].fault(
+                        "", f"takes what [{layers[source].kind}] of line {layers[source].line} finds: route around it"
+                    )
         self.spent = _spent(self.sources, self.results)
-        self.heads = tuple(_head(layers[i], _stride(layers[i], image, plan.shapes[i])) for i in self.results if layers[i].kind == "yolo")
+        self.heads = tuple(
+            _head(layers[i], _stride(layers[i], image, plan.shapes[i])) for i in self.results if layers[i].kind == "yolo"
+        )
         self.num_classes = self.heads[0].num_classes if self.heads else plan.shapes[self.results[0]][0]
         for i, head in zip(self.results, self.heads, strict=False):
             if head.num_classes != self.num_classes:
@@ -561,7 +573,9 @@ def config_of(sections: Sequence[Section], name: str) -> ModelConfig:
         network = DarknetNetwork(sections, config)
     count = sum(p.numel() for p in network.parameters())
     if count > MOST_PARAMETERS:
-        raise YolomishError(f"{net.where} makes a network of {count / 1e9:.1f} billion parameters: correct its filters= and classes=")
+        raise YolomishError(
+            f"{net.where} makes a network of {count / 1e9:.1f} billion parameters: correct its filters= and classes="
+        )
     lists = {head.all_anchors for head in network.heads}
     return replace(
         config,
@@ -586,5 +600,7 @@ def build_darknet(config: ModelConfig) -> DarknetNetwork:
     sections = parse_cfg(config.cfg, f"{config.name}.cfg").sections
     network = DarknetNetwork(adapted(sections, config), config)
     if network.num_classes != config.num_classes:
-        raise YolomishError(f"{config.name} has {network.num_classes} classes by its sections, which cannot become {config.num_classes}")
+        raise YolomishError(
+            f"{config.name} has {network.num_classes} classes by its sections, which cannot become {config.num_classes}"
+        )
     return network

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -89,7 +88,7 @@ class _Writer:
             return self.add(_section("shortcut", from_=other - here, activation="linear"))
         self.after(arguments[0])
         if node.target is F.interpolate:
-            return self.add(_section("upsample", stride=int(node.kwargs["scale_factor"])))  # type: ignore[arg-type]
+            return self.add(_section("upsample", stride=int(cast(float, node.kwargs["scale_factor"]))))
         if node.target is F.max_pool2d:
             return self.add(_section("maxpool", stride=1, size=arguments[1]))
         raise NotImplementedError(f"{node.op} {node.target} has no section here")
@@ -115,7 +114,7 @@ def sections_of(network: Network) -> tuple[Section, ...]:
         return tuple(sections)
     graph = _Tracer().trace(network)
     nodes = {str(node.target): node for node in graph.nodes if node.op == "call_module"}
-    results: list[fx.Node] = list(next(node for node in graph.nodes if node.op == "output").args[0])  # type: ignore[arg-type]
+    results: list[fx.Node] = list(next(node for node in graph.nodes if node.op == "output").args[0])
     writer = _Writer(network)
     for stored in file_order(network):
         node = nodes[stored.name.removesuffix(".conv") if stored.name not in nodes else stored.name]
@@ -127,8 +126,6 @@ def sections_of(network: Network) -> tuple[Section, ...]:
                 writer.sections[-1] = writer.sections[-1].changed(activation="logistic")
             writer.add(_yolo(head, last=index == len(results) - 1))
     net = _section("net", **dict(pair.split("=", 1) for pair in TRAINING.split()), channels=network.input.channels)
-    if network.input.resize == "letterbox":
-        net = net.changed(letter_box=1)
     return net, *writer.sections
 
 
@@ -160,6 +157,8 @@ def network_cfg(network: Network, size_hw: SizeHW | None = None) -> str:
     """The cfg of a network at a size in px (None: its own)."""
     net, *rest = sections_of(network)
     height, width = size_hw or network.input.size_hw
+    if (network.input.resize == "letterbox") != (net.integer("letter_box", 0) == 1):
+        net = net.changed(letter_box=int(network.input.resize == "letterbox"))
     return cfg_text([net.changed(width=width, height=height), *rest])
 
 

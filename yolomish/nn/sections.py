@@ -20,8 +20,8 @@ class Shortcut(Activated):
 
     The result has the first map's shape: another with fewer channels adds to the first of them, of one with more its first
     are added, and of one that is ``strides`` times as large every so many-th value (src/blas.c shortcut_cpu, with which
-    resnet50.cfg was trained; shortcut_multilayer_cpu adds such maps' memory as it lies). With ``weights`` each map has one (``per_channel``: each of its channels), as they are or normalised to a sum of 1 after
-    ``relu`` or by ``softmax``.
+    resnet50.cfg was trained; shortcut_multilayer_cpu adds such maps' memory as it lies). With ``weights`` each map has one
+    (``per_channel``: each of its channels), as they are, or normalised to a sum of 1 after ``relu`` or by ``softmax``.
     """
 
     weights: nn.Parameter | None
@@ -51,7 +51,7 @@ class Shortcut(Activated):
         return x if self.activation_name == "linear" else self.act(x)
 
     def _weighted(self, x: Tensor, others: tuple[Tensor, ...]) -> Tensor:
-        weights = self._normalised()
+        weights = self.normalised()
         c = self.channels[0]
         if weights is not None:
             x = x * weights[0]
@@ -64,11 +64,11 @@ class Shortcut(Activated):
             x = x + other
         return x
 
-    def _normalised(self) -> Tensor | None:
-        """The weights, (maps, C or 1, 1, 1)."""
+    def normalised(self) -> Tensor | None:
+        """The weights as they are applied, (maps, C or 1, 1, 1)."""
         if self.weights is None:
             return None
-        weights = self.weights
+        weights: Tensor = self.weights
         if self.normalisation != "none":
             if self.normalisation == "softmax":
                 weights = (weights - weights.amax(0)).exp()
@@ -117,12 +117,12 @@ class Pool(nn.Module):
 class DepthPool(nn.Module):
     """The maximum over every ``c_out``-th channel (src/maxpool_layer.c, maxpool_depth): (B, C, H, W) -> (B, c_out, H, W)."""
 
-    def __init__(self, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
-        self.c_out = c_out
+        self.c_in, self.c_out = c_in, c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        if missing := -x.shape[1] % self.c_out:
+        if missing := -self.c_in % self.c_out:
             x = F.pad(x, (0, 0, 0, 0, 0, missing), value=float("-inf"))
         return x.unflatten(1, (-1, self.c_out)).amax(1)
 

@@ -24,7 +24,7 @@ class PackedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, name: str = "linear", act: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        self.padding, self.stride = [int(p) for p in conv.padding], list(conv.stride)
+        self.where = [int(p) for p in conv.padding], list(conv.stride), list(conv.dilation), conv.groups
         self.weight, self.bias = conv.weight.detach(), conv.bias.detach() if conv.bias is not None else None
         self.packed: Tensor | None = None
         form = find_activation(name).onednn
@@ -33,12 +33,11 @@ class PackedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         ops = torch.ops.mkldnn
-        where = (self.padding, self.stride, [1, 1], 1)
         weight = self.packed
         if weight is None:
-            weight = self.packed = ops._reorder_convolution_weight(self.weight, *where, list(x.shape))
+            weight = self.packed = ops._reorder_convolution_weight(self.weight, *self.where, list(x.shape))
         fused = (self.fused.name, list(self.fused.scalars), self.fused.algorithm)
-        x = ops._convolution_pointwise(x.to(self.weight.dtype), weight, self.bias, *where, *fused)
+        x = ops._convolution_pointwise(x.to(self.weight.dtype), weight, self.bias, *self.where, *fused)
         return x if self.act is None else self.act(x)
 
 

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from yolomish.activations import OnnxForm, find_activation
 from yolomish.errors import YolomishError, first_line
+from yolomish.inference.export.onnx_sections import SECTIONS, Nodes
 from yolomish.inference.export.packages import require
 from yolomish.networks import Network
-from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.blocks import Activated, ConvBlock
 from yolomish.nn.fold import folded_convolution
 from yolomish.types import HeadSpec, SizeHW
 
@@ -33,10 +34,10 @@ TRACED_OPSET = 18  # what torch.onnx traces at: it leaves this opset's operators
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, ConvBlock | nn.Conv2d)
+        return isinstance(m, (ConvBlock, nn.Conv2d, *SECTIONS))
 
 
-class _Graph:
+class _Graph(Nodes):
     """Nodes and initializers under construction; every method returns the name of its result."""
 
     def __init__(self, opset: int, elementary: bool) -> None:
@@ -60,7 +61,10 @@ class _Graph:
         assert conv.bias is not None
         weights = [self.constant(f"{name}.weight", conv.weight), self.constant(f"{name}.bias", conv.bias)]
         padding = [int(p) for p in conv.padding]
-        return self.node("Conv", [x, *weights], kernel_shape=conv.kernel_size, strides=conv.stride, pads=padding * 2)
+        how: dict[str, Any] = {"kernel_shape": conv.kernel_size, "strides": conv.stride, "pads": padding * 2}
+        if conv.groups > 1 or conv.dilation != (1, 1):
+            how |= {"group": conv.groups, "dilations": conv.dilation}
+        return self.node("Conv", [x, *weights], **how)
 
     def block(self, name: str, block: ConvBlock, x: str) -> str:
         conv, kind = folded_convolution(block), block.activation_name
@@ -69,7 +73,13 @@ class _Graph:
                 conv.weight.neg_()
                 conv.bias.neg_()  # type: ignore[union-attr]
             return self.mish_of_negative(self.convolution(name, conv, x))
-        x = self.convolution(name, conv, x)
+        return self.activate(name, block, self.convolution(name, conv, x))
+
+    def activate(self, name: str, block: Activated, x: str) -> str:
+        """The activation of the block called ``name``."""
+        kind = block.activation_name
+        if kind == "mish" and self.elementary:
+            return self.mish_of_negative(self.node("Neg", [x]))
         form = find_activation(kind).onnx
         if form is not None and form.opset <= self.opset:
             return self.activation(name, form, block.act, x)
@@ -79,7 +89,7 @@ class _Graph:
         return self.inline(name if any(True for _ in block.act.parameters()) else kind, block.act, x)
 
     def activation(self, name: str, form: OnnxForm, act: nn.Module, x: str) -> str:
-        """An activation that ONNX has an operator for, behind the convolution ``name``."""
+        """An activation that ONNX has an operator for, of the block ``name``."""
         inputs = [self.constant(f"constant_{value:g}", torch.tensor(value)) for value in form.constants]
         inputs += [self.constant(f"{name}.act.{key}", value.view(-1, 1, 1)) for key, value in act.named_parameters()]
         result = self.node(form.operator, [x, *inputs], **form.attributes)
@@ -156,6 +166,8 @@ def write_graph(
     where the opset is too old for that.
     """
     onnx = require("onnx")
+    if not network.heads:
+        raise YolomishError(f"{network.name} is a classifier: detectors are written as ONNX")
     newest = onnx.defs.onnx_opset_version()
     if not 13 <= opset <= newest:
         raise YolomishError(f"opset must be 13 to {newest} with onnx {onnx.__version__}, not {opset}")
@@ -167,9 +179,13 @@ def write_graph(
         if node.op == "placeholder":
             values[node.name] = INPUT
         elif node.op == "call_module":
-            module = network.get_submodule(str(node.target))
-            make = graph.block if isinstance(module, ConvBlock) else graph.convolution
-            values[node.name] = make(str(node.target), module, x[0])  # type: ignore[arg-type]
+            target, module = str(node.target), network.get_submodule(str(node.target))
+            if isinstance(module, ConvBlock):
+                values[node.name] = graph.block(target, module, x[0])
+            elif isinstance(module, nn.Conv2d):
+                values[node.name] = graph.convolution(target, module, x[0])
+            else:
+                values[node.name] = SECTIONS[type(module)](graph, target, module, *x)
         elif node.op == "output":
             results = x[0]
         elif node.target in (operator.add, torch.add):
@@ -177,9 +193,7 @@ def write_graph(
         elif node.target is torch.cat:
             values[node.name] = graph.node("Concat", x[0], axis=1)
         elif node.target is F.interpolate:
-            scales = graph.constant("twice", torch.tensor([1.0, 1.0, 2.0, 2.0]))
-            how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-            values[node.name] = graph.node("Resize", [x[0], "", scales], **how)
+            values[node.name] = graph.upsample(x[0], 2)
         elif node.target is F.max_pool2d:
             k, pad = x[1], node.kwargs["padding"]
             values[node.name] = graph.node("MaxPool", [x[0]], kernel_shape=[k, k], strides=[1, 1], pads=[pad] * 4)

@@ -26,7 +26,7 @@ from yolomish.inference.export.onnx_nms import add_nms
 from yolomish.inference.export.packages import installed, require
 from yolomish.inference.export.verify import Agreement, check_nms, compare, probe_images
 from yolomish.networks import Network
-from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.blocks import Activated, ConvBlock
 from yolomish.nn.fold import folded_convolution
 from yolomish.types import SizeHW
 from yolomish.weights.describe import write_darknet
@@ -148,9 +148,12 @@ def plain(network: Network) -> Network:
     """A folded copy whose every part is torch's own, so that a program of it runs without this package."""
     folded = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     for path, block in list(folded.named_modules()):
-        if isinstance(block, ConvBlock):
+        if isinstance(block, Activated):
             act = nn.Mish() if block.activation_name == "mish" else block.act
-            folded.set_submodule(path, nn.Sequential(folded_convolution(block), act))
+            if isinstance(block, ConvBlock):
+                folded.set_submodule(path, nn.Sequential(folded_convolution(block), act))
+            else:
+                block.act = act
     return folded.requires_grad_(False)
 
 
