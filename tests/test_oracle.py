@@ -1,6 +1,5 @@
 """Detections against Darknet's own: what `detector valid` and `detector test` found with the official yolov4-tiny.weights."""
 
-import dataclasses
 import gzip
 import json
 from collections import defaultdict
@@ -97,10 +96,6 @@ def test_with_darknets_pixels_valid_finds_the_same_boxes_and_ap(
     assert len(rows) == pytest.approx(25025, abs=3)  # a score of 0.001 may fall on either side
     metrics = evaluate(coco_mini.coco(), rows, coco_mini.names, coco_mini.category_ids)
     assert {key: metrics.values[key] for key in AP} == pytest.approx(AP, abs=5e-5)
-    pipeline = dataclasses.replace(pipeline, protocol=dataclasses.replace(pipeline.protocol, nms_frame="network"))
-    some = coco_mini.first(12)
-    lost, _ = unmatched({i: darknets[i] for i in some.image_ids}, by_image(predict(pipeline, some)), px=0.5, score=1e-3)
-    assert lost > 4  # a DIoU in the stretched network px is another
 
 
 def test_what_is_left_is_the_jpeg_decoder(official: LoadedNetwork, coco_mini: DetectionData, darknets: Rows) -> None:
@@ -123,7 +118,9 @@ def test_detect_shows_what_darknets_test_shows(official: LoadedNetwork, shared_d
         pixels = read_jpeg(path)
         size = np.tile(pixels.shape[1::-1], 2)
         objects = sorted(frame["objects"], key=lambda row: -row["confidence"])
-        places = np.array([[row["relative_coordinates"][k] for k in ("center_x", "center_y", "width", "height")] for row in objects])
+        places = np.array(
+            [[row["relative_coordinates"][k] for k in ("center_x", "center_y", "width", "height")] for row in objects]
+        )
         boxes = np.concatenate((places[:, :2] - places[:, 2:] / 2, places[:, :2] + places[:, 2:] / 2), 1) * size
         for image, px, score in ((pixels, 0.01, 1e-5), (path, 1.0, 0.015)):
             found = detector.detect(image)

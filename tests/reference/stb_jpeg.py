@@ -149,10 +149,9 @@ def read_jpeg(path: Path) -> np.ndarray:
     most_h, most_v = max(p[1] for p in parts), max(p[2] for p in parts)
     wide, high = -(-width // (8 * most_h)), -(-height // (8 * most_v))
     blocks = [np.zeros((high * v, wide * h, 64), np.int64) for _, h, v, _ in parts]
-    unit = 0
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
         bits, before = _Bits(piece), [0] * len(parts)
-        for unit in range(unit, min(high * wide, unit + restart) if restart else high * wide):
+        for unit in range(number * restart, min(high * wide, (number + 1) * restart) if restart else high * wide):
             for k, ((_, h, v, _), (dc, ac)) in enumerate(zip(parts, chosen, strict=True)):
                 for y in range(v):
                     for x in range(h):
@@ -161,11 +160,14 @@ def read_jpeg(path: Path) -> np.ndarray:
                         before[k] += bits.block(tables[dc], tables[ac], places, values)
                         block[0] = before[k]
                         block[places] = values
-        unit += 1
     planes = []
     for (_, h, v, q), coefficients in zip(parts, blocks, strict=True):
         rows, columns = coefficients.shape[:2]
-        pixels = _pixels((coefficients * quantised[q])[..., np.argsort(ZIGZAG)].reshape(-1, 8, 8)).reshape(rows, columns, 8, 8).transpose(0, 2, 1, 3)
+        pixels = (
+            _pixels((coefficients * quantised[q])[..., np.argsort(ZIGZAG)].reshape(-1, 8, 8))
+            .reshape(rows, columns, 8, 8)
+            .transpose(0, 2, 1, 3)
+        )
         across, down = most_h // h, most_v // v
         plane = pixels.reshape(rows * 8, columns * 8)[: -(-height // down), : -(-width // across)]
         planes.append(_widened(plane, across, down)[:height, :width])

@@ -73,4 +73,8 @@ def _reported(loader: BatchLoader, images: int) -> Iterator[Batch]:
         done, now = done + len(batch.image_ids) * world_size(), time.monotonic()
         if now - told >= REPORT_EVERY:
             told = now
-            print(f"evaluate: {min(done, images)} of {images} images, {done / (now - start):.3g} a second", file=sys.stderr, flush=True)
+            print(
+                f"evaluate: {min(done, images)} of {images} images, {done / (now - start):.3g} a second",
+                file=sys.stderr,
+                flush=True,
+            )
