@@ -304,7 +304,7 @@ def agree_with_opencv(network: DarknetNetwork, folder: Path, size: int) -> None:
         seen = wide[:, 5:] > 0  # OpenCV zeroes class scores below its threshold
         assert tolerance < 0.1 and apart[:, :5].max() < tolerance
         assert seen.any() and apart[:, 5:][seen].max() < tolerance
-        assert raw.std((2, 3)).mean() > 0.1  # what is seen reaches the maps
+        assert raw.std((2, 3)).mean() > 0.03  # what is seen reaches the maps
 
 
 def placed(decoded: Decoded, cells: int, size: int) -> torch.Tensor:
@@ -534,7 +534,9 @@ def test_other_classes_anchors_forms_and_activations_are_taken(tmp_path: Path, s
     assert again.names == ("a", "b", "c") and again.network.heads == network.heads and again.network.input == network.input
     assert all(torch.equal(a, b) for a, b in zip(again.network(images), maps, strict=True))
     with pytest.raises(YolomishError, match="has 2 heads: scale_xy needs as many"):
-        build_network(dataclasses.replace(config, scale_xy=(1.0,)))
+        build_network(dataclasses.replace(config, scale_xy=(1.0, 1.1, 1.2)))
+    one = build_network(dataclasses.replace(config, scale_xy=(2.0, 2.0, 2.0)))  # as recipes for three heads say
+    assert [head.scale_xy for head in one.heads] == [2.0, 2.0]
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from yolomish.commands.options import NMS_HELP, Device, ImageSize, read_size, split_list
+from yolomish.commands.options import NMS_HELP, Device, ImageSize, Swap, read_size, split_list
 
 if TYPE_CHECKING:
     from yolomish.inference.run import Found
@@ -21,6 +21,7 @@ def detect(
     weights: Annotated[str, typer.Option("--weights", help="A name (yolov4, demo), our .pt or Darknet's .weights.")] = "yolov4",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",
+    swap: Swap = None,
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
     protocol: Annotated[
         str,
@@ -99,6 +100,7 @@ def detect(
         weights,
         cfg=cfg,
         model=model,
+        swap=swap or (),
         names=class_names,
         image_size=read_size(imgsz) or 0,
         protocol=protocol,
@@ -115,6 +117,8 @@ def detect(
     )
     if not (quiet or as_json):
         typer.echo(f"{detector.engine.how}; protocol {detector.pipeline.protocol.name}", err=True)
+    for note in detector.notes:
+        typer.echo(note, err=True)
     choice = OutputChoice(
         pictures=save,
         json=save_json,

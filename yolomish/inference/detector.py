@@ -30,15 +30,16 @@ class Detector:
     """A network with its class names, size and thresholds: images in, ``Detections`` in image px out. It writes nothing.
 
     ``weights`` is a ``.pt`` checkpoint, a Darknet ``.weights`` file (with its ``cfg``, else the shipped ``model`` that
-    it fits), a model that ``yolomish export`` wrote, or a ``LoadedNetwork``. ``names`` replace the weights' class names,
-    ``image_size`` is the network's size in px (416, or (height, width); 0: the weights' own). ``protocol`` is how an image
-    becomes detections, whole or by the name it has in ``PROTOCOLS``, with the same meaning as in an evaluation; empty: images
-    as in training and Darknet's thresholds, 0.25 and 0.45, or darknet-test where the weights come from a Darknet file.
-    Given values replace the protocol's: ``conf`` is the lowest score kept and ``iou`` the threshold of the ``nms`` (see
-    ``Selection``), 0..1; ``max_det`` the most detections per image, 0: no limit. ``agnostic`` lets classes suppress one
-    another; ``classes`` are the names or numbers to keep (empty: all). ``engine`` runs the network on ``device``, in
-    ``half`` precision or by torch's ``compile`` (see ``build_engine``). Detections are fixed by the arguments, so any number
-    of threads may call one detector at once. YolomishError on a value that cannot be.
+    it fits), a model that ``yolomish export`` wrote, or a ``LoadedNetwork``; ``swap`` puts other activations into it
+    (``SCOPE=ACTIVATION``). ``names`` replace the weights' class names, ``image_size`` is the network's size in px (416, or
+    (height, width); 0: the weights' own). ``protocol`` is how an image becomes detections, whole or by the name it has in
+    ``PROTOCOLS``, with the same meaning as in an evaluation; empty: images as in training and Darknet's thresholds, 0.25 and
+    0.45, or darknet-test where the weights come from a Darknet file. Given values replace the protocol's: ``conf`` is the
+    lowest score kept and ``iou`` the threshold of the ``nms`` (see ``Selection``), 0..1; ``max_det`` the most detections per
+    image, 0: no limit. ``agnostic`` lets classes suppress one another; ``classes`` are the names or numbers to keep (empty:
+    all). ``engine`` runs the network on ``device``, in ``half`` precision or by torch's ``compile`` (see ``build_engine``).
+    Detections are fixed by the arguments, so any number of threads may call one detector at once. YolomishError on a value
+    that cannot be.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Detector:
         nms: str | None = None,
         max_det: int | None = None,
         agnostic: bool = False,
+        swap: Sequence[str] = (),
         classes: Sequence[str | int] = (),
         device: str = "auto",
         engine: str = "auto",
@@ -65,6 +67,7 @@ class Detector:
         wanted = parse_size(image_size, "image_size") if image_size else None
         self.engine: Engine
         darknet = False
+        self.notes: tuple[str, ...]
         if not isinstance(weights, LoadedNetwork) and Path(weights).suffix in RUNNERS:
             if compile:
                 raise YolomishError(f"{os.fspath(weights)} is compiled already: leave --compile out")
@@ -74,11 +77,15 @@ class Detector:
                 raise YolomishError(
                     f"{os.fspath(weights)} was exported for {size_text(own)} px alone, not {size_text(wanted or own)}"
                 )
-            own_names = description.names
+            own_names, self.notes = description.names, ()
         else:
-            loaded = weights if isinstance(weights, LoadedNetwork) else load_network(os.fspath(weights), cfg=cfg, model=model)
+            loaded = (
+                weights
+                if isinstance(weights, LoadedNetwork)
+                else load_network(os.fspath(weights), cfg=cfg, model=model, swap=swap)
+            )
             self.engine = build_engine(engine, loaded.network, device=chosen, half=half, compile=compile)
-            own_names, darknet = loaded.names, loaded.from_darknet
+            own_names, darknet, self.notes = loaded.names, loaded.from_darknet, loaded.notes
         if names and len(names) != len(own_names):
             raise YolomishError(f"{len(names)} class names were given, the weights have {len(own_names)} classes")
         self.names = tuple(names) or own_names
