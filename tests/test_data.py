@@ -13,7 +13,7 @@ import torch
 from reference.augment import darknet_mosaic
 
 from yolomish.config import DataConfig, TrainConfig
-from yolomish.data.augment import affine, crop, cutmix, flip, join_tiles, mixup, mosaic, random_margins
+from yolomish.data.augment import affine, crop, cutmix, flip, hsv, join_tiles, mixup, mosaic, random_margins
 from yolomish.data.datasets import open_data
 from yolomish.data.images import read_image, write_image
 from yolomish.data.loader import eval_loader, largest_size, step_size, steps_per_epoch, train_loader
@@ -231,6 +231,14 @@ def test_a_batchs_picture_leaves_the_batch_as_it_was(tmp_path: Path) -> None:
     before = batch.images.clone()
     draw_batch(batch, ("a", "b"), tmp_path / "batch.jpg")
     assert torch.equal(batch.images, before) and read_image(tmp_path / "batch.jpg").shape == (192, 192, 3)
+
+
+def test_hsv_without_limits_leaves_pixels_alone(tmp_path: Path) -> None:
+    sample, rng = open_data(yolo_folder(tmp_path), "train").load(0), np.random.default_rng(0)
+    for _ in range(4):
+        np.testing.assert_array_equal(hsv(sample, rng, 0.0, 1.0, 1.0).image, sample.image)
+    for limits in ((0.1, 1.0, 1.0), (0.0, 1.5, 1.0), (0.0, 1.0, 1.5)):
+        assert (hsv(sample, rng, *limits).image != sample.image).any()
 
 
 def test_workers_do_not_change_batches_but_epoch_and_seed_do(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yolomish.activations import darknet_activations
 from yolomish.config import ModelConfig, check_model
-from yolomish.darknet.cfg import Section, cfg_text, load_cfg, parse_cfg
+from yolomish.darknet.cfg import NMS_KINDS, Section, cfg_text, load_cfg, parse_cfg
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.networks.base import Network
 from yolomish.nn import sections as parts
@@ -352,6 +352,9 @@ def _head(section: Section, stride: int) -> HeadSpec:
     scale, classes = section.number("scale_x_y", 1.0), section.integer("classes", 20, 1)
     if scale <= 0:
         raise section.fault("scale_x_y", "must be positive")
+    beta = section.number("beta_nms", 0.6)
+    if beta <= 0:
+        raise section.fault("beta_nms", "must be positive")
     return HeadSpec(
         all_anchors=pairs,
         mask=mask,
@@ -359,6 +362,8 @@ def _head(section: Section, stride: int) -> HeadSpec:
         num_classes=classes,
         scale_xy=scale,
         box_form="squared" if section.integer("new_coords", 0) else "exp",
+        nms=NMS_KINDS[section.text("nms_kind", "default")],
+        beta_nms=beta,
         loss=_loss(section, classes),
     )
 

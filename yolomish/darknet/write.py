@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from yolomish.activations import darknet_activations, find_activation
-from yolomish.darknet.cfg import Option, Section, cfg_text
+from yolomish.darknet.cfg import NMS_KINDS, Option, Section, cfg_text
 from yolomish.darknet.network import DarknetNetwork
 from yolomish.darknet.order import file_order
 from yolomish.errors import YolomishError
@@ -162,8 +162,8 @@ def _yolo(head: HeadSpec, *, last: bool) -> Section:
         cls_normalizer="1.0",
         iou_normalizer=f"{head.loss.box:g}",
         iou_loss="ciou",
-        nms_kind="greedynms",
-        beta_nms="0.6",
+        nms_kind=next(name for name, kind in NMS_KINDS.items() if kind == head.nms),
+        beta_nms=f"{head.beta_nms:g}",
         max_delta=f"{head.loss.max_delta:g}",
     )
 
