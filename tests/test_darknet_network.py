@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from pathlib import Path
 
 import cv2
@@ -499,6 +500,7 @@ def test_yolov4_tiny_answers_with_anchors_3_4_5_and_1_2_3(shared_data: Path) -> 
     assert (coarse.mask, coarse.stride, fine.mask, fine.stride) == ((3, 4, 5), 32, (1, 2, 3), 16)
     assert coarse.anchors == ((81, 82), (135, 169), (344, 319)) and fine.anchors == ((23, 27), (37, 58), (81, 82))
     assert coarse.scale_xy == fine.scale_xy == 1.05
+    assert 1e38 < coarse.loss.max_delta < math.inf  # src/parser.c: FLT_MAX; files of networks hold finite numbers
     boxes = torch.tensor([[0, 7, 100.0, 100.0, 181.0, 182.0], [0, 7, 200.0, 40.0, 210.0, 54.0]])  # anchor 3; anchor 0, in no mask
     both = assign_shape_iou(boxes, (coarse, fine), ((13, 13), (26, 26)))
     assert [(a.anchors.tolist(), a.columns.tolist(), a.rows.tolist()) for a in both] == [([0], [4], [4]), ([2], [8], [8])]

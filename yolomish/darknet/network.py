@@ -21,6 +21,7 @@ from yolomish.nn.blocks import Activated, ConvBlock, head_convolution, set_activ
 from yolomish.types import HeadSpec, InputSpec, IouKind, LossConstants
 
 MOST_PARAMETERS = 2_000_000_000  # 8 GB; the largest of Darknet's own has 276 million
+FLT_MAX = 3.4028234663852886e38  # no bound; finite, so that descriptions of networks can hold it
 LETTERBOX_GREY = 128  # src/image.c letterbox_image fills with 0.5
 STRUCTURAL = ("linear", "sigmoid")  # a bottleneck, a gate: they stay what they are when activations are swapped
 STRIDED = ("net", "convolutional", "maxpool", "local_avgpool", "reorg", "reorg3d")
@@ -370,7 +371,7 @@ def _head(section: Section, stride: int) -> HeadSpec:
 
 def _loss(section: Section, classes: int) -> LossConstants:
     """What a [yolo] says of its loss, with the defaults of src/parser.c parse_yolo."""
-    max_delta = section.number("max_delta", math.inf)
+    max_delta = section.number("max_delta", FLT_MAX)
     if max_delta <= 0:
         raise section.fault("max_delta", "must be positive")
     counts: tuple[float, ...] = ()
