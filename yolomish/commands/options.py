@@ -15,7 +15,6 @@ SIZE_HELP = "Network size in px: 416, or height x width as 416x608"
 ImageSize = Annotated[
     str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=f"{SIZE_HELP}; empty = the weights' own.")
 ]
-Log = Callable[[str], None]
 Swap = Annotated[
     list[str] | None,
     typer.Option(
@@ -25,6 +24,7 @@ Swap = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Log = Callable[[str], None]
 
 
 def read_size(text: str) -> tuple[int, int] | None:
