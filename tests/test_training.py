@@ -204,7 +204,7 @@ def test_five_heads_of_strides_8_to_128_equal_the_slow_port() -> None:
         for n, stride in enumerate(strides)
     )
     maps = [torch.randn((1, 14, 128 // s, 128 // s), generator=generator).requires_grad_() for s in strides]
-    anchored = [(0, i % 2, 64 - w / 2, 64 - h / 2, 64 + w / 2, 64 + h / 2) for i, (w, h) in enumerate(anchors[1::2])]
+    anchored = [(0, i % 2, 66 - w / 2, 66 - h / 2, 66 + w / 2, 66 + h / 2) for i, (w, h) in enumerate(anchors[1::2])]
     targets = target(*anchored, (0, 0, 0, 0, 128, 128), (0, 1, 3, 4, 20, 19))
     deltas = check_darknet_gradient(maps, heads, targets)
     assert all(delta[..., :4].abs().max() > 0 for delta in deltas)
