@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_engines import calibrated
+from reference.networks import calibrated
 from typer.testing import CliRunner
 
 from yolomish.commands import app

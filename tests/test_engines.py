@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import loaded_from, pipeline_of, randomise
+from conftest import loaded_from, pipeline_of
+from reference.networks import calibrated
 
-from yolomish.config import ModelConfig
 from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
 from yolomish.inference.detector import Detector
 from yolomish.inference.engines import build_engine
 from yolomish.inference.engines.packed import PackedConv, packing_missing
 from yolomish.inference.engines.torch_engine import TorchEngine, bf16_missing
-from yolomish.networks import Network, build_network
 
 CPU = torch.device("cpu")
 PACKAGES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
@@ -26,22 +25,6 @@ PACKAGES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvin
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # several thread pools in one process get into each other's way on a busy machine
-
-
-def calibrated(activation: str = "mish", seed: int = 0) -> Network:
-    """A small random network whose batch norms hold its own statistics, so that its maps neither vanish nor explode."""
-    torch.manual_seed(seed)
-    model = build_network(ModelConfig(num_classes=3, width=0.25, depth=0.1, image_size=128, activation=activation))
-    randomise(model)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 0.9
-    with torch.no_grad():
-        model.train()(torch.rand(4, 3, 64, 64))
-        for head in model.head_layers:
-            head.out.weight *= 3
-            head.out.bias.view(3, -1)[:, 4] = -2
-    return model.eval()
 
 
 def require(name: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import loaded_from
-from test_engines import calibrated
+from reference.networks import calibrated
 from typer.testing import CliRunner
 
 from yolomish.commands import app

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference.coco_cases import IDS, NAMES, random_case
 from reference.darknet_image import resize_image as slow_resize
-from test_errors import IDS, NAMES, random_case
 from torchvision.ops import box_iou
 from typer.testing import CliRunner
 

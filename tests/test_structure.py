@@ -1,6 +1,7 @@
 """The house stands: imports point downwards, and the help is quick."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,16 @@ def test_nobody_else_divides_by_255() -> None:
         if isinstance(node.right, ast.Constant) and node.right.value == 255
     ]
     assert len(found) <= 2 and any(place.startswith("yolomish/types.py") for place in found), found  # and a font's mask
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "yolomish").rglob("__init__.py")}
+    listed = set(
+        re.findall(r'"(yolomish[a-z._]*)"', (ROOT / "pyproject.toml").read_text().split("packages = [")[1].split("]")[0])
+    )
+    assert folders == {name for name in listed if not name.startswith("yolomish.configs")}
+
+
+def test_tests_do_not_import_each_other() -> None:
+    lines = [f"{path.name}: {line}" for path in (ROOT / "tests").glob("test_*.py") for line in path.read_text().splitlines()]
+    assert not [line for line in lines if re.match(r"\S+: (from|import) test_", line)]
