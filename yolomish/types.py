@@ -17,6 +17,7 @@ from yolomish.errors import YolomishError
 Interpolation = Literal["linear", "area", "darknet"]
 SizeHW = tuple[int, int]  # (height, width) in px
 GREY = 114  # what a letterboxed image stands on, 0..255 (PyTorch_YOLOv4 utils/datasets.py)
+DARKNET_GREY = 128  # src/image.c letterbox_image fills with 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

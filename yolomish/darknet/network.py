@@ -17,10 +17,9 @@ from yolomish.errors import YolomishError, unknown_name
 from yolomish.networks.base import Network
 from yolomish.nn import sections as parts
 from yolomish.nn.blocks import Activated, ConvBlock, head_convolution, set_activation
-from yolomish.types import HeadSpec, InputSpec, LossConstants
+from yolomish.types import DARKNET_GREY, HeadSpec, InputSpec, LossConstants, ResizeMode
 
 MOST_PARAMETERS = 2_000_000_000  # 8 GB; the largest of Darknet's own has 276 million
-LETTERBOX_GREY = 128  # src/image.c letterbox_image fills with 0.5
 STRUCTURAL = ("linear", "sigmoid")  # a bottleneck, a gate: they stay what they are when activations are swapped
 STRIDED = ("net", "convolutional", "maxpool", "local_avgpool", "reorg", "reorg3d")
 AFTER_CLASSES = ("avgpool", "dropout", "batchnorm", "activation", "empty", "softmax", "cost")
@@ -418,7 +417,7 @@ class DarknetNetwork(Network):
             stride=max(strides, default=1) if self.heads else 1,
             channels=image[0],
             resize="letterbox" if letterbox else "stretch",
-            pad_value=LETTERBOX_GREY,
+            pad_value=DARKNET_GREY,
         )
         self.parts = _parts(layers, plan)
         _swap(self, config)
@@ -520,12 +519,12 @@ def _swap(network: DarknetNetwork, config: ModelConfig) -> None:
 
 
 def adapted(sections: Sequence[Section], config: ModelConfig) -> tuple[Section, ...]:
-    """Sections with the configuration's size, classes, anchors and box forms, in [yolo] and the convolutions before.
+    """Sections with the configuration's size, resize, classes, anchors and box forms, in [yolo] and the convolutions before.
 
     Anchors stay as they are where the configuration has none; a classifier's last weights take the number of classes.
     """
     height, width = config.image_size
-    found = [sections[0].changed(width=width, height=height), *sections[1:]]
+    found = [letterboxed(sections[0].changed(width=width, height=height), config.resize), *sections[1:]]
     yolos = [i for i, s in enumerate(found) if s.kind == "yolo"]
     if yolos and len(config.scale_xy) != len(yolos):
         raise YolomishError(f"{config.name} has {len(yolos)} heads: scale_xy needs as many numbers, not {len(config.scale_xy)}")
@@ -545,6 +544,12 @@ def adapted(sections: Sequence[Section], config: ModelConfig) -> tuple[Section, 
         if key:
             found[last] = found[last].changed(**{key: config.num_classes})
     return tuple(found)
+
+
+def letterboxed(net: Section, resize: ResizeMode) -> Section:
+    """[net] that asks for a letterbox or not, as it is where it says so already."""
+    letterbox = int(resize == "letterbox")
+    return net if net.integer("letter_box", 0, 0, 1) == letterbox else net.changed(letter_box=letterbox)
 
 
 def config_of(sections: Sequence[Section], name: str) -> ModelConfig:
@@ -575,6 +580,7 @@ def config_of(sections: Sequence[Section], name: str) -> ModelConfig:
     return replace(
         config,
         num_classes=network.num_classes,
+        resize=network.input.resize,
         anchors=lists.pop() if len(lists) == 1 else (),
         scale_xy=tuple(head.scale_xy for head in network.heads),
         box_form=network.heads[0].box_form if network.heads else "exp",

@@ -9,9 +9,7 @@ import numpy as np
 from yolomish.data.transforms import resize_image
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.ops.nms import MAX_CANDIDATES, NMS_KINDS
-from yolomish.types import GREY, InputSpec, Interpolation, Resize, ResizeMode, SizeHW, size_text
-
-DARKNET_GREY = 128  # Darknet src/image.c letterbox_image fills with 0.5
+from yolomish.types import DARKNET_GREY, GREY, InputSpec, Interpolation, Resize, ResizeMode, SizeHW, size_text
 
 
 @dataclass(frozen=True, kw_only=True)
