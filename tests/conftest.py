@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -10,12 +9,6 @@ import pytest
 import torch
 
 from yolomish.config import DataConfig
-from yolomish.networks import Network
-from yolomish.tasks.detection.pipeline import Pipeline
-from yolomish.tasks.detection.protocol import EvalProtocol
-from yolomish.tasks.detection.views import Runner
-from yolomish.types import HeadSpec, ResizeMode
-from yolomish.weights.load import LoadedNetwork
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
@@ -46,23 +39,6 @@ def noise_data(root: Path, *, train: int, val: int) -> DataConfig:
             cv2.imwrite(str(root / "images" / split / f"{i}.png"), rng.integers(0, 255, (64, 64, 3), np.uint8))
             (root / "labels" / split / f"{i}.txt").write_text(f"{i % 2} 0.5 0.5 0.4 0.3\n")
     return DataConfig(format="yolo", root=str(root), train="images/train", val="images/val", names=("a", "b"))
-
-
-def head_of(anchors: tuple[tuple[float, float], ...], **rest: Any) -> HeadSpec:
-    """A head that has all anchors that there are."""
-    return HeadSpec(all_anchors=anchors, mask=tuple(range(len(anchors))), **rest)
-
-
-def loaded_from(network: Network, names: tuple[str, ...], *, size: int = 0, resize: ResizeMode = "stretch") -> LoadedNetwork:
-    """``network`` as if it were read from a file, at a square size in px (0: its own)."""
-    network.resized((size, size) if size else None, resize)
-    return LoadedNetwork(network=network, names=names)
-
-
-def pipeline_of(runner: Runner, size: int, **protocol: Any) -> Pipeline:
-    """A pipeline at a square size in px by a protocol of these fields."""
-    fields = {"resize": "stretch", "conf": 0.001, "iou": 0.6, "nms": "greedy-diou"} | protocol
-    return Pipeline(runner=runner, protocol=EvalProtocol(name="test", **fields), size_hw=(size, size))
 
 
 def randomise(model: torch.nn.Module) -> None:

@@ -20,12 +20,13 @@ from yolomish.activations import (
 from yolomish.activations.plot import plot_activations
 from yolomish.activations.standard import STANDARD
 from yolomish.config import ModelConfig
-from yolomish.darknet.cfg import read_cfg
-from yolomish.darknet.write_cfg import write_cfg
+from yolomish.darknet.network import read_cfg
+from yolomish.darknet.write import write_cfg
 from yolomish.errors import YolomishError
 from yolomish.inference.engines.packed import PackedConv, packing_missing
 from yolomish.inference.export.onnx_graph import _Graph
 from yolomish.kernels import CLOSED_FORMS
+from yolomish.networks.registry import outline
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.fold import fold_batch_norm
 
@@ -175,13 +176,13 @@ def test_darknets_names_stand_for_darknets_functions(tmp_path: Path) -> None:
             ours, formula(x), atol=2.2e-7 if name == "gelu" else 1e-4 if name == "selu" else 1e-12, err_msg=name
         )
         file = tmp_path / f"{name}.cfg"
-        write_cfg(file, ModelConfig(activation=known[name].name, neck_activation="leaky_relu"))
+        write_cfg(file, outline(ModelConfig(activation=known[name].name, neck_activation="leaky_relu")))
         assert f"activation={name}\n" in file.read_text()
-        assert read_cfg(file).activation == known[name].name
+        assert outline(read_cfg(file)).layers[0].activation_name == known[name].name
     with pytest.raises(YolomishError, match=r"Darknet has no activation 'gelu'; it has .*gelu_tanh"):
-        write_cfg(tmp_path / "exact.cfg", ModelConfig(activation="gelu"))
+        write_cfg(tmp_path / "exact.cfg", outline(ModelConfig(activation="gelu")))
     file.write_text(file.read_text().replace("activation=leaky", "activation=leeky"))
-    with pytest.raises(YolomishError, match=r"gelu.cfg: unknown activation 'leeky'; did you mean 'leaky'"):
+    with pytest.raises(YolomishError, match=r"gelu.cfg:\d+: .* unknown activation 'leeky'; did you mean 'leaky'"):
         read_cfg(file)
 
 

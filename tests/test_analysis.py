@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import pipeline_of
+from reference.builders import pipeline_of
 from torch import nn
 from typer.testing import CliRunner
 

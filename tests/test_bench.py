@@ -38,8 +38,8 @@ def test_another_activation_changes_the_activation_alone_and_keeps_values_alive(
     assert (other.activations("backbone"), other.activations("neck")) == (("relu",), ("leaky_relu",))
     assert network.activations("backbone") == ("mish",)
     assert with_activation(network, "mish", image) is network
-    for (_, ours, _), (_, theirs, _) in zip(file_order(network), file_order(other), strict=True):
-        assert torch.equal(ours.weight, theirs.weight)
+    for ours, theirs in zip(file_order(network), file_order(other), strict=True):
+        assert torch.equal(ours.module.weight, theirs.module.weight)
     with torch.no_grad():
         assert all(0.01 < raw.std() < 1e3 for raw in other(torch.rand(1, 3, 64, 64)))
 

@@ -1,7 +1,6 @@
 """Darknet's formats against OpenCV's own reader, and round trips."""
 
 import csv
-import dataclasses
 from pathlib import Path
 
 import cv2
@@ -11,12 +10,11 @@ import torch
 from conftest import randomise
 
 from yolomish.config import ModelConfig
-from yolomish.darknet.cfg import read_cfg
+from yolomish.darknet.network import read_cfg
 from yolomish.darknet.order import file_order
 from yolomish.darknet.weights import read_weights, write_weights
 from yolomish.errors import YolomishError
 from yolomish.networks import build_network
-from yolomish.ops.decode import decode
 
 SMALL = ModelConfig(name="small", width=0.25, depth=0.25, num_classes=3)
 
@@ -54,8 +52,8 @@ def test_partial_file_loads_its_layers_and_leaves_the_rest(tmp_path: Path) -> No
     write_weights(tmp_path / "part.conv", first, convolutions=10)
     assert read_weights(tmp_path / "part.conv", second).convolutions == 10
     layers = [list(file_order(m)) for m in (first, second, untouched)]
-    assert torch.equal(layers[0][9][1].weight, layers[1][9][1].weight)
-    assert torch.equal(layers[1][10][1].weight, layers[2][10][1].weight)
+    assert torch.equal(layers[0][9].module.weight, layers[1][9].module.weight)
+    assert torch.equal(layers[1][10].module.weight, layers[2][10].module.weight)
 
 
 def test_truncated_long_and_foreign_files_name_the_layer_and_bytes(tmp_path: Path) -> None:
@@ -74,51 +72,6 @@ def test_truncated_long_and_foreign_files_name_the_layer_and_bytes(tmp_path: Pat
     with pytest.raises(YolomishError, match="not a Darknet"):
         read_weights(path, model)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
-
-
-def test_cfg_of_yolov4_gives_the_default_model(shared_data: Path) -> None:
-    config = read_cfg(shared_data / "darknet-cfg" / "yolov4.cfg")
-    assert dataclasses.replace(config, name="yolov4") == ModelConfig()
-    with pytest.raises(YolomishError, match="structure"):
-        read_cfg(shared_data / "darknet-cfg" / "yolov3.cfg")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("act", ["mish", "leaky"])
-def test_boxes_and_scores_agree_with_opencv(tmp_path: Path, shared_data: Path, act: str) -> None:
-    if not hasattr(cv2.dnn, "readNetFromDarknet"):
-        pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
-    size = 160
-    text = (shared_data / "darknet-cfg" / "yolov4.cfg").read_text()
-    text = text.replace("=608", f"={size}").replace("activation=mish", f"activation={act}")
-    cfg, weights = tmp_path / "n.cfg", tmp_path / "n.weights"
-    cfg.write_text(text)
-    model = build_network(read_cfg(cfg)).eval()
-    randomise(model)
-    for head in model.head_layers:
-        head.out.bias.data.fill_(2.0)  # scores above OpenCV's threshold
-    write_weights(weights, model)
-    twin = build_network(read_cfg(cfg)).eval()
-    read_weights(weights, twin)
-    image = np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)
-    net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
-    net.setInput(cv2.dnn.blobFromImage(image, 1 / 255.0, swapRB=False))
-    theirs = {len(out): torch.from_numpy(out) for out in net.forward(net.getUnconnectedOutLayersNames())}
-    with torch.no_grad():
-        maps = twin(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
-    for raw, head in zip(maps, twin.heads, strict=True):
-        ours = decode([raw], [head])
-        cells = (size // head.stride) ** 2
-        boxes = ours.boxes[0].view(3, cells, 4).transpose(0, 1).reshape(-1, 4) / size
-        objectness = ours.objectness[0].view(3, cells).T.reshape(-1)
-        scores = (ours.objectness[..., None] * ours.classes)[0].view(3, cells, -1).transpose(0, 1).reshape(3 * cells, -1)
-        out = theirs[3 * cells]
-        xyxy = torch.cat((out[:, :2] - out[:, 2:4] / 2, out[:, :2] + out[:, 2:4] / 2), 1)
-        torch.testing.assert_close(boxes, xyxy, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(objectness, out[:, 4], rtol=1e-3, atol=1e-5)
-        kept = out[:, 5:] > 0  # OpenCV zeroes class scores below its threshold
-        assert kept.any()
-        torch.testing.assert_close(scores[kept], out[:, 5:][kept], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -144,13 +97,14 @@ def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, share
                 module.momentum = 0.9  # near the photographs' own statistics: maps follow what is seen, and stay smooth
         model.train()(inputs)
         model.eval()
-        for head, raw in zip(model.head_layers, model(inputs), strict=True):  # spread the scores: few above
+        for result, raw in zip(model.results, model(inputs), strict=True):  # spread the scores: few above
+            head = model.layers[result - 1]
             mean, gain = raw.mean((0, 2, 3)), 2 / raw.std((0, 2, 3))
             wanted = torch.full((3, 85), -8.0)
             wanted[:, 4] = 0
             scored = torch.arange(255) % 85 >= 4
-            head.out.weight[scored] *= gain[scored, None, None, None]
-            head.out.bias[scored] = (wanted.view(-1) - mean * gain)[scored]
+            head.weight[scored] *= gain[scored, None, None, None]
+            head.bias[scored] = (wanted.view(-1) - mean * gain)[scored]
     write_weights(weights, model)
     out = tmp_path / "out"
     options = f"--conf {conf} --iou {iou} --nms iou --max-det 10000 --save-csv --no-save --device cpu".split()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import loaded_from, pipeline_of
+from reference.builders import loaded_from, pipeline_of
 from reference.networks import calibrated
 
 from yolomish.data.images import read_image

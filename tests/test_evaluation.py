@@ -5,9 +5,9 @@ import io
 
 import numpy as np
 import pytest
-from conftest import pipeline_of
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from reference.builders import pipeline_of
 
 from yolomish.config import ModelConfig, load_data_config
 from yolomish.data.datasets import open_data

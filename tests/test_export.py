@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import loaded_from
+from reference.builders import loaded_from
 from reference.networks import calibrated
 from typer.testing import CliRunner
 

@@ -192,6 +192,6 @@ def test_what_a_member_cannot_have_is_refused() -> None:
     with pytest.raises(YolomishError, match="2 heads of 3 anchors: it needs 6 anchors and 2 scale_xy, not 9 and 2"):
         outline(dataclasses.replace(tiny, anchors=ModelConfig().anchors))
     with pytest.raises(YolomishError, match="4 heads of 4 anchors: it needs 16 anchors and 4 scale_xy, not 16 and 3"):
-        outline(dataclasses.replace(find_model("yolov4-p6"), scale_xy=(2.0, 2.0, 2.0)))
+        outline(dataclasses.replace(find_model("yolov4-p6"), scale_xy=(2.0, 2.0, 1.0)))
     with pytest.raises(YolomishError, match="multiple of 64"):
         outline(dataclasses.replace(find_model("yolov4-p6"), image_size=(96, 96)))

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import loaded_from
 from PIL import Image
 from pycocotools.coco import COCO
+from reference.builders import loaded_from
 from typer.testing import CliRunner, Result
 
 import yolomish

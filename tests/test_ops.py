@@ -1,7 +1,7 @@
 """Geometry against torchvision and slow loops."""
 
 import torch
-from conftest import head_of
+from reference.builders import head_of
 from reference.nms import darknet_nms
 from torchvision import ops as tv
 

@@ -413,7 +413,7 @@ def test_initial_weights_are_what_the_file_holds_and_no_more(tmp_path: Path) -> 
     small = ModelConfig(width=0.125, depth=0.1, num_classes=80)
     source = build_network(small)
     config = replace(CONFIG, model=replace(small, num_classes=3))
-    backbone = sum(name.startswith("backbone") for name, _, _ in file_order(source))
+    backbone = sum(stored.name.startswith("backbone") for stored in file_order(source))
     for convolutions, left in ((backbone, {"neck", "head_layers"}), (None, {"head_layers"})):
         file = tmp_path / f"{convolutions}.weights"
         write_weights(file, source, convolutions=convolutions)

@@ -119,7 +119,7 @@ def convolution(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride_y: int, stride_x: int, padding: int, dilation: int, groups: int
 ) -> np.ndarray:
     """src/convolutional_layer.c forward_convolutional_layer, with im2col_cpu_ext's pad·dilation zeros on each side."""
-    c, h, w = x.shape
+    _, h, w = x.shape
     n, per_group, size, _ = weight.shape
     out_h, out_w = (h + 2 * padding - size) // stride_y + 1, (w + 2 * padding - size) // stride_x + 1
     out = np.empty((n, out_h, out_w), np.float32)

@@ -94,7 +94,12 @@ def compare(
     ] = False,
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each activation, with different seeds.")] = 2,
     scope: Annotated[
-        str, typer.Option("--scope", help="Where the activation changes: backbone, neck (with heads) or all.")
+        str,
+        typer.Option(
+            "--scope",
+            help="Where the activation changes: backbone, neck (with heads), all, numbers of `info` (0-104), a module, an "
+            "activation (leaky_relu), or leaky_relu=mish: those as they are against mish there.",
+        ),
     ] = "backbone",
     data: Annotated[str, typer.Option("--data", help="Built-in data set (shapes) or a data YAML.")] = "shapes",
     model: Annotated[str, typer.Option("--model", help="Shipped model (yolov4, yolov4-s, yolov4-n) or a YAML.")] = "yolov4-n",
@@ -156,7 +161,11 @@ def compare(
     else:
         from yolomish.config import check_train, load_recipe
         from yolomish.networks import find_model
+        from yolomish.networks.scope import split_swap
 
+        if "=" in scope:  # as it is against another
+            scope, other = split_swap(scope)
+            acts = acts if "acts" in given else f"{scope},{other}"
         names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
         base = replace(load_recipe(recipe, find_model(model)), data=load_data_config(data), **settings)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from yolomish.commands.options import Device, ImageSize, read_size, split_list
+from yolomish.commands.options import Device, ImageSize, Swap, read_size, split_list
 
 if TYPE_CHECKING:
     from yolomish.inference.run import Found
@@ -21,6 +21,7 @@ def detect(
     weights: Annotated[str, typer.Option("--weights", help="A name (yolov4, demo), our .pt or Darknet's .weights.")] = "yolov4",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",
+    swap: Swap = None,
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
     conf: Annotated[float, typer.Option("--conf", "--conf-thres", min=0, max=1, help="Lowest score kept, 0..1.")] = 0.25,
     iou: Annotated[float, typer.Option("--iou", "--iou-thres", min=0, max=1, help="NMS threshold, 0..1.")] = 0.45,
@@ -84,6 +85,7 @@ def detect(
         weights,
         cfg=cfg,
         model=model,
+        swap=swap or (),
         names=class_names,
         image_size=read_size(imgsz) or 0,
         conf=conf,
@@ -99,6 +101,8 @@ def detect(
     )
     if not (quiet or as_json):
         typer.echo(detector.engine.how, err=True)
+    for note in detector.notes:
+        typer.echo(note, err=True)
     choice = OutputChoice(
         pictures=save,
         json=save_json,

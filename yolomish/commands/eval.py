@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import Device, ImageSize, read_size
+from yolomish.commands.options import Device, ImageSize, Swap, read_size
 
 
 def eval_(
@@ -14,6 +14,7 @@ def eval_(
     data: Annotated[str, typer.Option("--data", help="Shipped data set (shapes) or a YAML.")] = "shapes",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",
+    swap: Swap = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test; test may have no labels: a submission.")] = "val",
     protocol: Annotated[
         str, typer.Option("--protocol", help="darknet, darknet-letterbox, letterbox, scaled-yolov4 or ultralytics.")
@@ -68,6 +69,7 @@ def eval_(
         size_hw=read_size(imgsz),
         cfg=cfg,
         model=model,
+        swap=swap or (),
         backend=backend,
         plots=plots,
         name=name,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import ImageSize, read_size
+from yolomish.commands.options import ImageSize, Swap, read_size
 
 
 def export(
@@ -15,6 +15,7 @@ def export(
     output: Annotated[str, typer.Option("--output", help="File to write; empty = beside the weights, by the format.")] = "",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",
+    swap: Swap = None,
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
     imgsz: ImageSize = "",
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset; Mish has an operator from 18 on.")] = 18,
@@ -44,7 +45,9 @@ def export(
     if format not in SUFFIXES:
         raise unknown_name("export format", format, SUFFIXES)
     path = locate_weights(weights)
-    loaded = load_network(str(path), cfg=cfg, model=model)
+    loaded = load_network(str(path), cfg=cfg, model=model, swap=swap or ())
+    for note in loaded.notes:
+        typer.echo(note, err=True)
     if names:
         own = read_names(names)
         if len(own) != len(loaded.names):

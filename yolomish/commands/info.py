@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import ImageSize, read_size
+from yolomish.commands.options import ImageSize, Swap, read_size
 
 
 def info(
@@ -18,6 +18,7 @@ def info(
     imgsz: ImageSize = "",
     act: Annotated[str, typer.Option("--act", help="Backbone activation; empty = the model's own.")] = "",
     neck_act: Annotated[str, typer.Option("--neck-act", help="Neck activation; empty = the model's own.")] = "",
+    swap: Swap = None,
     layers: Annotated[bool, typer.Option("--layers/--no-layers", help="Print the layer table.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
@@ -36,19 +37,23 @@ def info(
     config = find_model(model)
     for note in load_cfg(model).notes if config.cfg else ():
         typer.echo(note, err=True)
-    config = dataclasses.replace(config, activation=act or config.activation, neck_activation=neck_act or config.neck_activation)
+    config = dataclasses.replace(
+        config,
+        activation=act or config.activation,
+        neck_activation=neck_act or config.neck_activation,
+        swap=(*config.swap, *(swap or ())),
+    )
     summary = summarise(config, read_size(imgsz) or config.image_size)
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
         return
     if layers:
         typer.echo(f"{'#':>3} {'layer':34} {'kernel':>6} {'input':>15} {'output':>15} {'activation':>12} {'BFLOPs':>7}")
-        for i, layer in enumerate(summary.layers):
+        for layer in summary.layers:
             shapes = ["x".join(map(str, s)) for s in (layer.input_chw, layer.output_chw)]
             kernel = f"{layer.kernel}/{layer.stride}"
-            typer.echo(
-                f"{i:3} {layer.name:34} {kernel:>6} {shapes[0]:>15} {shapes[1]:>15} {layer.activation:>12} {layer.bflops:7.3f}"
-            )
+            line = f"{layer.number:3} {layer.name:34} {kernel:>6} {shapes[0]:>15} {shapes[1]:>15}"
+            typer.echo(f"{line} {layer.activation:>12} {layer.bflops:7.3f}")
     counts = ", ".join(f"{n} {name}" for name, n in summary.activations.items())
     typer.echo(
         f"{config.name}: {summary.parameters:,} parameters, {summary.bflops:.1f} BFLOPs at "

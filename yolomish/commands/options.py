@@ -12,6 +12,14 @@ SIZE_HELP = "Network size in px: 416, or height x width as 416x608"
 ImageSize = Annotated[
     str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=f"{SIZE_HELP}; empty = the weights' own.")
 ]
+Swap = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--swap",
+        metavar="SCOPE=ACT",
+        help="Put another activation in: backbone=relu, leaky_relu=mish, 0-104=silu (numbers of `info`), a module; repeatable.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 
 

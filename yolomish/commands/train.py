@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.commands.options import SIZE_HELP
+from yolomish.commands.options import SIZE_HELP, Swap
 from yolomish.config import (
     RESUMABLE,
     TrainConfig,
@@ -80,6 +80,7 @@ def train(
         str | None, typer.Option(help="Backbone activation: a registered name or FILE.py:NAME; left out: the model's.")
     ] = None,
     neck_act: Annotated[str | None, typer.Option(help="Activation of neck and heads; left out: the model's.")] = None,
+    swap: Swap = None,
     model: Annotated[str, typer.Option(help="Model: yolov4, yolov4-s, yolov4-n or a YAML.")] = "yolov4",
     data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
     recipe: Annotated[str, typer.Option(help="Training recipe: darknet, scaled or a YAML.")] = "scaled",
@@ -141,6 +142,7 @@ def train(
             structure,
             activation=structure.activation if act is None else act,
             neck_activation=structure.neck_activation if neck_act is None else neck_act,
+            swap=(*structure.swap, *(swap or ())),
         )
         config = replace(load_recipe(recipe, structure), data=load_data_config(data), initial_weights=weights)
         shown = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(structure.activation).name)

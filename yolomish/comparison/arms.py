@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from yolomish.config import RESUMABLE, TrainConfig, config_difference
 from yolomish.errors import YolomishError, unknown_name
-
-Scope = Literal["backbone", "neck", "all"]
+from yolomish.networks.registry import outline
+from yolomish.networks.scope import find_slots
 
 SCOPE_KEYS: dict[str, tuple[str, ...]] = {
     "backbone": ("model.activation",),
     "neck": ("model.neck_activation",),
     "all": ("model.activation", "model.neck_activation"),
 }
-ACTIVATION_KEYS = frozenset(SCOPE_KEYS["all"])
+ACTIVATION_KEYS = frozenset({*SCOPE_KEYS["all"], "model.swap"})
 START_KEYS = frozenset({"initial_weights", "initial_weights_sha256"})
 NO_RESULT = RESUMABLE - {"epochs"}  # may differ between equal runs
 
@@ -62,8 +62,10 @@ def _value(config: TrainConfig, key: str) -> Any:
     return value
 
 
-def scope_of(difference: Mapping[str, Any]) -> Scope:
+def scope_of(difference: Mapping[str, Any]) -> str:
     """Where the activation changes, by the keys in which configurations differ; ``backbone`` where none does (A/A)."""
+    if "model.swap" in difference:
+        return ", ".join(dict.fromkeys(swap.partition("=")[0] for swaps in difference["model.swap"] for swap in swaps))
     changed = ACTIVATION_KEYS & difference.keys()
     return "all" if len(changed) == 2 else "neck" if changed == {"model.neck_activation"} else "backbone"
 
@@ -87,12 +89,13 @@ def build_arms(
 ) -> tuple[Arm, ...]:
     """One arm per activation, in order, ``base`` in all but the activations of ``scope``.
 
-    ``backbone`` sets ``model.activation``, ``neck`` (with the heads) ``model.neck_activation``, ``all`` both. A repeated
-    name makes an A/A arm, whose seeds are ``seed_step`` further on. ``weights`` names the file each activation starts from.
-    YolomishError for fewer than two names or an unknown scope; names are not looked up here.
+    ``backbone`` sets ``model.activation``, ``neck`` (with the heads) ``model.neck_activation``, ``all`` both; any other scope
+    of ``networks.scope`` is put into ``model.swap``. A repeated name makes an A/A arm, whose seeds are ``seed_step`` further
+    on. ``weights`` names the file each activation starts from. YolomishError for fewer than two names or a scope that the
+    network does not have; names are not looked up here.
     """
     if scope not in SCOPE_KEYS:
-        raise unknown_name("scope", scope, get_args(Scope))
+        find_slots(outline(base.model), scope)
     if len(acts) < 2:
         raise YolomishError(f"a comparison needs at least two activations, not {len(acts)}: --acts mish,leaky_relu")
     for name in weights or {}:
@@ -103,8 +106,8 @@ def build_arms(
     for i, act in enumerate(acts):
         again = list(acts[: i + 1]).count(act)
         label = act if again == 1 else f"{act} ({again})"
-        keys = {key.removeprefix("model."): act for key in SCOPE_KEYS[scope]}
-        model = dataclasses.replace(base.model, **keys)  # type: ignore[arg-type]
+        keys: dict[str, Any] = {key.removeprefix("model."): act for key in SCOPE_KEYS.get(scope, ())}
+        model = dataclasses.replace(base.model, **(keys or {"swap": (*base.model.swap, f"{scope}={act}")}))
         config = dataclasses.replace(base, model=model, initial_weights=(weights or {}).get(act, base.initial_weights))
         arms.append(Arm(label=label, slug=slug_of(label, slugs), config=config, seed_offset=(again - 1) * seed_step))
     require_controlled(arms)

@@ -22,6 +22,8 @@ from yolomish.comparison.train import plan, train
 from yolomish.config import DataConfig, TrainConfig, check_train, to_dict
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.errors import YolomishError
+from yolomish.networks.registry import outline
+from yolomish.networks.scope import split_swap
 from yolomish.types import Batch
 
 Log = Callable[[str], None]
@@ -237,7 +239,7 @@ def group(given: Sequence[Run]) -> dict[str, list[Run]]:
 def _label(config: TrainConfig, arms: Mapping[str, Sequence[Run]]) -> str:
     """A name for an arm of ``config`` that none of ``arms`` has."""
     model = config.model
-    label = model.activation
+    label = split_swap(model.swap[-1])[1] if model.swap else model.activation or outline(model).activation_label()
     if any(a[0].config is not None and a[0].config.model.activation == label for a in arms.values()):
         label = f"{model.activation}/{model.neck_activation}"
     plain, number = label, 1

@@ -20,10 +20,10 @@ from yolomish.evaluation.resample import draw_images
 from yolomish.files import digest, write_json
 from yolomish.networks.registry import outline
 from yolomish.ops.device import choose_device
-from yolomish.tasks import find_task
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
 from yolomish.tasks.detection.protocol import EvalProtocol, training_protocol
+from yolomish.tasks.registry import find_task
 from yolomish.weights.load import load_network
 
 PREDICTIONS = "predictions-last.json"

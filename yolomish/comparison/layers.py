@@ -19,7 +19,7 @@ from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
 from yolomish.networks.registry import outline
 from yolomish.nn.blocks import ConvBlock
-from yolomish.tasks import find_task
+from yolomish.tasks.registry import find_task
 from yolomish.types import Batch
 from yolomish.weights.load import load_network
 
@@ -73,7 +73,12 @@ def layer_statistics(arm: str, checkpoint: Path, config: TrainConfig, batch: Bat
 
         return block.act.register_forward_hook(hook)
 
-    blocks = [(part, name, block) for part in network.parts for name, block in network.slots(part).items()]
+    blocks = [
+        (part, name, block)
+        for part in network.parts
+        for name, block in network.slots(part).items()
+        if isinstance(block, ConvBlock)
+    ]
     handles = [watch(name, block) for _, name, block in blocks]
     maps = network(network.input.normalise(batch.images))
     for handle in handles:

@@ -15,8 +15,9 @@ from yolomish.comparison.evidence import Evidence
 from yolomish.comparison.layers import LayerStatistics
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import SpeedResult
-from yolomish.config import to_dict
+from yolomish.config import ModelConfig, to_dict
 from yolomish.evaluation.stats import PairedDifference, Verdict, corrected, mean_sd, paired_difference
+from yolomish.networks.registry import outline
 
 PRIMARY = "AP"
 
@@ -183,6 +184,16 @@ def initial_weights_of(runs: Sequence[Run]) -> InitialWeights:
     return InitialWeights.ONE_FILE if len({run.start.sha256 for run in runs}) == 1 else InitialWeights.OWN
 
 
+def shown_activations(model: ModelConfig) -> tuple[str, str]:
+    """What stands in a network's first part (the backbone) and in the others, several joined by a plus."""
+    if model.activation and model.neck_activation and not model.swap:
+        return model.activation, model.neck_activation
+    network = outline(model)
+    first, *others = network.parts
+    rest = dict.fromkeys(name for part in others or [first] for name in network.activations(part))
+    return "+".join(network.activations(first)), "+".join(rest)
+
+
 def build_report(
     runs: Sequence[Run],
     design: Design,
@@ -219,7 +230,7 @@ def build_report(
 
     def summary(label: str) -> ArmSummary:
         of_arm = by_arm[label]
-        model = of_arm[0].config.model if of_arm[0].config else None
+        shown = shown_activations(of_arm[0].config.model) if of_arm[0].config else ("?", "?")
         levels = {m: _level([r.metrics.get(m) for r in of_arm], drawn(label, m)) for m in names}
         class_levels = {c: _level([r.per_class.get(c) for r in of_arm], drawn(label, c)) for c in classes}
         best_ap = [r.best_ap for r in of_arm if r.best_ap is not None]
@@ -227,8 +238,8 @@ def build_report(
         files = dict.fromkeys(r.start.weights for r in of_arm)
         return ArmSummary(
             label=label,
-            activation=model.activation if model else "?",
-            neck_activation=model.neck_activation if model else "?",
+            activation=shown[0],
+            neck_activation=shown[1],
             weights=None if None in files else ", ".join(file for file in files if file),
             levels={m: v for m, v in levels.items() if v is not None},
             class_levels={c: v for c, v in class_levels.items() if v is not None},

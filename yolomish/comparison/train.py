@@ -19,6 +19,7 @@ from yolomish.comparison.runs import IDENTITY, Run, Start, State, initial_kernel
 from yolomish.config import TrainConfig, config_difference, from_dict, to_dict
 from yolomish.errors import YolomishError
 from yolomish.files import write_json
+from yolomish.networks.scope import split_swap
 from yolomish.training.build import with_initial_weights
 from yolomish.training.loop import fit
 
@@ -94,7 +95,8 @@ def name_of(run: Run) -> str:
 def _identity(run: Run, environment: Mapping[str, str]) -> dict[str, Any]:
     # What must be equal for a finished run to stand for this one: an activation file can change under an equal name.
     config, sources = run.trained(), {}
-    for name in sorted({config.model.activation, config.model.neck_activation}):
+    model = config.model
+    for name in sorted({model.activation, model.neck_activation, *(split_swap(swap)[1] for swap in model.swap)}):
         path = Path(name.rpartition(":")[0]) if ".py:" in name else None
         if path is not None and path.is_file():
             sources[name] = hashlib.sha256(path.read_bytes()).hexdigest()

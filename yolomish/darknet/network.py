@@ -526,9 +526,12 @@ def adapted(sections: Sequence[Section], config: ModelConfig) -> tuple[Section, 
     height, width = config.image_size
     found = [letterboxed(sections[0].changed(width=width, height=height), config.resize), *sections[1:]]
     yolos = [i for i, s in enumerate(found) if s.kind == "yolo"]
-    if yolos and len(config.scale_xy) != len(yolos):
-        raise YolomishError(f"{config.name} has {len(yolos)} heads: scale_xy needs as many numbers, not {len(config.scale_xy)}")
-    for i, scale in zip(yolos, config.scale_xy, strict=False):
+    scales = config.scale_xy
+    if yolos and len(scales) != len(yolos):
+        if len(set(scales)) != 1:  # a recipe's one value, such as 2 for box_form squared, is every head's
+            raise YolomishError(f"{config.name} has {len(yolos)} heads: scale_xy needs as many numbers or one, not {len(scales)}")
+        scales = scales[:1] * len(yolos)
+    for i, scale in zip(yolos, scales, strict=False):
         mask, squared = found[i].integers("mask"), config.box_form == "squared"
         found[i] = found[i].changed(classes=config.num_classes, scale_x_y=f"{scale:g}", new_coords=int(squared))
         if config.anchors:

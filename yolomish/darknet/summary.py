@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from yolomish.config import ModelConfig
 from yolomish.darknet.order import file_order
+from yolomish.darknet.write import section_numbers
 from yolomish.networks.registry import outline
 from yolomish.nn.blocks import ConvBlock
 from yolomish.types import SizeHW
@@ -21,9 +22,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One convolution: input and output as (C, H, W), trainable parameters with its BN, BFLOPs (2 x MAC / 1e9)."""
+    """One convolution and the number of its section: input and output as (C, H, W), trainable parameters with its BN, BFLOPs
+    (2 x MAC / 1e9)."""
 
     name: str
+    number: int
     kernel: int
     stride: int
     input_chw: Shape
@@ -61,6 +64,7 @@ def summarise(config: ModelConfig, size_hw: SizeHW) -> Summary:
     """Count the network of ``config`` at a size in px in one pass on the meta device: nothing is computed."""
     network = outline(config)
     network.input.check_size(size_hw)
+    numbers = section_numbers(network)
     shapes: dict[int, tuple[Shape, Shape]] = {}
 
     def record(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -82,6 +86,7 @@ def summarise(config: ModelConfig, size_hw: SizeHW) -> Summary:
         layers.append(
             Layer(
                 name=stored.name,
+                number=numbers[stored.name.removesuffix(".conv")],
                 kernel=conv.kernel_size[0],
                 stride=conv.stride[0],
                 input_chw=chw_in,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,8 +52,8 @@ class _Tracer(fx.Tracer):
 class _Writer:
     """Sections in order, and where each value of the graph stands: numbers count from 0 after [net], as routes do."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, name_of: Callable[[str], str]) -> None:
+        self.network, self.name_of = network, name_of
         self.sections: list[Section] = []
         self.places: dict[fx.Node, int] = {}
 
@@ -105,7 +106,7 @@ class _Writer:
     def convolution(self, module: nn.Module) -> int:
         block = module if isinstance(module, ConvBlock) else None
         conv: Any = module if block is None else block.conv
-        activation = "linear" if block is None else _darknet_name(block.activation_name)
+        activation = "linear" if block is None else self.name_of(block.activation_name)
         norm = {} if block is None or block.bn is None else {"batch_normalize": 1}
         size, stride = conv.kernel_size[0], conv.stride[0]
         return self.add(
@@ -121,10 +122,24 @@ def sections_of(network: Network) -> tuple[Section, ...]:
             index = int(name.split(".")[1]) + 1
             sections[index] = sections[index].changed(activation=_darknet_name(block.activation_name))
         return tuple(sections)
+    return _traced(network, _darknet_name)
+
+
+def section_numbers(network: Network) -> dict[str, int]:
+    """The number of each block's section by the block's name, counted from 0 after [net] as routes do."""
+    if isinstance(network, DarknetNetwork):
+        return {f"layers.{i}": i for i in range(len(network.sections) - 1)}
+    _, *sections = _traced(network, str)
+    places = [i for i, section in enumerate(sections) if section.kind == "convolutional"]
+    return dict(zip((stored.name.removesuffix(".conv") for stored in file_order(network)), places, strict=True))
+
+
+def _traced(network: Network, name_of: Callable[[str], str]) -> tuple[Section, ...]:
+    """The sections of a network that was not made of a cfg, activations called by ``name_of``."""
     graph = _Tracer().trace(network)
     nodes = {str(node.target): node for node in graph.nodes if node.op == "call_module"}
     results: list[fx.Node] = list(next(node for node in graph.nodes if node.op == "output").args[0])
-    writer = _Writer(network)
+    writer = _Writer(network, name_of)
     for stored in file_order(network):
         node = nodes[stored.name.removesuffix(".conv") if stored.name not in nodes else stored.name]
         writer.write(node)

@@ -30,13 +30,14 @@ class Detector:
     """A network with its class names, size and thresholds: images in, ``Detections`` in image px out. It writes nothing.
 
     ``weights`` is a ``.pt`` checkpoint, a Darknet ``.weights`` file (with its ``cfg``, else the shipped ``model`` that
-    it fits), a model that ``yolomish export`` wrote, or a ``LoadedNetwork``. ``names`` replace the weights' class names,
-    ``image_size`` is the network's size in px (416, or (height, width); 0: the weights' own). ``conf`` is the lowest score
-    kept and ``iou`` the threshold of the ``nms`` (greedy-diou or iou), 0..1; ``max_det`` the most detections per image;
-    ``agnostic`` lets classes suppress one another; ``classes`` are the names or numbers to keep (empty: all). ``protocol``
-    replaces these thresholds and the resize by a whole protocol. ``engine`` runs the network on ``device``, in ``half``
-    precision or by torch's ``compile`` (see ``build_engine``). Detections are fixed by the arguments, so any number of
-    threads may call one detector at once. YolomishError on a value that cannot be.
+    it fits), a model that ``yolomish export`` wrote, or a ``LoadedNetwork``; ``swap`` puts other activations into it
+    (``SCOPE=ACTIVATION``). ``names`` replace the weights' class names, ``image_size`` is the network's size in px (416, or
+    (height, width); 0: the weights' own). ``conf`` is the lowest score kept and ``iou`` the threshold of the ``nms``
+    (greedy-diou or iou), 0..1; ``max_det`` the most detections per image; ``agnostic`` lets classes suppress one another;
+    ``classes`` are the names or numbers to keep (empty: all). ``protocol`` replaces these thresholds and the resize by a whole
+    protocol. ``engine`` runs the network on ``device``, in ``half`` precision or by torch's ``compile`` (see
+    ``build_engine``). Detections are fixed by the arguments, so any number of threads may call one detector at once.
+    YolomishError on a value that cannot be.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Detector:
         nms: str = "greedy-diou",
         max_det: int = 300,
         agnostic: bool = False,
+        swap: Sequence[str] = (),
         classes: Sequence[str | int] = (),
         protocol: EvalProtocol | None = None,
         device: str = "auto",
@@ -62,6 +64,7 @@ class Detector:
         chosen = choose_device(device)
         wanted = parse_size(image_size, "image_size") if image_size else None
         self.engine: Engine
+        self.notes: tuple[str, ...]
         if not isinstance(weights, LoadedNetwork) and Path(weights).suffix in RUNNERS:
             if compile:
                 raise YolomishError(f"{os.fspath(weights)} is compiled already: leave --compile out")
@@ -71,11 +74,15 @@ class Detector:
                 raise YolomishError(
                     f"{os.fspath(weights)} was exported for {size_text(own)} px alone, not {size_text(wanted or own)}"
                 )
-            own_names = description.names
+            own_names, self.notes = description.names, ()
         else:
-            loaded = weights if isinstance(weights, LoadedNetwork) else load_network(os.fspath(weights), cfg=cfg, model=model)
+            loaded = (
+                weights
+                if isinstance(weights, LoadedNetwork)
+                else load_network(os.fspath(weights), cfg=cfg, model=model, swap=swap)
+            )
             self.engine = build_engine(engine, loaded.network, device=chosen, half=half, compile=compile)
-            own_names = loaded.names
+            own_names, self.notes = loaded.names, loaded.notes
         if names and len(names) != len(own_names):
             raise YolomishError(f"{len(names)} class names were given, the weights have {len(own_names)} classes")
         self.names = tuple(names) or own_names

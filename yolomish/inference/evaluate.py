@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def evaluate_weights(
     size_hw: SizeHW | None = None,
     cfg: str = "",
     model: str = "yolov4",
+    swap: Sequence[str] = (),
     backend: str = "pycocotools",
     plots: bool = True,
     name: str = "",
@@ -60,7 +61,7 @@ def evaluate_weights(
     kernels: str = "auto",
     log: Callable[[str], Any] = print,
 ) -> Evaluation:
-    """Evaluate ``weights`` (see ``load_network`` for ``cfg`` and ``model``) on a split of ``data`` by ``protocol``.
+    """Evaluate ``weights`` (see ``load_network`` for ``cfg``, ``model`` and ``swap``) on a split of ``data`` by ``protocol``.
 
     The files go into a new folder ``output``: metrics.json and results.json by a ``backend`` of ``evaluation.coco``, curves
     with ``plots``; a split without labels makes a submission called ``name``. ``size_hw`` is the network's size in px
@@ -70,7 +71,9 @@ def evaluate_weights(
     """
     check_backend(backend)
     chosen = choose_device(device)
-    loaded = load_network(weights, cfg=cfg, model=model)
+    loaded = load_network(weights, cfg=cfg, model=model, swap=swap)
+    for note in loaded.notes:
+        log(note)
     source = open_data(data, split)
     if len(source.names) != len(loaded.names):
         raise YolomishError(f"{weights} has {len(loaded.names)} classes, the data {len(source.names)}: wrong weights or data?")

@@ -31,11 +31,13 @@ def head_specs(
 
     YolomishError where the configuration's anchors or scales are not as many as the masks and heads need.
     """
-    heads, needed = len(strides), 1 + max(max(mask) for mask in masks)
-    if len(config.anchors) != needed or len(config.scale_xy) != heads:
+    heads, needed, scales = len(strides), 1 + max(max(mask) for mask in masks), config.scale_xy
+    if len(set(scales)) == 1:  # a recipe's one value, such as 2 for box_form squared, is every head's
+        scales = scales[:1] * heads
+    if len(config.anchors) != needed or len(scales) != heads:
         raise YolomishError(
             f"{config.architecture} has {heads} heads of {len(masks[0])} anchors: it needs {needed} anchors and {heads} "
-            f"scale_xy, not {len(config.anchors)} and {len(config.scale_xy)}"
+            f"scale_xy, not {len(config.anchors)} and {len(scales)}"
         )
     return tuple(
         HeadSpec(
@@ -47,7 +49,7 @@ def head_specs(
             box_form=config.box_form,
             loss=loss,
         )
-        for stride, mask, scale, loss in zip(strides, masks, config.scale_xy, losses or [LossConstants()] * heads, strict=True)
+        for stride, mask, scale, loss in zip(strides, masks, scales, losses or [LossConstants()] * heads, strict=True)
     )
 
 

@@ -41,6 +41,10 @@ def build_network(config: ModelConfig) -> Network:
     if config.architecture not in ARCHITECTURES:
         raise unknown_name("architecture", config.architecture, ARCHITECTURES)
     network = ARCHITECTURES[config.architecture](config)
+    if config.swap:
+        from yolomish.networks.scope import swap  # late: it traces networks, and most have nothing to swap
+
+        swap(network, config.swap)
     network.input.check_size(config.image_size)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

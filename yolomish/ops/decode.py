@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from yolomish.errors import YolomishError
 from yolomish.types import HeadSpec
 
 MAX_LOG_SIZE = 10.0  # e^10 x the largest anchor is beyond any image; keeps exp finite in fp32 and its gradient too
@@ -79,6 +80,8 @@ def decode_above(maps: Sequence[Tensor], heads: Sequence[HeadSpec], conf: float)
 
     An image's candidates come head by head, then cell by cell.
     """
+    if not heads:
+        raise YolomishError("a classifier finds no boxes: choose weights or a cfg with [yolo] heads")
     found = []
     for raw_map, head in zip(maps, heads, strict=True):
         _, _, h, w = raw_map.shape

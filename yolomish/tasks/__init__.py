@@ -1,14 +1,1 @@
 """What a network is trained for: data, losses, evaluation."""
-
-from yolomish.errors import unknown_name
-from yolomish.tasks.base import Task
-from yolomish.tasks.detection.task import DetectionTask
-
-TASKS: dict[str, Task] = {"detect": DetectionTask()}
-
-
-def find_task(name: str) -> Task:
-    """The task of a name; YolomishError for an unknown one."""
-    if name not in TASKS:
-        raise unknown_name("task", name, TASKS)
-    return TASKS[name]

@@ -23,7 +23,8 @@ from yolomish.networks.registry import outline
 from yolomish.nn.sync_norm import synchronise_norms
 from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import gather, world_size
-from yolomish.tasks import Task, find_task
+from yolomish.tasks.base import Task
+from yolomish.tasks.registry import find_task
 from yolomish.training.memory import AMP_TYPES, cuda_step_peak, largest_fitting, mixed_precision
 from yolomish.training.optim import build_average, build_optimizer, burn_in_steps
 from yolomish.training.record import Log

@@ -13,7 +13,7 @@ from yolomish.errors import YolomishError
 from yolomish.kernels import lean_memory, using_kernels
 from yolomish.networks import Network
 from yolomish.ops.distributed import alone
-from yolomish.tasks import Task
+from yolomish.tasks.base import Task
 
 RESERVE = 0.1  # of the budget: fragmentation, the data's odd batch with many objects
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from yolomish.files import replace_file
-from yolomish.tasks import Task
+from yolomish.tasks.base import Task
 from yolomish.types import Metrics
 
 Log = Callable[[str], Any]

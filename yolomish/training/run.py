@@ -14,7 +14,7 @@ from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
 from yolomish.networks import Network
 from yolomish.ops.distributed import rank, sum_over_ranks, world_size
-from yolomish.tasks import Task
+from yolomish.tasks.base import Task
 from yolomish.training.memory import forward_settings
 from yolomish.training.optim import set_step
 from yolomish.types import Batch, Losses, Metrics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,21 @@ from yolomish.darknet.order import stored_names
 from yolomish.darknet.weights import fitting_classes, is_darknet_file, read_weights
 from yolomish.errors import YolomishError
 from yolomish.networks import Network, build_network, find_model
+from yolomish.networks.scope import swap as swap_activations
 from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.store import locate_weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedNetwork:
-    """A network in eval mode on the CPU with its class names, how many images it has seen in training, and the
-    configuration of that training where the file records it."""
+    """A network in eval mode on the CPU with its class names, how many images it has seen in training, the configuration of
+    that training where the file records it, and ``notes``: what its user should know."""
 
     network: Network
     names: tuple[str, ...]
     images_seen: int = 0
     training: TrainConfig | None = None
+    notes: tuple[str, ...] = ()
 
 
 def numbered_names(count: int) -> tuple[str, ...]:
@@ -36,14 +38,25 @@ def numbered_names(count: int) -> tuple[str, ...]:
     return COCO_NAMES if count == len(COCO_NAMES) else tuple(str(i) for i in range(count))
 
 
-def load_network(weights: str, *, cfg: str = "", model: str = "yolov4") -> LoadedNetwork:
+def load_network(weights: str, *, cfg: str = "", model: str = "yolov4", swap: Sequence[str] = ()) -> LoadedNetwork:
     """The network in a ``.pt`` checkpoint (averaged weights where it has them) or a Darknet ``.weights`` file.
 
     ``weights`` is a path, or what ``locate_weights`` knows by name: ``demo``, ``yolov4``, a file of the weights folder.
     A ``.weights`` file holds no structure: a Darknet ``cfg`` does, else the shipped model or YAML named ``model``, with as many
     classes as make the file's length. Classes are called as a ``.names`` or ``.data`` file beside says; without one 80 get
-    COCO's names, others their numbers.
+    COCO's names, others their numbers. ``swap`` puts other activations into the trained network, ``SCOPE=ACTIVATION`` each.
     """
+    loaded = _load(weights, cfg, model)
+    if swap:
+        network = loaded.network
+        swap_activations(network, tuple(swap))
+        network.config = replace(network.config, swap=(*network.config.swap, *swap))
+        note = f"{weights} was trained with other activations than it runs with here: {', '.join(swap)}"
+        loaded = replace(loaded, notes=(*loaded.notes, note))
+    return loaded
+
+
+def _load(weights: str, cfg: str, model: str) -> LoadedNetwork:
     path = locate_weights(weights)
     if is_darknet_file(path):
         structure = find_model(cfg or model)
@@ -86,10 +99,10 @@ def start_from(network: Network, weights: str | Path, log: Callable[[str], Any])
         content = read_checkpoint(weights)
         source = content["ema"] or content["model"]
         theirs = from_dict(ModelConfig, content["config"]["model"], f"model in {weights}")
-        for key in ("activation", "neck_activation", "box_form"):
+        for key in ("activation", "neck_activation", "swap", "box_form"):
             if getattr(theirs, key) != getattr(config, key):
                 log(f"{weights} was trained with {key} {getattr(theirs, key)}, this model has {getattr(config, key)}")
-    own = network.state_dict()
+    own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     fitting = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
     if 2 * len(fitting) < len(own):
         raise YolomishError(f"{weights} fits {len(fitting)} of this model's {len(own)} tensors: is it another model?")

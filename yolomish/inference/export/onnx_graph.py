@@ -78,8 +78,6 @@ class _Graph(Nodes):
     def activate(self, name: str, block: Activated, x: str) -> str:
         """The activation of the block called ``name``."""
         kind = block.activation_name
-        if kind == "linear":
-            return x
         if kind == "mish" and self.elementary:
             return self.mish_of_negative(self.node("Neg", [x]))
         form = find_activation(kind).onnx

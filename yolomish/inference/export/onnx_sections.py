@@ -62,7 +62,7 @@ def _shortcut(graph: Nodes, name: str, module: parts.Shortcut, x: str, *others: 
         if channels < c:
             other = graph.node("Pad", [other, graph.integers(0, 0, 0, 0, 0, c - channels, 0, 0)])
         x = graph.node("Add", [x, other])
-    return graph.activate(name, module, x)
+    return x if module.activation_name == "linear" else graph.activate(name, module, x)
 
 
 def _route(graph: Nodes, name: str, module: parts.Route, *maps: str) -> str:
@@ -117,7 +117,8 @@ def _reorg(graph: Nodes, name: str, module: parts.Reorg, x: str) -> str:
 
 
 def _product(graph: Nodes, name: str, module: parts.Product, x: str, other: str) -> str:
-    return graph.activate(name, module, graph.node("Mul", [other, x]))
+    x = graph.node("Mul", [other, x])
+    return x if module.activation_name == "linear" else graph.activate(name, module, x)
 
 
 def _average(graph: Nodes, name: str, module: parts.Average, x: str) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
 
 from yolomish.config import LossConfig
 from yolomish.ops.boxes import ciou
@@ -89,5 +88,7 @@ def flat_index(index: tuple[Tensor, Tensor, Tensor, Tensor], shape: torch.Size) 
 
 def _bce(logits: Tensor, target: Tensor, focal_gamma: float) -> Tensor:
     if focal_gamma:
+        from torchvision.ops import sigmoid_focal_loss  # late: torchvision takes a second to import
+
         return sigmoid_focal_loss(logits, target, gamma=focal_gamma)  # arXiv:1708.02002, its alpha of 0.25
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none")

@@ -35,7 +35,7 @@ def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpe
         ratios = boxes[:, None] / anchors
         reached = (torch.maximum(ratios, 1 / ratios).amax(2) < MAX_RATIO).sum(1)
     else:
-        reached = (shape_iou(boxes, anchors) > heads[0].loss.shape_iou).sum(1)
+        reached = (shape_iou(boxes, anchors) > heads[0].loss.shape_iou).sum(1).clamp(min=1)  # the best one always answers
     covered = (reached > 0).float().mean().item()
     lines.append(
         f"boxes: side (root of area) {low:.0f} to {high:.0f} px at {size_text(config.image_size)} px (5th to 95th percentile, "
