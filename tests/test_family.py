@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib.util
+import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,9 @@ from yolomish.nn.fold import folded
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.protocol import PROTOCOLS
 from yolomish.training.build import _freeze
+from yolomish.weights.catalogue import PUBLISHED, PublishedFile
+from yolomish.weights.load import load_network
+from yolomish.weights.structure import structure_of
 
 CPU = torch.device("cpu")
 CFGS = {  # shipped model -> the cfg that it is
@@ -195,3 +200,55 @@ def test_what_a_member_cannot_have_is_refused() -> None:
         outline(dataclasses.replace(find_model("yolov4-p6"), scale_xy=(2.0, 2.0, 1.0)))
     with pytest.raises(YolomishError, match="multiple of 64"):
         outline(dataclasses.replace(find_model("yolov4-p6"), image_size=(96, 96)))
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.file)
+def test_a_published_file_has_the_length_of_its_shipped_model(shared_data: Path, published: PublishedFile) -> None:
+    network = outline(find_model(published.model))
+    floats = [sum(tensor.numel() for tensor in stored.tensors()) for stored in file_order(network)]
+    lengths = [20 + 4 * sum(floats[: i + 1]) for i in range(len(floats))]  # a header and so many convolutions
+    if published.file.endswith(".weights"):
+        assert published.size == lengths[-1] and published.accuracy and published.bflops
+        return
+    cut = int(published.file.rpartition(".")[2])
+    theirs = outline(cfg_of(shared_data, published.model))
+    before = [stored for stored in file_order(theirs) if int(stored.name.split(".")[1]) < cut]
+    assert published.size == lengths[len(before) - 1]
+
+
+def test_published_costs_are_the_shipped_models() -> None:
+    for published in PUBLISHED:
+        if published.bflops:
+            at = int(re.search(r"\((\d+) px", published.accuracy)[1])  # type: ignore[index]
+            assert summarise(find_model(published.model), (at, at)).bflops == pytest.approx(published.bflops, rel=6e-3)
+
+
+def test_weights_say_by_name_and_length_which_network_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLOMISH_WEIGHTS", str(tmp_path))
+    three = outline(dataclasses.replace(find_model("pacsp-s"), num_classes=3))
+
+    def file(name: str, floats: int) -> Path:
+        path = tmp_path / name
+        with path.open("wb") as stream:  # sparse
+            stream.write(struct.pack("<3iQ", 0, 2, 5, 0))
+            stream.truncate(20 + 4 * floats)
+        return path
+
+    assert structure_of(file("mine.weights", size(three))) == three.config
+    csp = size(outline(find_model("yolov4-csp")))
+    assert structure_of(file("yolov4-csp_last.weights", csp)) == find_model("yolov4-csp")
+    assert structure_of(file("yolov4-csp.weights", csp)) == find_model("yolov4-csp")
+    assert structure_of(file("yolov3-tiny.weights", size(outline(find_model("yolov3-tiny"))))).cfg
+    with pytest.raises(YolomishError, match="has the length of pacsp and of yolov4-csp: name its --model"):
+        structure_of(file("best.weights", csp))
+    with pytest.raises(YolomishError, match="are no shipped model with any number of classes"):
+        structure_of(file("best.weights", 12345))
+
+
+def test_official_weights_need_no_model(shared_data: Path) -> None:
+    loaded = load_network(str(shared_data / "weights" / "yolov4-tiny.weights"))
+    assert loaded.network.config == find_model("yolov4-tiny") and len(loaded.names) == 80
+    listed = CliRunner().invoke(app, ["weights", "list"])
+    assert listed.exit_code == 0, listed.output
+    line = next(line for line in listed.stdout.splitlines() if line.startswith("yolov4-tiny "))
+    assert " 24.3 " in line and " 6.9 " in line and "AP50 40.2 (416 px, test-dev)" in line

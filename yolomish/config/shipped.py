@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 def shipped(group: str) -> dict[str, Path]:
-    """The YAML files that come with the package, by name: ``group`` is ``models``, ``data`` or ``recipes``."""
+    """The YAMLs, and cfgs among models, that come with the package, by name: ``group`` is ``models``, ``data`` or ``recipes``."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "configs" / group, package.parent / "configs" / group):
         if folder.is_dir():
-            return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+            return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in (".yaml", ".cfg")}
     raise YolomishError(f"the package's configs/{group} is missing: reinstall yolomish")
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import yolomish.darknet.network  # not "from": that module imports this package's base
-from yolomish.config import ModelConfig, check_model, load_model_config
+from yolomish.config import ModelConfig, check_model, load_model_config, shipped
 from yolomish.errors import unknown_name
 from yolomish.networks import scaled, tiny
 from yolomish.networks.base import Network
@@ -29,7 +29,8 @@ ARCHITECTURES: dict[str, Callable[[ModelConfig], Network]] = {
 
 def find_model(name: str) -> ModelConfig:
     """A model by shipped name, or path to a YAML or a Darknet cfg."""
-    return yolomish.darknet.network.read_cfg(name) if name.lower().endswith(".cfg") else load_model_config(name)
+    path = str(shipped("models").get(name, name))
+    return yolomish.darknet.network.read_cfg(path) if path.lower().endswith(".cfg") else load_model_config(name)
 
 
 def build_network(config: ModelConfig) -> Network:
