@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from reference.builders import pipeline_of
 from torch import nn
 from typer.testing import CliRunner
 
+from yolomish.analysis import noise
 from yolomish.analysis.depth import DepthConfig, Task, depth_sweep, train_plain
 from yolomish.analysis.loss_landscape import (
     batch_loss,
@@ -151,7 +153,15 @@ def test_the_first_images_keep_their_annotations() -> None:
     assert len(data.coco().getImgIds()) == 100
 
 
-def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: Path) -> None:
+def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Figure] = {}
+    save = Figure.savefig
+
+    def record(figure: Figure, path: Path, **options: object) -> None:
+        drawn[Path(path).stem] = figure
+        save(figure, path, **options)
+
+    monkeypatch.setattr(Figure, "savefig", record)
     runs = {
         "loss": [checkpoint, checkpoint, "--images", "2", "--points", "3"],
         "output": ["--acts", "mish,relu", "--points", "31"],
@@ -164,4 +174,23 @@ def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: P
         result = CliRunner().invoke(app, command, catch_exceptions=False)
         assert result.exit_code == 0, result.output
         assert (tmp_path / kind / f"{names[kind]}.png").stat().st_size > 10_000
-        assert json.loads((tmp_path / kind / f"{names[kind]}.json").read_text())
+    data = {name: json.loads((tmp_path / kind / f"{name}.json").read_text()) for kind, name in names.items()}
+    (points,) = data["noise"].values()
+    panels = drawn["noise"].axes
+    assert [axis.get_title() for axis in panels[:2]] == ["AP", "AP50"]
+    for axis, key in zip(panels, ("ap", "ap50"), strict=False):
+        assert axis.lines[0].get_xydata().tolist() == [[p["sigma"], p[key]] for p in points]
+    cuts = [axis for axis in drawn["loss_landscape"].axes if axis.get_title() == "cut along the second direction"]
+    assert cuts[0].lines[1].get_ydata().tolist() == [row[1] for row in data["loss_landscape"][1]["loss"]]
+    pictures = [axis for axis in drawn["output_landscape"].axes if axis.images]
+    assert [axis.get_title().split()[0] for axis in pictures] == ["mish", "relu"]
+    dots = np.concatenate([c.get_offsets() for c in drawn["depth"].axes[0].collections])
+    assert dots.tolist() == [[p["depth"], p["accuracy"]] for p in data["depth"]["points"]]
+
+
+def test_the_noise_curve_runs_on_the_device_asked_for(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(noise, "noise_points", lambda network, *_, **options: asked.append(options["device"]) or [])
+    monkeypatch.setattr(noise, "choose_device", lambda name: asked.append(name) or torch.device("cpu"))
+    noise_curve(checkpoint, [0.0], device="cuda:1")
+    assert asked == ["cuda:1", torch.device("cpu")]

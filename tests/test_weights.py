@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import hashlib
 import resource
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -12,10 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from yolomish.darknet.weights import is_darknet_file
 from yolomish.errors import YolomishError
+from yolomish.inference.engines.exported import open_exported
 from yolomish.weights import catalogue, fetch, store
 from yolomish.weights.catalogue import PublishedFile
+from yolomish.weights.load import load_network
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
 
@@ -222,3 +227,39 @@ def test_names_and_paths_that_are_nothing_say_what_is_known(tmp_path: Path, monk
         store.locate_weights("mine.pt")
     (tmp_path / "mine.pt").write_bytes(b"x")
     assert store.locate_weights("mine.pt") == tmp_path / "mine.pt"
+
+
+@pytest.mark.parametrize("name", ["model.weights", "model.pt", "model.onnx"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>sign in</html>", "a web page"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5"),
+        (b"\x1f\x8b\x08" + bytes(41), "gzip"),
+        (b"\x20\x00\x00\x00TFL3" + bytes(40), "TensorFlow Lite"),
+        (b"\x40\x00\x00\x00\x00\x00\x00\x00" + b'{"conv.weight":{"dtype":"F32"}}', "safetensors"),
+        (b"ptrt" + bytes(40), "TensorRT"),
+        (b"", "empty"),
+    ],
+)
+def test_files_of_other_programs_are_named_by_their_content(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(YolomishError, match=message):
+        if path.suffix == ".onnx":
+            open_exported(path, device=torch.device("cpu"))
+        else:
+            load_network(str(path))
+
+
+def test_darknet_files_are_known_under_any_name(tmp_path: Path) -> None:
+    header = struct.pack("<3iQ", 0, 2, 5, 32000)
+    for name in ("yolov4.weights", "yolov4_last.backup", "yolov4.conv.137", "yolov4.weights.1", "no-suffix"):
+        (tmp_path / name).write_bytes(header + bytes(400))
+        assert is_darknet_file(tmp_path / name)
+    (tmp_path / "cut.weights").write_bytes(header + bytes(401))
+    with pytest.raises(YolomishError, match="not whole floats"):
+        load_network(str(tmp_path / "cut.weights"))
+    torch.save({"model": {}}, tmp_path / "torch.weights")
+    assert not is_darknet_file(tmp_path / "torch.weights")

@@ -89,6 +89,39 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in read_lines(path) if line.strip())
 
 
+# What other files begin with, what they are and what to do; those that a model's users hand over by mistake
+FOREIGN: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
+    (b"<!doctype", "a web page: the download went wrong, fetch it again"),
+    (b"<html", "a web page: the download went wrong, fetch it again"),
+    (b"<?xml", "an XML file: for an OpenVINO model name its .xml, with the .bin beside it"),
+    (b"\x89hdf", "an HDF5 file, as Keras writes it: convert it to Darknet's .weights or to ONNX with the program it is from"),
+    (b"\x1f\x8b", "a gzip archive: unpack it and name the file inside"),
+    (b"ptrt", "a TensorRT engine, which runs on the card that it was made for alone: name the file that it was made from"),
+    (b"ftrt", "a TensorRT engine, which runs on the card that it was made for alone: name the file that it was made from"),
+)
+
+
+def foreign_kind(path: str | Path) -> str:
+    """What a file of another program is by its content, and what to do with it; empty where that is not known.
+
+    YolomishError where it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+    if not start:
+        return "empty: was the disk full, or the download cut off?"
+    if start[4:8] == b"TFL3":
+        return "a TensorFlow Lite model: name the file that it was made from"
+    if start[8:10] == b'{"':
+        return "a safetensors file: load it with the program it is from, and save a torch state_dict or ONNX"
+    plain = start.lstrip().lower()
+    return next((what for mark, what in FOREIGN if plain.startswith(mark)), "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Digest:
     """Size in bytes and checksums in hexadecimal."""

@@ -14,8 +14,7 @@ from yolomish.analysis.depth import DepthPoint
 from yolomish.analysis.loss_landscape import Landscape
 from yolomish.analysis.noise import NoisePoint
 from yolomish.analysis.output_landscape import OutputLandscape
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito: told apart by all
+from yolomish.drawing.colours import COLOURS
 
 
 def plot_loss(landscapes: Sequence[Landscape], path: str | Path) -> None:

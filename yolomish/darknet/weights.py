@@ -7,7 +7,6 @@ anchor: weights trained with another activation load without a complaint from an
 from __future__ import annotations
 
 import os
-import re
 import struct
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -19,7 +18,7 @@ import torch
 from yolomish.config import ModelConfig
 from yolomish.darknet.order import file_order, size
 from yolomish.errors import YolomishError
-from yolomish.files import replace_file
+from yolomish.files import foreign_kind, replace_file
 from yolomish.networks import Network
 from yolomish.networks.registry import outline
 
@@ -46,19 +45,36 @@ class WeightsHeader:
     total: int
 
 
+MINORS = {0: (1, 2), 1: (0,)}  # of the major versions that Darknet wrote; later forks count on in the last place
+
+
 def is_darknet_file(path: str | Path) -> bool:
-    """Whether a file's name is that of Darknet weights: ``.weights``, or cut off as ``yolov4.conv.137``."""
-    return re.search(r"\.weights$|\.conv\.\d+$", Path(path).name) is not None
+    """Whether a file is Darknet weights, by its header and length whatever its name (``.backup``, ``.conv.137``,
+    ``.weights.1``), or a damaged one by its name (``.weights``, but no zip as torch writes it); False where there is none."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(20)
+    except OSError:
+        return False
+    return _has_header(start, os.path.getsize(path)) or (Path(path).suffix == ".weights" and not start.startswith(b"PK"))
+
+
+def _has_header(start: bytes, length: int) -> bool:
+    if len(start) < 16 or length % 4:
+        return False
+    major, minor, revision = struct.unpack_from("<3i", start)
+    wide = major * 10 + minor >= 2
+    return minor in MINORS.get(major, ()) and 0 <= revision < 100 and length >= (20 if wide else 16)
 
 
 def parse_header(start: bytes, path: str | Path) -> FileHeader:
     """The header in a file's first 20 bytes or more; YolomishError where there is none."""
-    if start[:2] == b"PK" or start.lstrip()[:1] == b"<" or len(start) < 16:
-        raise YolomishError(f"{path} ({os.path.getsize(path)} bytes) is not a Darknet .weights file; was the download complete?")
+    if not _has_header(start, os.path.getsize(path)):
+        what = foreign_kind(path)
+        reason = f"it is {what}" if what else "it has no Darknet header, or is not whole floats; was the download complete?"
+        raise YolomishError(f"{path} ({os.path.getsize(path)} bytes) is not a Darknet .weights file: {reason}")
     major, minor, revision = struct.unpack_from("<3i", start)
     wide = major * 10 + minor >= 2
-    if not 0 <= major < 1000 or not 0 <= minor < 1000 or (wide and len(start) < 20):
-        raise YolomishError(f"{path} has no Darknet header (version {major}.{minor}.{revision}); not a .weights file?")
     seen = struct.unpack_from("<Q" if wide else "<I", start, 12)[0]
     return FileHeader(version=(major, minor, revision), images_seen=seen, size=20 if wide else 16)
 

@@ -1,1 +1,1 @@
-"""Boxes and labels on pictures."""
+"""Boxes and labels on pictures, and the colours of plots."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from yolomish.config import TrainConfig, to_dict
 from yolomish.errors import YolomishError, first_line
-from yolomish.files import replace_file
+from yolomish.files import foreign_kind, replace_file
 
 FORMAT = "yolomish-checkpoint-2"
 KEYS = ("config", "model", "ema", "ema_updates", "optimizer", "scaler", "names", "progress")
@@ -54,12 +54,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise YolomishError(f"no such checkpoint: {path}")
-    with path.open("rb") as file:
-        start = file.read(64).lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise YolomishError(f"{path} is a web page, not a checkpoint: the download went wrong, fetch it again")
-    if start.startswith(b"version https://git-lfs"):
-        raise YolomishError(f"{path} is a Git LFS pointer, not a checkpoint: run `git lfs pull`")
+    if what := foreign_kind(path):
+        raise YolomishError(f"{path} is no checkpoint but {what}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, OSError) as error:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from yolomish.comparison.render.tables import MOST_CLASSES
 from yolomish.comparison.report import Level, Report
+from yolomish.drawing.colours import COLOURS
 from yolomish.evaluation.stats import PairedDifference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito: told apart by all
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS = {

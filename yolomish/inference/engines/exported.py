@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from yolomish.errors import YolomishError, first_line
+from yolomish.files import foreign_kind
 from yolomish.inference.engines import ENGINES, Engine
 from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from yolomish.inference.engines.openvino_engine import OpenVinoEngine
@@ -50,6 +51,8 @@ def open_exported(
         raise YolomishError(f"{path} is no exported model: their names end in {', '.join(RUNNERS)}")
     if not path.is_file():
         raise YolomishError(f"no such model: {path}")
+    if path.suffix != ".xml" and (what := foreign_kind(path)):
+        raise YolomishError(f"{path} is no exported model but {what}")
     runners = RUNNERS[path.suffix]
     if engine == "auto":
         here = [r for r in runners if r == "torch" or installed(r)] if device.type == "cpu" else runners[-1:]
