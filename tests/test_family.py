@@ -12,7 +12,7 @@ from conftest import randomise
 from typer.testing import CliRunner
 
 from yolomish.commands import app
-from yolomish.config import ModelConfig
+from yolomish.config import ModelConfig, load_recipe
 from yolomish.darknet.network import DarknetNetwork, read_cfg
 from yolomish.darknet.order import file_order, size
 from yolomish.darknet.summary import summarise
@@ -129,6 +129,15 @@ def test_the_published_pairs_differ_in_activations_alone(shared_data: Path, name
 def test_sizes_and_costs_are_the_published_ones(name: str, size_px: int, parameters: int, bflops: float) -> None:
     summary = summarise(find_model(name), (size_px, size_px))
     assert summary.parameters == parameters and summary.bflops == pytest.approx(bflops, rel=3e-3)
+
+
+@pytest.mark.parametrize("recipe", ["scaled", "small", "darknet"])
+def test_recipes_fit_members_with_any_number_of_heads(recipe: str) -> None:
+    for name in ("yolov4-tiny", "pacsp-s", "yolov4-p6"):
+        config = load_recipe(recipe, find_model(name)).model
+        heads = outline(config).heads
+        assert {head.box_form for head in heads} == {config.box_form}
+        assert {head.scale_xy for head in heads} == set(config.scale_xy)
 
 
 def test_every_architecture_is_a_shipped_model() -> None:

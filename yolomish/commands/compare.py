@@ -102,7 +102,9 @@ def compare(
         ),
     ] = "backbone",
     data: Annotated[str, typer.Option("--data", help="Built-in data set (shapes) or a data YAML.")] = "shapes",
-    model: Annotated[str, typer.Option("--model", help="Shipped model (yolov4, yolov4-s, yolov4-n) or a YAML.")] = "yolov4-n",
+    model: Annotated[
+        str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
+    ] = "",
     recipe: Annotated[str, typer.Option("--recipe", help="Training recipe: small, darknet, scaled or a YAML.")] = "small",
     weights: Annotated[
         str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE per activation, by commas; empty: none.")
@@ -159,7 +161,7 @@ def compare(
         truth = load_data_config(data) if "data" in given else None
         report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
     else:
-        from yolomish.config import check_train, load_recipe
+        from yolomish.config import check_train, load_recipe, recipe_model
         from yolomish.networks import find_model
         from yolomish.networks.scope import split_swap
 
@@ -168,6 +170,7 @@ def compare(
             acts = acts if "acts" in given else f"{scope},{other}"
         names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
+        model = ctx.params["model"] = model or recipe_model(recipe) or "yolov4-n"
         base = replace(load_recipe(recipe, find_model(model)), data=load_data_config(data), **settings)
         base = with_values(base, set_ or [])
         check_train(base)
