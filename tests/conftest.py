@@ -41,6 +41,22 @@ def noise_data(root: Path, *, train: int, val: int) -> DataConfig:
     return DataConfig(format="yolo", root=str(root), train="images/train", val="images/val", names=("a", "b"))
 
 
+def four_pictures(root: Path) -> DataConfig:
+    """YOLO data of four 64 px pictures with five red and blue rectangles on noise; val is train."""
+    objects = [[(0, 8, 8, 30, 32)], [(1, 20, 16, 52, 40)], [(0, 30, 30, 60, 56), (1, 4, 6, 28, 24)], [(1, 6, 30, 30, 60)]]
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for i, boxes in enumerate(objects):
+        image = rng.integers(90, 130, (64, 64, 3)).astype(np.uint8)
+        for label, x0, y0, x1, y1 in boxes:
+            image[y0:y1, x0:x1] = ((230, 40, 30), (30, 60, 230))[label]
+        cv2.imwrite(str(root / "images" / f"{i}.png"), image[..., ::-1])
+        rows = [(k, (x0 + x1) / 128, (y0 + y1) / 128, (x1 - x0) / 64, (y1 - y0) / 64) for k, x0, y0, x1, y1 in boxes]
+        (root / "labels" / f"{i}.txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
+    return DataConfig(format="yolo", root=str(root), train="images", val="images", names=("red", "blue"))
+
+
 def randomise(model: torch.nn.Module) -> None:
     """Random BN statistics and biases, so that a swapped or forgotten tensor shows."""
     for module in model.modules():

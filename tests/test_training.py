@@ -6,26 +6,24 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import noise_data
+from conftest import four_pictures, noise_data
 from reference import training as reference
 from torch import nn
 
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
+from yolomish.config import ModelConfig, TrainConfig, check_train, from_dict, load_model_config, load_recipe
 from yolomish.darknet.order import file_order
-from yolomish.data.images import write_image
 from yolomish.errors import YolomishError
 from yolomish.tasks.detection.assign import assign_ratio, assign_shape_iou
-from yolomish.tasks.detection.darknet_loss import ciou_deltas, darknet_loss
+from yolomish.tasks.detection.darknet_loss import box_deltas, darknet_loss
 from yolomish.tasks.detection.loss import _bce, detection_loss, scaled_loss
 from yolomish.tasks.detection.task import DetectionTask
 from yolomish.training.build import prepare
 from yolomish.training.memory import largest_fitting
 from yolomish.training.optim import build_average, build_optimizer, burn_in_steps, learning_rate, set_step
-from yolomish.types import HeadSpec, Losses
+from yolomish.types import HeadSpec, LossConstants, Losses
 
 ANCHORS = ((8, 8), (16, 16), (24, 24), (200, 20), (20, 200), (48, 48), (100, 100), (300, 300), (400, 400))
 HEADS = tuple(
@@ -138,19 +136,108 @@ def test_ratio_assignment_at_a_corner_stays_inside() -> None:
     assert places == {(0, 0), (7, 7)}
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_darknet_gradient_equals_a_slow_port_of_its_formulas(seed: int) -> None:
-    maps, heads, targets = random_case(seed)
-    with torch.no_grad():  # a prediction on an object beside its centre, to be ignored
-        maps[0].view(2, 3, 7, 8, 8)[1, 1, :, 2, 3] = torch.tensor([0, 0, math.log(2.5), math.log(2.5), 0, 0, 0])
+CONSTANTS = {
+    "yolov4": LossConstants(),
+    "mse": LossConstants(box_loss="mse", box=1.0),
+    "iou": LossConstants(box_loss="iou"),
+    "giou": LossConstants(box_loss="giou", shape_kind="giou", objectness=0.4),
+    "diou": LossConstants(box_loss="diou", shape_kind="diou", all=0.5),
+    "kinds": LossConstants(shape_kind="ciou", label_smoothing=0.1),
+    "max_delta": LossConstants(box=0.75, max_delta=0.05),
+    "best alone": LossConstants(shape_iou=1.0, max_delta=math.inf),
+    "smooth": LossConstants(objectness_smooth=True, ignore_iou=0.3, objectness=0.4),
+    "focal": LossConstants(focal=True),
+    "classes": LossConstants(class_weights=(1.0, 3.5), classes=0.5, label_smoothing=0.2),
+    "truth": LossConstants(truth_iou=0.6, ignore_iou=0.4, shape_iou=0.1),
+    "all at once": LossConstants(
+        truth_iou=0.5, ignore_iou=0.3, objectness_smooth=True, class_weights=(2.0, 1.0), objectness=0.5, box_loss="giou", all=2.0
+    ),
+}
+
+
+def check_darknet_gradient(maps: list[torch.Tensor], heads: tuple[HeadSpec, ...], targets: torch.Tensor) -> list[torch.Tensor]:
     darknet_loss(maps, heads, targets, replace(CONFIG, loss="darknet")).total.backward()
     deltas = reference.darknet_deltas(maps, heads, targets.tolist())
-    ignored = 0
-    for raw, delta in zip(maps, deltas, strict=True):
-        gradient = raw.grad.view(2, 3, 7, *raw.shape[2:]).permute(0, 1, 3, 4, 2)
-        torch.testing.assert_close(-gradient, delta, rtol=1e-4, atol=1e-6)
-        ignored += int((delta[..., 4] == 0).sum())
-    assert ignored > 0
+    for raw, head, delta in zip(maps, heads, deltas, strict=True):
+        gradient = raw.grad.view(len(raw), len(head.mask), -1, *raw.shape[2:]).permute(0, 1, 3, 4, 2)
+        torch.testing.assert_close(-gradient.double(), delta, rtol=2e-4, atol=2e-6)
+    return deltas
+
+
+@pytest.mark.parametrize("form", ["exp", "squared"])
+@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize("seed", range(2))
+def test_darknet_gradient_equals_a_slow_port_of_its_formulas(seed: int, name: str, form: str) -> None:
+    maps, heads, targets = random_case(seed, form)
+    heads = tuple(replace(head, loss=CONSTANTS[name]) for head in heads)
+    grown = math.log(2.4) if form == "exp" else math.log(math.sqrt(2.4) / (2 - math.sqrt(2.4)))
+    with torch.no_grad():  # a prediction on an object beside its centre, and one at it
+        maps[0].view(2, 3, 7, 8, 8)[1, 1, :, 2, 3] = torch.tensor([0, 0, grown, grown, 0, 0, 0])
+        maps[0].view(2, 3, 7, 8, 8)[seed, 1, :, 2, 4] = torch.tensor([-1, -1, 0, 0, 1, 1, -1.0])
+    deltas = check_darknet_gradient(maps, heads, targets)
+    if name == "yolov4":
+        assert sum(int((delta[..., 4] == 0).sum()) for delta in deltas) > 0  # some are ignored
+
+
+def test_an_anchor_in_two_masks_answers_twice_and_one_in_none_never() -> None:
+    anchors = ((8, 8), (16, 16), (40, 40), (30, 30), (60, 10))
+    masks = ((0, 1), (1, 2, 4))  # number 1 in both, number 3 in none
+    heads = tuple(
+        HeadSpec(all_anchors=anchors, mask=mask, stride=stride, num_classes=2, loss=LossConstants(shape_iou=0.9))
+        for mask, stride in zip(masks, (8, 16), strict=True)
+    )
+    shared, alone = target((0, 1, 20, 12, 36, 28)), target((0, 1, 20, 12, 50, 42))
+    grids = ((8, 8), (4, 4))
+    assert [found.anchors.tolist() for found in assign_shape_iou(shared, heads, grids)] == [[1], [0]]
+    assert [len(found) for found in assign_shape_iou(alone, heads, grids)] == [0, 0]
+    maps = [torch.randn(1, 14, 8, 8, requires_grad=True), torch.randn(1, 21, 4, 4, requires_grad=True)]
+    deltas = check_darknet_gradient(maps, heads, torch.cat((shared, alone)))
+    assert [int((delta[..., 5] != 0).sum()) for delta in deltas] == [1, 1]
+
+
+def test_five_heads_of_strides_8_to_128_equal_the_slow_port() -> None:
+    generator = torch.Generator().manual_seed(3)
+    anchors = tuple((6 * 1.7**n, 5 * 1.6**n) for n in range(10))
+    strides = (8, 16, 32, 64, 128)
+    heads = tuple(
+        HeadSpec(all_anchors=anchors, mask=(2 * n, 2 * n + 1), stride=stride, num_classes=2, scale_xy=2, box_form="squared")
+        for n, stride in enumerate(strides)
+    )
+    maps = [torch.randn((1, 14, 128 // s, 128 // s), generator=generator).requires_grad_() for s in strides]
+    anchored = [(0, i % 2, 64 - w / 2, 64 - h / 2, 64 + w / 2, 64 + h / 2) for i, (w, h) in enumerate(anchors[1::2])]
+    targets = target(*anchored, (0, 0, 0, 0, 128, 128), (0, 1, 3, 4, 20, 19))
+    deltas = check_darknet_gradient(maps, heads, targets)
+    assert all(delta[..., :4].abs().max() > 0 for delta in deltas)
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
+@pytest.mark.parametrize("seed", range(3))
+def test_darknets_box_deltas_are_derivatives_of_torchvisions_losses_where_they_equal_them(kind: str, seed: int) -> None:
+    # iou and giou: all four, with w and h twice the derivative; diou and ciou: dx and dy while the hull stays, as inside
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.tensor([[0.2, 0.25, 0.7, 0.8]], dtype=torch.float64)
+    size = torch.rand((1, 2), generator=generator, dtype=torch.float64) * 0.1 + 0.2
+    if kind in ("diou", "ciou"):
+        size = truth[:, 2:] - truth[:, :2] - 0.2
+    centre = torch.tensor([[0.45, 0.5]], dtype=torch.float64)
+    centre += (torch.rand((1, 2), generator=generator, dtype=torch.float64) - 0.5) * (0.15 if kind in ("diou", "ciou") else 0.5)
+    centre.requires_grad_()
+    size.requires_grad_()
+    boxes = torch.cat((centre - size / 2, centre + size / 2), 1)
+    if kind == "iou":
+        value = 1 - torchvision.ops.box_iou(boxes, truth).sum()
+    else:
+        losses = {
+            "giou": torchvision.ops.generalized_box_iou_loss,
+            "diou": torchvision.ops.distance_box_iou_loss,
+            "ciou": torchvision.ops.complete_box_iou_loss,
+        }
+        value = losses[kind](boxes, truth, reduction="sum")
+    value.backward()
+    found = box_deltas(boxes.detach(), truth, kind)
+    torch.testing.assert_close(found[:, :2], -centre.grad, rtol=1e-5, atol=1e-6)
+    if kind in ("iou", "giou"):
+        torch.testing.assert_close(found[:, 2:], -2 * size.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_darknet_loss_adds_up_over_images_and_is_averaged_over_the_batch() -> None:
@@ -174,12 +261,12 @@ def test_darknet_deltas_of_w_and_h_follow_autograd_where_only_the_overlap_counts
     boxes = torch.cat((centre - size / 2, centre + size / 2), 1)
     truth = torch.tensor([[0.35, 0.425, 0.65, 0.575]], dtype=torch.float64)
     torchvision.ops.complete_box_iou_loss(boxes, truth, reduction="sum").backward()
-    torch.testing.assert_close(ciou_deltas(boxes.detach(), truth)[:, 2:], -2 * size.grad, rtol=1e-5, atol=1e-6)
-    assert ciou_deltas(boxes.detach(), truth)[:, :2].abs().max() < 1e-9
+    torch.testing.assert_close(box_deltas(boxes.detach(), truth, "ciou")[:, 2:], -2 * size.grad, rtol=1e-5, atol=1e-6)
+    assert box_deltas(boxes.detach(), truth, "ciou")[:, :2].abs().max() < 1e-9
 
 
 def test_darknet_deltas_of_boxes_apart_pull_together() -> None:
-    delta = ciou_deltas(torch.tensor([[0.1, 0.1, 0.2, 0.2]]), torch.tensor([[0.6, 0.5, 0.7, 0.6]]))
+    delta = box_deltas(torch.tensor([[0.1, 0.1, 0.2, 0.2]]), torch.tensor([[0.6, 0.5, 0.7, 0.6]]), "ciou")
     assert (delta[0, :2] > 0).all()
 
 
@@ -511,22 +598,6 @@ def test_only_the_processes_of_a_trial_go_without_the_others(monkeypatch: pytest
     assert distributed.world_size() == 4
 
 
-def four_pictures(root: Path) -> DataConfig:
-    """YOLO data of four 64 px pictures with five red and blue rectangles on noise; val is train."""
-    objects = [[(0, 8, 8, 30, 32)], [(1, 20, 16, 52, 40)], [(0, 30, 30, 60, 56), (1, 4, 6, 28, 24)], [(1, 6, 30, 30, 60)]]
-    rng = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (root / kind).mkdir(parents=True)
-    for i, boxes in enumerate(objects):
-        image = rng.integers(90, 130, (64, 64, 3)).astype(np.uint8)
-        for label, x0, y0, x1, y1 in boxes:
-            image[y0:y1, x0:x1] = ((230, 40, 30), (30, 60, 230))[label]
-        write_image(root / "images" / f"{i}.png", image)
-        rows = [(k, (x0 + x1) / 128, (y0 + y1) / 128, (x1 - x0) / 64, (y1 - y0) / 64) for k, x0, y0, x1, y1 in boxes]
-        (root / "labels" / f"{i}.txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
-    return DataConfig(format="yolo", root=str(root), train="images", val="images", names=("red", "blue"))
-
-
 @pytest.mark.parametrize("recipe", ["small", "scaled", "darknet"])
 def test_a_network_learns_four_pictures_by_heart(recipe: str, tmp_path: Path) -> None:
     base = load_recipe(recipe, replace(load_model_config("yolov4-n"), depth=0.1))
@@ -539,6 +610,7 @@ def test_a_network_learns_four_pictures_by_heart(recipe: str, tmp_path: Path) ->
         "flip": 0.0,
         "scale": 0.0,
         "translate": 0.0,
+        "multi_scale": 0.0,
     }
     gains = {} if recipe == "darknet" else {"class_gain": 1.0, "scale_gains": False}
     rates = {"optimizer": "adamw", "momentum": 0.9, "weight_decay": 0.0, "peak_lr": 0.004, "schedule": "cosine"}

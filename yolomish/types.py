@@ -15,6 +15,7 @@ from yolomish.config.settings import BoxForm, ResizeMode
 from yolomish.errors import YolomishError
 
 Interpolation = Literal["linear", "area", "darknet"]
+IouKind = Literal["mse", "iou", "giou", "diou", "ciou"]
 SizeHW = tuple[int, int]  # (height, width) in px
 GREY = 114  # what a letterboxed image stands on, 0..255 (PyTorch_YOLOv4 utils/datasets.py)
 DARKNET_GREY = 128  # src/image.c letterbox_image fills with 0.5
@@ -64,15 +65,37 @@ def size_text(size_hw: tuple[int, ...]) -> str:
 class LossConstants:
     """What a Darknet ``[yolo]`` section says of its training; the defaults are cfg/yolov4.cfg's.
 
-    ``ignore_iou`` is ignore_thresh, ``shape_iou`` iou_thresh, ``box`` iou_normalizer, ``objectness`` obj_normalizer,
-    ``max_delta`` bounds each box delta.
+    Args:
+        ignore_iou: ignore_thresh, above which a confident prediction's objectness is left alone.
+        truth_iou: truth_thresh, above which any prediction answers for the object it overlaps most; 1: never.
+        shape_iou: iou_thresh, above which further anchors answer for an object; from 1 on the best alone does.
+        shape_kind: iou_thresh_kind, how anchors are measured against it.
+        box_loss: iou_loss, whose deltas boxes get.
+        box: iou_normalizer, times the box deltas.
+        objectness: obj_normalizer, times the objectness deltas.
+        classes: cls_normalizer, times an object's own class delta where ``class_weights`` are given, as in Darknet.
+        all: delta_normalizer, times every delta.
+        max_delta: Bounds each box delta of the IoU losses.
+        objectness_smooth: Objectness towards the overlap above ``ignore_iou``, instead of none there and 1 at positives.
+        label_smoothing: label_smooth_eps.
+        focal: focal_loss, with Darknet's own gamma 2 and alpha 0.5.
+        class_weights: One number per class from counters_per_class: the most frequent class's count over its own.
     """
 
     ignore_iou: float = 0.7
+    truth_iou: float = 1.0
     shape_iou: float = 0.213
+    shape_kind: IouKind = "iou"
+    box_loss: IouKind = "ciou"
     box: float = 0.07
     objectness: float = 1.0
+    classes: float = 1.0
+    all: float = 1.0
     max_delta: float = 5.0
+    objectness_smooth: bool = False
+    label_smoothing: float = 0.0
+    focal: bool = False
+    class_weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yolomish.commands.options import SIZE_HELP, split_list
+from yolomish.commands.options import SIZE_HELP, choose_recipe, split_list
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError
 
@@ -105,7 +104,9 @@ def compare(
     model: Annotated[
         str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
     ] = "",
-    recipe: Annotated[str, typer.Option("--recipe", help="Training recipe: small, darknet, scaled or a YAML.")] = "small",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="Training recipe: small, darknet, scaled, a YAML, or cfg: the model's own.")
+    ] = "small",
     weights: Annotated[
         str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE per activation, by commas; empty: none.")
     ] = "",
@@ -161,7 +162,7 @@ def compare(
         truth = load_data_config(data) if "data" in given else None
         report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
     else:
-        from yolomish.config import check_train, load_recipe, recipe_model
+        from yolomish.config import check_train, recipe_model
         from yolomish.networks import find_model
         from yolomish.networks.scope import split_swap
 
@@ -171,7 +172,7 @@ def compare(
         names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
         model = ctx.params["model"] = model or recipe_model(recipe) or "yolov4-n"
-        base = replace(load_recipe(recipe, find_model(model)), data=load_data_config(data), **settings)
+        base = choose_recipe(recipe, model, find_model(model), load_data_config(data), settings, log)
         base = with_values(base, set_ or [])
         check_train(base)
         files = split_weights(weights, names) if weights else {}

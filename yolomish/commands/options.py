@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
-from yolomish.config import parse_size
+from yolomish.config import DataConfig, ModelConfig, TrainConfig, load_recipe, parse_size
+from yolomish.errors import YolomishError
 
 SIZE_HELP = "Network size in px: 416, or height x width as 416x608"
 ImageSize = Annotated[
@@ -21,6 +24,7 @@ Swap = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Log = Callable[[str], None]
 
 
 def read_size(text: str) -> tuple[int, int] | None:
@@ -31,3 +35,44 @@ def read_size(text: str) -> tuple[int, int] | None:
 def split_list(text: str) -> list[str]:
     """The parts of a list by commas, empty ones left out."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def choose_recipe(
+    recipe: str,
+    model: str,
+    structure: ModelConfig,
+    data: DataConfig,
+    settings: Mapping[str, Any],
+    log: Log,
+    *,
+    details: bool = False,
+) -> TrainConfig:
+    """The training of ``structure`` on ``data`` by a recipe's name or YAML, or ``cfg``: by the cfg that it is made of.
+
+    Of a cfg, ``log`` gets what is not honoured, and with ``details`` what is. The number of training images, and of images
+    a step, decide how many epochs its steps make.
+
+    Args:
+        recipe: As on the command line.
+        model: Likewise.
+        structure: The model of that name, whatever has been changed in it.
+        data: Where the training images are.
+        settings: What stands on the command line and wins over the recipe.
+        log: Gets one line at a time.
+        details: Whether to say what was taken, too.
+    """
+    if recipe != "cfg":
+        return replace(load_recipe(recipe, structure), data=data, **settings)
+    from yolomish.darknet.cfg import load_cfg
+    from yolomish.darknet.recipe import cfg_recipe
+    from yolomish.data.datasets import open_data
+    from yolomish.data.loader import steps_per_epoch
+
+    if not model.lower().endswith(".cfg"):
+        raise YolomishError(f"--recipe cfg takes the training of a Darknet cfg: give --model FILE.cfg, not {model}")
+    images = len(open_data(data, "train"))
+    own = {key: value for key, value in settings.items() if key == "batch"}
+    found = cfg_recipe(structure, load_cfg(model), lambda config: steps_per_epoch(images, replace(config, **own)))
+    for line in (*(found.taken if details else ()), *found.notes):
+        log(line)
+    return replace(found.config, data=data, **settings)

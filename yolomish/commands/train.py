@@ -11,14 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.commands.options import SIZE_HELP, Swap
+from yolomish.commands.options import SIZE_HELP, Swap, choose_recipe
 from yolomish.config import (
     RESUMABLE,
     TrainConfig,
     check_train,
     from_dict,
     load_data_config,
-    load_recipe,
     load_yaml,
     parse_size,
     recipe_model,
@@ -84,7 +83,9 @@ def train(
     swap: Swap = None,
     model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg; empty: the recipe's, else yolov4.")] = "",
     data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
-    recipe: Annotated[str, typer.Option(help="Training recipe: darknet, scaled or a YAML.")] = "scaled",
+    recipe: Annotated[
+        str, typer.Option(help="Training recipe: darknet, scaled, a YAML, or cfg: the model's own cfg.")
+    ] = "scaled",
     weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137); empty: none.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step, over all mini-batches and processes" + RECIPE)] = None,
@@ -134,7 +135,7 @@ def train(
         if wrong := sorted(given - WITH_RESUME):
             raise YolomishError(f"--resume keeps the run's settings: leave out --{', --'.join(wrong).replace('_', '-')}")
         folder = Path(resume).parent if Path(resume).suffix == ".pt" else Path(resume)
-        config = from_dict(TrainConfig, load_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
+        config = replace(from_dict(TrainConfig, load_yaml(folder / "config.yaml"), str(folder / "config.yaml")), **settings)
     else:
         from yolomish.networks import find_model
 
@@ -146,10 +147,10 @@ def train(
             neck_activation=structure.neck_activation if neck_act is None else neck_act,
             swap=(*structure.swap, *(swap or ())),
         )
-        config = replace(load_recipe(recipe, structure), data=load_data_config(data), initial_weights=weights)
+        config = choose_recipe(recipe, model, structure, load_data_config(data), settings, log, details=dry_run)
+        config = replace(config, initial_weights=weights)
         shown = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(structure.activation).name)
         folder = free_name(output / (name or f"{Path(model).stem}-{shown}".rstrip("-")))
-    config = replace(config, **settings)
     if "batch" in settings and "mini_batch" not in settings and config.batch % (config.mini_batch or 1):
         config = replace(config, mini_batch=0)
     check_train(config)

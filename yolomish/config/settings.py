@@ -126,8 +126,8 @@ class LossConfig:
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """How images become training samples. ``multi_scale`` r draws a size from image_size/r to image_size·r every ten steps;
-    0 keeps one size. ``geometry``: ``jitter`` moves each side (Darknet), ``affine`` rotates, scales, shears and shifts on a
-    canvas of four (Scaled-YOLOv4)."""
+    0 keeps one size. ``geometry``: ``jitter`` moves each side and ``zoom`` two at a time (Darknet's [yolo] jitter and resize),
+    ``affine`` rotates, scales, shears and shifts on a canvas of four (Scaled-YOLOv4)."""
 
     resize: ResizeMode = "stretch"
     multi_scale: Annotated[float, Between(0, 2)] = 0.0
@@ -136,6 +136,7 @@ class AugmentConfig:
     cutmix: Annotated[float, SHARE] = 0.0
     geometry: Literal["jitter", "affine"] = "jitter"
     jitter: Annotated[float, Between(0, 0.5, without_high=True)] = 0.3  # from 0.5 on both sides could meet
+    zoom: Annotated[float, POSITIVE] = 1.0
     degrees: Annotated[float, NOT_NEGATIVE] = 0.0
     translate: Annotated[float, SHARE] = 0.1
     scale: Annotated[float, Between(0, 1, without_high=True)] = 0.5  # at 1 the smallest picture would have no size
@@ -203,8 +204,10 @@ def check_train(config: TrainConfig) -> None:
         raise YolomishError(f"multi_scale must be 0 (one size) or over 1 and at most 2, not {config.multi_scale}")
     if config.mini_batch > 0 and config.batch % config.mini_batch:
         raise YolomishError(f"batch {config.batch} must be a multiple of mini_batch {config.mini_batch}")
-    if config.loss == "darknet" and (config.assignment != "shape-iou" or config.model.box_form != "exp"):
-        raise YolomishError("the darknet loss goes with assignment shape-iou and box_form exp")
+    if config.loss == "darknet" and config.assignment != "shape-iou":
+        raise YolomishError("the darknet loss goes with assignment shape-iou")
+    if config.loss == "darknet" and config.focal_gamma:
+        raise YolomishError("the darknet loss has no focal_gamma but its own: focal_loss=1 in a cfg's [yolo]")
     if config.memory == "lean" and config.compile:
         raise YolomishError("memory lean does not go with compile, which decides itself what to keep: leave one out")
     if any(b <= a for a, b in zip((0.0, *config.lr_steps), (*config.lr_steps, 1.0), strict=True)):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from yolomish.errors import YolomishError, unknown_name
 from yolomish.networks.base import Network
 from yolomish.nn import sections as parts
 from yolomish.nn.blocks import Activated, ConvBlock, head_convolution, set_activation
-from yolomish.types import DARKNET_GREY, HeadSpec, InputSpec, LossConstants, ResizeMode
+from yolomish.types import DARKNET_GREY, HeadSpec, InputSpec, IouKind, LossConstants, ResizeMode
 
 MOST_PARAMETERS = 2_000_000_000  # 8 GB; the largest of Darknet's own has 276 million
 STRUCTURAL = ("linear", "sigmoid")  # a bottleneck, a gate: they stay what they are when activations are swapped
@@ -347,23 +348,45 @@ def _head(section: Section, stride: int) -> HeadSpec:
         raise section.fault("anchors", "must be pairs of positive width,height")
     if min(mask) < 0 or max(mask) >= len(pairs) or len(set(mask)) < len(mask):
         raise section.fault("mask", f"must name some of the anchors 0 to {len(pairs) - 1}, each once")
-    scale = section.number("scale_x_y", 1.0)
+    scale, classes = section.number("scale_x_y", 1.0), section.integer("classes", 20, 1)
     if scale <= 0:
         raise section.fault("scale_x_y", "must be positive")
     return HeadSpec(
         all_anchors=pairs,
         mask=mask,
         stride=stride,
-        num_classes=section.integer("classes", 20, 1),
+        num_classes=classes,
         scale_xy=scale,
         box_form="squared" if section.integer("new_coords", 0) else "exp",
-        loss=LossConstants(  # defaults of src/parser.c parse_yolo
-            ignore_iou=section.number("ignore_thresh", 0.5),
-            shape_iou=section.number("iou_thresh", 1.0),
-            box=section.number("iou_normalizer", 0.75),
-            objectness=section.number("obj_normalizer", 1.0),
-            max_delta=section.number("max_delta", math.inf),
-        ),
+        loss=_loss(section, classes),
+    )
+
+
+def _loss(section: Section, classes: int) -> LossConstants:
+    """What a [yolo] says of its loss, with the defaults of src/parser.c parse_yolo."""
+    max_delta = section.number("max_delta", math.inf)
+    if max_delta <= 0:
+        raise section.fault("max_delta", "must be positive")
+    counts: tuple[float, ...] = ()
+    if "counters_per_class" in section.options:
+        counts = tuple(max(1, count) for count in section.integers("counters_per_class"))
+        if len(counts) != classes:
+            raise section.fault("counters_per_class", f"has {len(counts)} numbers for {classes} classes: one for each, or none")
+    return LossConstants(
+        ignore_iou=section.number("ignore_thresh", 0.5),
+        truth_iou=section.number("truth_thresh", 1.0),
+        shape_iou=section.number("iou_thresh", 1.0),
+        shape_kind=cast(IouKind, section.text("iou_thresh_kind", "iou")),
+        box_loss=cast(IouKind, section.text("iou_loss", "mse")),
+        box=section.number("iou_normalizer", 0.75),
+        objectness=section.number("obj_normalizer", 1.0),
+        classes=section.number("cls_normalizer", 1.0),
+        all=section.number("delta_normalizer", 1.0),
+        max_delta=max_delta,
+        objectness_smooth=section.number("objectness_smooth", 0) != 0,
+        label_smoothing=section.number("label_smooth_eps", 0.0),
+        focal=section.number("focal_loss", 0) != 0,
+        class_weights=tuple(min(max(counts) / count, max_delta) for count in counts),
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-import torch
 from torch import Tensor, nn
 
 from yolomish.networks import Network
@@ -92,7 +92,9 @@ def size(network: Network) -> int:
 
 
 def stored_names(network: Network, count: int) -> list[str]:
-    """The names in ``state_dict`` of what the first ``count`` sections of a file hold."""
-    wanted = {id(tensor) for index, stored in enumerate(file_order(network)) if index < count for tensor in stored.tensors()}
-    with torch.no_grad():
-        return [name for name, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in wanted]
+    """The names in ``state_dict`` of what the first ``count`` sections of a file hold, with their norms' counters."""
+    wanted: set[int] = set()
+    for stored in islice(file_order(network), count):
+        for module in (stored.module, stored.norm):
+            wanted |= {id(t) for t in module.state_dict(keep_vars=True).values()} if module is not None else set()
+    return [name for name, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in wanted]

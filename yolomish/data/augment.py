@@ -33,11 +33,17 @@ def clip_sample(sample: Sample, full_areas: np.ndarray | None = None) -> Sample:
 def random_margins(sample: Sample, rng: np.random.Generator, size_hw: SizeHW, config: TrainConfig) -> np.ndarray:
     """(4,) left, right, top, bottom in image px to cut off, or below 0 to add: each U(-jitter, jitter) of the image.
 
+    With ``zoom`` z (Darknet's [yolo] resize) left and top move by one more share of U((1-z)/2, (1-1/z)/2), right and bottom
+    by another; with z < 1 of U((1-1/z)/2, 0).
     Where two would leave less than a tenth of a side, both are moved out alike until a tenth is left. A letterboxed
     network's grow about the centre until the rest has the shape of ``size_hw``, so that both axes scale alike.
     """
     sides = np.array(sample.image.shape[1::-1], np.float64)  # width, height
     margins = rng.uniform(-config.jitter, config.jitter, (2, 2)) * sides[:, None]
+    if config.zoom != 1:
+        factor = max(config.zoom, 1 / config.zoom)
+        low, high = (1 - factor) / 2, (1 - 1 / factor) / 2 if config.zoom > 1 else 0.0
+        margins += rng.uniform(low, high, 2) * sides[:, None]
     margins -= ((margins.sum(1) - (1 - LEAST_LEFT) * sides).clip(0) / 2)[:, None]
     if config.resize == "letterbox":
         left = sides - margins.sum(1)

@@ -19,9 +19,10 @@ from yolomish.nn.blocks import ConvBlock, CSPStage, Residual
 from yolomish.types import LossConstants
 
 
-def _new_coords(objectness: tuple[float, ...], max_delta: tuple[float, ...]) -> tuple[LossConstants, ...]:
-    return tuple(
-        LossConstants(shape_iou=0.2, box=0.05, objectness=o, max_delta=d) for o, d in zip(objectness, max_delta, strict=True)
+def _new_coords(objectness: float, max_delta: float, *, smooth: bool = True) -> LossConstants:
+    """A [yolo] of the cfgs with new_coords=1."""
+    return LossConstants(
+        shape_iou=0.2, box=0.05, classes=0.5, objectness=objectness, max_delta=max_delta, objectness_smooth=smooth
     )
 
 
@@ -39,7 +40,7 @@ class Member:
     after: int = 2
     pairs: int = 3
     anchors: int = 3
-    loss: tuple[LossConstants, ...] = _new_coords((4.0, 1.0, 0.4), (5.0, 5.0, 2.0))
+    loss: tuple[LossConstants, ...] = (_new_coords(4.0, 5.0, smooth=False), _new_coords(1.0, 5.0), _new_coords(0.4, 2.0))
 
 
 MEMBERS = {
@@ -47,13 +48,13 @@ MEMBERS = {
     "pacsp": Member(channels=(64, 128, 256, 512, 1024), residuals=(1, 2, 8, 8, 4), first_hidden=32, pairs=2),
     "pacsp-x": Member(channels=(80, 160, 320, 640, 1280), residuals=(1, 3, 10, 10, 5), first_hidden=40, after=4),
     "yolov4-p5": Member(
-        channels=(64, 128, 256, 512, 1024), residuals=(1, 3, 15, 15, 7), anchors=4, loss=_new_coords((1.0,) * 3, (2.0,) * 3)
+        channels=(64, 128, 256, 512, 1024), residuals=(1, 3, 15, 15, 7), anchors=4, loss=(_new_coords(1.0, 2.0),) * 3
     ),
     "yolov4-p6": Member(
         channels=(64, 128, 256, 512, 1024, 1024),
         residuals=(1, 3, 15, 15, 7, 7),
         anchors=4,
-        loss=_new_coords((1.0,) * 4, (2.0,) * 4),
+        loss=(_new_coords(1.0, 2.0),) * 4,
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from yolomish.ops.boxes import shape_iou
-from yolomish.types import HeadSpec
+from yolomish.types import HeadSpec, IouKind
 
 MAX_RATIO = 4.0  # PyTorch_YOLOv4 data/hyp.scratch.yaml anchor_t
 
@@ -37,10 +38,10 @@ def assign_shape_iou(
 ) -> tuple[Assignment, ...]:
     """Darknet (src/yolo_layer.c process_batch): the positives of every head for targets (T, 6), see ``Batch``.
 
-    A box goes to the best of all anchors by shape IoU and to every other anchor above the head's ``shape_iou``, each on
-    every head whose mask holds it and only at the cell of the box's centre (floor, clamped into the grid): an anchor in
-    two masks answers twice, one in none never. Boxes without area are left out. T = 0 makes empty assignments. Rows stand
-    in the order of ``targets``.
+    A box goes to the best of all anchors by shape IoU and, where the head's ``shape_iou`` is below 1, to every other anchor
+    whose overlap of ``shape_kind`` is above it, each on every head whose mask holds it and only at the cell of the box's
+    centre (floor, clamped into the grid): an anchor in two masks answers twice, one in none never. Boxes without area are
+    left out. T = 0 makes empty assignments. Rows stand in the order of ``targets``.
     """
     targets = _with_area(targets)
     boxes = targets[:, 2:6]
@@ -48,13 +49,32 @@ def assign_shape_iou(
     assignments = []
     for head, (height, width) in zip(heads, grid_sizes_hw, strict=True):
         all_anchors = torch.tensor(head.all_anchors, dtype=torch.float32, device=targets.device)
-        overlaps = shape_iou(boxes[:, 2:] - boxes[:, :2], all_anchors)
-        positive = overlaps > head.loss.shape_iou
+        sizes = boxes[:, 2:] - boxes[:, :2]
+        overlaps = shape_iou(sizes, all_anchors)
+        positive = shape_overlap(sizes, all_anchors, head.loss.shape_kind) > head.loss.shape_iou
+        positive &= head.loss.shape_iou < 1
         positive = positive.scatter(1, overlaps.argmax(1, keepdim=True), True)
         chosen, anchors = positive[:, list(head.mask)].nonzero(as_tuple=True)
         cells = (centres[chosen] / head.stride).floor().long()
         assignments.append(_assignment(targets, chosen, anchors, cells, height, width))
     return tuple(assignments)
+
+
+def shape_overlap(sizes: Tensor, anchors: Tensor, kind: IouKind) -> Tensor:
+    """Overlap (T, A) of (T, 2) and (A, 2) width,height pairs on one centre by Darknet's ``kind`` (src/box.c box_iou_kind).
+
+    On one centre DIoU is IoU; so is mse, which measures nothing.
+    """
+    overlap = shape_iou(sizes, anchors)
+    if kind == "giou":
+        areas = sizes.prod(1)[:, None] + anchors.prod(1)[None]
+        enclosing = torch.maximum(sizes[:, None], anchors[None]).prod(2)
+        return overlap - 1 + areas / (1 + overlap) / enclosing  # the union is areas / (1 + IoU)
+    if kind == "ciou":
+        bend = torch.atan(sizes[:, 0] / sizes[:, 1])[:, None] - torch.atan(anchors[:, 0] / anchors[:, 1])[None]
+        unlike = 4 / math.pi**2 * bend.square()
+        return overlap - unlike.square() / (1 - overlap + unlike + 1e-6)
+    return overlap
 
 
 def assign_ratio(targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequence[tuple[int, int]]) -> tuple[Assignment, ...]:
@@ -86,6 +106,12 @@ def assign_ratio(targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequ
         chosen, anchor, cell = (torch.cat(parts) for parts in zip(*groups, strict=True))
         assignments.append(_assignment(targets, chosen, anchor, cell, height, width))
     return tuple(assignments)
+
+
+def flat_index(index: tuple[Tensor, ...], shape: torch.Size) -> Tensor:
+    """Positions (P,) in a flattened (B, A, H, W) map of index tensors (image, anchor, row, column)."""
+    image, anchor, row, column = index
+    return ((image * shape[1] + anchor) * shape[2] + row) * shape[3] + column
 
 
 def _with_area(targets: Tensor) -> Tensor:

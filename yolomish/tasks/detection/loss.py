@@ -15,7 +15,7 @@ from yolomish.config import LossConfig
 from yolomish.ops.boxes import ciou
 from yolomish.ops.decode import decode_boxes, split_map
 from yolomish.ops.distributed import sum_over_ranks, world_size
-from yolomish.tasks.detection.assign import ASSIGNMENTS
+from yolomish.tasks.detection.assign import ASSIGNMENTS, flat_index
 from yolomish.tasks.detection.darknet_loss import darknet_loss
 from yolomish.types import HeadSpec, Losses
 
@@ -78,12 +78,6 @@ def scaled_loss(maps: Sequence[Tensor], heads: Sequence[HeadSpec], targets: Tens
             "class": classes * (config.class_gain * share * images),
         }
     )
-
-
-def flat_index(index: tuple[Tensor, Tensor, Tensor, Tensor], shape: torch.Size) -> Tensor:
-    """Positions (P,) in a flattened (B, A, H, W) map of index tensors (image, anchor, row, column)."""
-    image, anchor, row, column = index
-    return ((image * shape[1] + anchor) * shape[2] + row) * shape[3] + column
 
 
 def _bce(logits: Tensor, target: Tensor, focal_gamma: float) -> Tensor:

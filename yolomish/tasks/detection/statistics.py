@@ -9,8 +9,7 @@ import torch
 
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
-from yolomish.ops.boxes import shape_iou
-from yolomish.tasks.detection.assign import MAX_RATIO
+from yolomish.tasks.detection.assign import MAX_RATIO, shape_overlap
 from yolomish.types import HeadSpec, size_text
 
 
@@ -35,7 +34,9 @@ def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpe
         ratios = boxes[:, None] / anchors
         reached = (torch.maximum(ratios, 1 / ratios).amax(2) < MAX_RATIO).sum(1)
     else:
-        reached = (shape_iou(boxes, anchors) > heads[0].loss.shape_iou).sum(1).clamp(min=1)  # the best one always answers
+        constants = heads[0].loss
+        above = shape_overlap(boxes, anchors, constants.shape_kind) > constants.shape_iou
+        reached = above.sum(1).clamp(min=1)  # the best one always answers
     covered = (reached > 0).float().mean().item()
     lines.append(
         f"boxes: side (root of area) {low:.0f} to {high:.0f} px at {size_text(config.image_size)} px (5th to 95th percentile, "
