@@ -87,9 +87,12 @@ def fitting_classes(path: str | Path, config: ModelConfig) -> int | None:
     """
     with open(path, "rb") as file:
         header = parse_header(file.read(20), path)
-    one, two = (size(outline(replace(config, num_classes=k))) for k in (1, 2))
-    more, rest = divmod(os.path.getsize(path) - header.size - 4 * one, 4 * max(1, two - one))
-    return more + 1 if 0 <= more < MOST_CLASSES and not rest else None
+    floats = (os.path.getsize(path) - header.size) / 4
+    one = size(outline(replace(config, num_classes=1)))
+    if floats < one:
+        return None
+    more, rest = divmod(floats - one, max(1, size(outline(replace(config, num_classes=2))) - one))
+    return int(more) + 1 if more < MOST_CLASSES and not rest else None
 
 
 def read_weights(path: str | Path, model: Network) -> WeightsHeader:
