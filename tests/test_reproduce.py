@@ -8,17 +8,27 @@ import pytest
 import typer
 
 from yolomish.commands import app
-from yolomish.config import check_train, config_difference, load_model_config, load_recipe
+from yolomish.comparison.arms import build_arms
+from yolomish.config import check_train, config_difference, load_model_config, load_recipe, recipe_model
 from yolomish.darknet.summary import summarise
 from yolomish.data.loader import step_size, steps_per_epoch
 from yolomish.errors import YolomishError
+from yolomish.networks.registry import outline
 
 PAGE = (Path(__file__).parents[1] / "docs" / "reproduce.md").read_text(encoding="utf-8")
 COCO_IMAGES = 118_287
 
 
+SMALL_NETWORKS = {"objectness_gain", "class_gain", "translate", "scale"}  # what data/hyp.scratch.s.yaml has otherwise
+
+
 @pytest.mark.parametrize(
-    ("name", "base", "changed"), [("paper-yolov4-512", "darknet", {"epochs"}), ("paper-scaled-640", "scaled", set())]
+    ("name", "base", "changed"),
+    [
+        ("paper-yolov4-512", "darknet", {"epochs"}),
+        ("paper-scaled-640", "scaled", set()),
+        ("paper-pacsp-s", "scaled", SMALL_NETWORKS),
+    ],
 )
 def test_paper_recipes_differ_from_their_base_in_what_they_state(name: str, base: str, changed: set[str]) -> None:
     model = load_model_config("yolov4")
@@ -37,6 +47,22 @@ def test_a_base_must_be_shipped_and_its_model_is_kept(tmp_path: Path) -> None:
         load_recipe(str(file), load_model_config("yolov4"))
 
 
+def test_the_claim_is_one_command_on_its_own_pair() -> None:
+    assert recipe_model("paper-pacsp-s") == "pacsp-s" and not recipe_model("scaled") and not recipe_model("cfg")
+    recipe = load_recipe("paper-pacsp-s", load_model_config("pacsp-s"))
+    assert (recipe.model.name, recipe.model.box_form, recipe.model.bn_momentum) == ("pacsp-s", "squared", 0.03)
+    arms = build_arms(recipe, ["mish", "leaky_relu"], scope="all")
+    assert [outline(arm.config.model).activations() for arm in arms] == [("mish",), ("leaky_relu",)]
+    assert [len(outline(arm.config.model).slots()) for arm in arms] == [66, 66]
+
+
+def test_a_recipes_model_is_a_name_or_a_mapping(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: scaled\nmodel: [pacsp-s]\n")
+    with pytest.raises(YolomishError, match="model must be a mapping or a shipped model's name"):
+        load_recipe(str(file), load_model_config("yolov4"))
+
+
 def test_the_pages_commands_exist_with_their_options() -> None:
     group = typer.main.get_command(app)
     lines = re.findall(r"^yolomish (\w+) (.*)$", PAGE, re.MULTILINE)
@@ -47,15 +73,21 @@ def test_the_pages_commands_exist_with_their_options() -> None:
 
 
 def test_the_pages_arithmetic_follows_from_the_recipes() -> None:
-    model = load_model_config("yolov4")
-    hours = {}
-    for name, size in (("paper-yolov4-512", 512), ("paper-scaled-640", 640)):
+    hours = []
+    for name, of, size in (
+        ("paper-yolov4-512", "yolov4", 512),
+        ("paper-scaled-640", "pacsp", 640),
+        ("paper-pacsp-s", "pacsp-s", 640),
+    ):
+        model = load_model_config(of)
         recipe = load_recipe(name, model)
         steps = steps_per_epoch(COCO_IMAGES, recipe) * recipe.epochs
         assert f"{steps:,}" in PAGE and recipe.image_size == (size, size)
         sizes = [step_size(step, steps, recipe, 32)[0] for step in range(0, steps, 10)]
         factor = float(np.mean(np.square(sizes)) / size**2)
-        hours[name] = steps * recipe.batch * 3 * summarise(model, (size, size)).bflops * 1e9 * factor / 1e12 / 3600
+        bflops = summarise(model, (size, size)).bflops
+        assert f"{bflops:.1f}" in PAGE
+        hours.append(steps * recipe.batch * 3 * bflops * 1e9 * factor / 1e12 / 3600)
     for rate in (15, 30, 60, 120):
-        first, second = (round(h / rate) for h in hours.values())
-        assert f"| {rate} | {first} | {second} |" in PAGE
+        first, second, third = (round(h / rate) for h in hours)
+        assert f"| {rate} | {first} | {second} | {third} | {round(10 * hours[2] / rate)} |" in PAGE

@@ -86,7 +86,12 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
 
 def publish(monkeypatch: pytest.MonkeyPatch, server: Server, **changes: object) -> None:
     wanted = PublishedFile(
-        file="net.weights", url=f"{server.url}/file", size=len(CONTENT), sha1=hashlib.sha1(CONTENT).hexdigest(), about="a test"
+        file="net.weights",
+        url=f"{server.url}/file",
+        size=len(CONTENT),
+        model="yolov4",
+        sha1=hashlib.sha1(CONTENT).hexdigest(),
+        about="a test",
     )
     monkeypatch.setattr(catalogue, "PUBLISHED", (dataclasses.replace(wanted, **changes),))  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ from yolomish.commands.options import Device, ImageSize, read_size, split_list
 
 def bench(
     weights: Annotated[str, typer.Option("--weights", help="Weights to time; empty = random ones of --model.")] = "",
-    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML.")] = "yolov4",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML; empty = yolov4, or the weights' own.")] = "",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     engines: Annotated[
         str, typer.Option("--engines", help="By commas: torch, onnxruntime, openvino, opencv; each also as NAME:half.")
@@ -51,7 +51,7 @@ def bench(
     if weights:
         loaded = load_network(weights, cfg=cfg, model=model)
     else:
-        config = find_model(model)
+        config = find_model(model or "yolov4")
         torch.manual_seed(0)
         loaded = LoadedNetwork(
             network=calibrate(build_network(config), picture), names=tuple(str(i) for i in range(config.num_classes))

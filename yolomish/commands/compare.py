@@ -101,7 +101,9 @@ def compare(
         ),
     ] = "backbone",
     data: Annotated[str, typer.Option("--data", help="Built-in data set (shapes) or a data YAML.")] = "shapes",
-    model: Annotated[str, typer.Option("--model", help="Shipped model (yolov4, yolov4-s, yolov4-n) or a YAML.")] = "yolov4-n",
+    model: Annotated[
+        str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
+    ] = "",
     recipe: Annotated[
         str, typer.Option("--recipe", help="Training recipe: small, darknet, scaled, a YAML, or cfg: the model's own.")
     ] = "small",
@@ -160,7 +162,7 @@ def compare(
         truth = load_data_config(data) if "data" in given else None
         report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
     else:
-        from yolomish.config import check_train
+        from yolomish.config import check_train, recipe_model
         from yolomish.networks import find_model
         from yolomish.networks.scope import split_swap
 
@@ -169,6 +171,7 @@ def compare(
             acts = acts if "acts" in given else f"{scope},{other}"
         names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
+        model = ctx.params["model"] = model or recipe_model(recipe) or "yolov4-n"
         base = choose_recipe(recipe, model, find_model(model), load_data_config(data), settings, log)
         base = with_values(base, set_ or [])
         check_train(base)

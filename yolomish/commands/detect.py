@@ -18,9 +18,13 @@ def detect(
         list[str],
         typer.Argument(help="Images, videos, folders, globs, lists (.txt), URLs (http, rtsp), camera numbers, or - for stdin."),
     ],
-    weights: Annotated[str, typer.Option("--weights", help="A name (yolov4, demo), our .pt or Darknet's .weights.")] = "yolov4",
+    weights: Annotated[
+        str, typer.Option("--weights", help="A name (yolov4-tiny, demo), our .pt or Darknet's .weights.")
+    ] = "yolov4",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
-    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",
+    model: Annotated[
+        str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
+    ] = "",
     swap: Swap = None,
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
     protocol: Annotated[

@@ -10,10 +10,12 @@ from yolomish.commands.options import NMS_HELP, Device, ImageSize, Swap, read_si
 
 
 def eval_(
-    weights: Annotated[str, typer.Option("--weights", help="Our .pt, Darknet's .weights, or a name (yolov4, demo).")],
+    weights: Annotated[str, typer.Option("--weights", help="Our .pt, Darknet's .weights, or a name (yolov4-tiny, demo).")],
     data: Annotated[str, typer.Option("--data", help="Shipped data set (shapes) or a YAML.")] = "shapes",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
-    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",
+    model: Annotated[
+        str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
+    ] = "",
     swap: Swap = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test; test may have no labels: a submission.")] = "val",
     protocol: Annotated[

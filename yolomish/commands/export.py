@@ -10,11 +10,15 @@ from yolomish.commands.options import ImageSize, Swap, read_size
 
 
 def export(
-    weights: Annotated[str, typer.Option("--weights", help="A name (yolov4, demo), our .pt or Darknet's .weights.")] = "yolov4",
+    weights: Annotated[
+        str, typer.Option("--weights", help="A name (yolov4-tiny, demo), our .pt or Darknet's .weights.")
+    ] = "yolov4",
     format: Annotated[str, typer.Option("--format", help="onnx, openvino, torchscript, torch_export or darknet.")] = "onnx",
     output: Annotated[str, typer.Option("--output", help="File to write; empty = beside the weights, by the format.")] = "",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
-    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits.")] = "yolov4",
+    model: Annotated[
+        str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
+    ] = "",
     swap: Swap = None,
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
     imgsz: ImageSize = "",

@@ -13,7 +13,7 @@ from yolomish.commands.options import ImageSize, Swap, read_size
 
 def info(
     model: Annotated[
-        str, typer.Argument(help="Shipped model (yolov4, yolov4-s, yolov4-n), a YAML, or a Darknet .cfg.")
+        str, typer.Argument(help="Shipped model (yolov4, yolov4-tiny, pacsp-s, ...), a YAML, or a Darknet .cfg.")
     ] = "yolov4",
     imgsz: ImageSize = "",
     act: Annotated[str, typer.Option("--act", help="Backbone activation; empty = the model's own.")] = "",
@@ -35,7 +35,7 @@ def info(
     from yolomish.types import size_text
 
     config = find_model(model)
-    for note in load_cfg(model).notes if config.cfg else ():
+    for note in load_cfg(model).notes if model.lower().endswith(".cfg") else ():
         typer.echo(note, err=True)
     config = dataclasses.replace(
         config,

@@ -20,6 +20,7 @@ from yolomish.config import (
     load_data_config,
     load_yaml,
     parse_size,
+    recipe_model,
 )
 from yolomish.errors import YolomishError
 from yolomish.files import free_name
@@ -80,7 +81,7 @@ def train(
     ] = None,
     neck_act: Annotated[str | None, typer.Option(help="Activation of neck and heads; left out: the model's.")] = None,
     swap: Swap = None,
-    model: Annotated[str, typer.Option(help="Model: yolov4, yolov4-s, yolov4-n or a YAML.")] = "yolov4",
+    model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg; empty: the recipe's, else yolov4.")] = "",
     data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
     recipe: Annotated[
         str, typer.Option(help="Training recipe: darknet, scaled, a YAML, or cfg: the model's own cfg.")
@@ -138,6 +139,7 @@ def train(
     else:
         from yolomish.networks import find_model
 
+        model = model or recipe_model(recipe) or "yolov4"
         structure = find_model(model)
         structure = replace(
             structure,

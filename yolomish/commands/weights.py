@@ -19,10 +19,15 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inste
 
     entries = known_weights()
     if as_json:
-        typer.echo(json.dumps([{"name": e.name, "bytes": e.size, "path": str(e.path or ""), "about": e.about} for e in entries]))
+        keys = {"name": "name", "bytes": "size", "accuracy": "accuracy", "bflops": "bflops", "about": "about"}
+        told = [{key: getattr(e, field) for key, field in keys.items()} | {"path": str(e.path or "")} for e in entries]
+        typer.echo(json.dumps(told))
         return
+    typer.echo(f"{'name':24} {'MB':>6}  {'here':4} {'BFLOPs':>6}  {'as published':38} about")
     for entry in entries:
-        typer.echo(f"{entry.name:24} {entry.size / 1e6:8.1f} MB  {'here' if entry.path else '-':5} {entry.about}")
+        cost = f"{entry.bflops:g}" if entry.bflops else "-"
+        facts = f"{entry.size / 1e6:6.1f}  {'yes' if entry.path else '-':4} {cost:>6}  {entry.accuracy or '-':38}"
+        typer.echo(f"{entry.name:24} {facts} {entry.about}")
     typer.echo(f"folder: {weights_folder()}")
 
 
@@ -39,7 +44,7 @@ def get(names: Annotated[list[str], typer.Argument(help="Names from `yolomish we
 def import_(
     source: Annotated[str, typer.Argument(help="Darknet .weights file or its name.")],
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to it; empty = --model.")] = "",
-    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that the file fits.")] = "yolov4",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that the file fits; empty = by itself.")] = "",
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = COCO's, or numbers.")] = "",
     output: Annotated[str, typer.Option("--output", help="Checkpoint to write; empty = beside the source, as .pt.")] = "",
 ) -> None:

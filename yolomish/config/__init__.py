@@ -12,7 +12,7 @@ from yolomish.config.settings import (
     check_model,
     check_train,
 )
-from yolomish.config.shipped import load_data_config, load_model_config, load_recipe, shipped
+from yolomish.config.shipped import load_data_config, load_model_config, load_recipe, recipe_model, shipped
 
 __all__ = [
     "RESUMABLE",
@@ -31,6 +31,7 @@ __all__ = [
     "load_recipe",
     "load_yaml",
     "parse_size",
+    "recipe_model",
     "save_yaml",
     "shipped",
     "to_dict",

@@ -33,9 +33,10 @@ def _square(config: ModelConfig | TrainConfig) -> None:
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """A network of an ``architecture``. Anchors are all heads' (width, height) in network pixels, small to large;
-    ``scale_xy`` is one number per head, ``box_form`` exp or squared, see ``HeadSpec``. A network made of a Darknet cfg holds
-    its text in ``cfg``; its anchors may be empty (each head's own) and its activations too (as in the cfg). ``swap``
-    puts other activations in, ``SCOPE=ACTIVATION`` each (see ``networks.scope``).
+    ``scale_xy`` is one number per head or the same for all, ``box_form`` exp or squared, see ``HeadSpec``; ``resize`` is how
+    images get to ``image_size``, where no training says otherwise. A network made of a Darknet cfg holds its text in ``cfg``;
+    its anchors may be empty (each head's own) and its activations too (as in the cfg). ``swap`` puts other activations in,
+    ``SCOPE=ACTIVATION`` each (see ``networks.scope``).
 
     ``bn_momentum`` is the running-average factor: 0.01 in Darknet's GPU path (src/batchnorm_layer.c); runs of a few
     hundred steps need more."""
@@ -48,6 +49,7 @@ class ModelConfig:
     width: Annotated[float, POSITIVE] = 1.0
     depth: Annotated[float, POSITIVE] = 1.0
     image_size: ImageSize = (608, 608)
+    resize: ResizeMode = "stretch"
     bn_momentum: Annotated[float, SHARE] = 0.01
     anchors: Anchors = YOLOV4_ANCHORS
     scale_xy: tuple[float, ...] = (1.2, 1.1, 1.05)

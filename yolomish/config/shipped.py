@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 def shipped(group: str) -> dict[str, Path]:
-    """The YAML files that come with the package, by name: ``group`` is ``models``, ``data`` or ``recipes``."""
+    """The YAMLs, and cfgs among models, that come with the package, by name: ``group`` is ``models``, ``data`` or ``recipes``."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "configs" / group, package.parent / "configs" / group):
         if folder.is_dir():
-            return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+            return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in (".yaml", ".cfg")}
     raise YolomishError(f"the package's configs/{group} is missing: reinstall yolomish")
 
 
@@ -49,19 +49,35 @@ def _load(kind: type[T], group: str, name: str, what: str) -> T:
 def load_recipe(name: str, model: ModelConfig) -> TrainConfig:
     """A training recipe for ``model`` by shipped name (``darknet``, ``scaled``) or path to a YAML of ``TrainConfig`` keys.
 
-    Its ``model`` may hold what the recipe needs of the network, such as ``box_form``; the rest stays as it is. Its
-    ``base`` may name a shipped recipe from which it differs in what it states.
+    Its ``model`` may hold what the recipe needs of the network, such as ``box_form``; the rest stays as it is. Or it names the
+    shipped model that the recipe is for, see ``recipe_model``. Its ``base`` may name a shipped recipe from which it differs
+    in what it states.
     """
     values = _recipe_values(name)
     base = values.pop("base", None)
+    changes = _model_changes(values)
     if base is not None:
         if base not in shipped("recipes"):
             raise unknown_name("recipe", str(base), shipped("recipes"))
         below = _recipe_values(base)
-        values = below | values | {"model": (below.get("model") or {}) | (values.get("model") or {})}
-    changes = values.pop("model", None) or {}
+        changes = _model_changes(below) | changes
+        values = below | values
     changed = from_dict(ModelConfig, to_dict(model) | changes, f"{name}.model")
     return dataclasses.replace(from_dict(TrainConfig, values, name), model=changed)
+
+
+def recipe_model(name: str) -> str:
+    """The shipped model that a recipe is for, empty where it names none (or is no YAML)."""
+    if name not in shipped("recipes") and Path(name).suffix not in (".yaml", ".yml"):
+        return ""
+    model = _recipe_values(name).get("model")
+    return model if isinstance(model, str) else ""
+
+
+def _model_changes(values: dict[str, Any]) -> dict[str, Any]:
+    """Take ``model`` out of a recipe's values: what it changes in the network."""
+    model = values.pop("model", None) or {}
+    return {} if isinstance(model, str) else model
 
 
 def _recipe_values(name: str) -> dict[str, Any]:
@@ -69,6 +85,6 @@ def _recipe_values(name: str) -> dict[str, Any]:
     if name not in known and Path(name).suffix not in (".yaml", ".yml"):
         raise unknown_name("recipe", name, known)
     values = load_yaml(known.get(name, Path(name)))
-    if not isinstance(values.get("model") or {}, dict):
-        raise YolomishError(f"{name}.model must be a mapping, not {values['model']!r}")
+    if not isinstance(values.get("model") or {}, dict | str):
+        raise YolomishError(f"{name}.model must be a mapping or a shipped model's name, not {values['model']!r}")
     return values

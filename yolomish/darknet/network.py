@@ -18,11 +18,9 @@ from yolomish.errors import YolomishError, unknown_name
 from yolomish.networks.base import Network
 from yolomish.nn import sections as parts
 from yolomish.nn.blocks import Activated, ConvBlock, head_convolution, set_activation
-from yolomish.types import HeadSpec, InputSpec, IouKind, LossConstants
+from yolomish.types import FLT_MAX, LETTERBOX_GREY, HeadSpec, InputSpec, IouKind, LossConstants, ResizeMode
 
 MOST_PARAMETERS = 2_000_000_000  # 8 GB; the largest of Darknet's own has 276 million
-FLT_MAX = 3.4028234663852886e38  # no bound; finite, so that descriptions of networks can hold it
-LETTERBOX_GREY = 128  # src/image.c letterbox_image fills with 0.5
 STRUCTURAL = ("linear", "sigmoid")  # a bottleneck, a gate: they stay what they are when activations are swapped
 STRIDED = ("net", "convolutional", "maxpool", "local_avgpool", "reorg", "reorg3d")
 AFTER_CLASSES = ("avgpool", "dropout", "batchnorm", "activation", "empty", "softmax", "cost")
@@ -549,12 +547,12 @@ def _swap(network: DarknetNetwork, config: ModelConfig) -> None:
 
 
 def adapted(sections: Sequence[Section], config: ModelConfig) -> tuple[Section, ...]:
-    """Sections with the configuration's size, classes, anchors and box forms, in [yolo] and the convolutions before.
+    """Sections with the configuration's size, resize, classes, anchors and box forms, in [yolo] and the convolutions before.
 
     Anchors stay as they are where the configuration has none; a classifier's last weights take the number of classes.
     """
     height, width = config.image_size
-    found = [sections[0].changed(width=width, height=height), *sections[1:]]
+    found = [letterboxed(sections[0].changed(width=width, height=height), config.resize), *sections[1:]]
     yolos = [i for i, s in enumerate(found) if s.kind == "yolo"]
     scales = config.scale_xy
     if yolos and len(scales) != len(yolos):
@@ -577,6 +575,12 @@ def adapted(sections: Sequence[Section], config: ModelConfig) -> tuple[Section, 
         if key:
             found[last] = found[last].changed(**{key: config.num_classes})
     return tuple(found)
+
+
+def letterboxed(net: Section, resize: ResizeMode) -> Section:
+    """[net] that asks for a letterbox or not, as it is where it says so already."""
+    letterbox = int(resize == "letterbox")
+    return net if net.integer("letter_box", 0, 0, 1) == letterbox else net.changed(letter_box=letterbox)
 
 
 def config_of(sections: Sequence[Section], name: str) -> ModelConfig:
@@ -607,6 +611,7 @@ def config_of(sections: Sequence[Section], name: str) -> ModelConfig:
     return replace(
         config,
         num_classes=network.num_classes,
+        resize=network.input.resize,
         anchors=lists.pop() if len(lists) == 1 else (),
         scale_xy=tuple(head.scale_xy for head in network.heads),
         box_form=network.heads[0].box_form if network.heads else "exp",

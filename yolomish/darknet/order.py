@@ -12,7 +12,12 @@ from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.sections import Connected, Shortcut
 
-# cfg/yolov4.cfg: the P3 head stands before the bottom-up path and the P4 head before the last step down
+# The order of submodules where it is not that of their registration. cfg/yolov4.cfg, yolov4-pacsp.cfg and yolov4-csp.cfg: the
+# P3 head stands before the bottom-up path and the P4 head before the last step down
+_PACSP = (
+    *("backbone", "neck.spp", "neck.top_down", "head_layers.0"),
+    *("neck.bottom_up.0", "head_layers.1", "neck.bottom_up.1", "head_layers.2"),
+)
 ORDERS: dict[str, tuple[str, ...]] = {
     "yolov4": (
         "backbone",
@@ -20,7 +25,10 @@ ORDERS: dict[str, tuple[str, ...]] = {
         "head_layers.0",
         *("neck.down3", "neck.bottom_up4", "head_layers.1"),
         *("neck.down4", "neck.bottom_up5", "head_layers.2"),
-    )
+    ),
+    **dict.fromkeys(("pacsp-s", "pacsp", "pacsp-x"), _PACSP),
+    "yolov4-tiny": ("backbone", "reduce", "head_layers.0", "ups.0", "head_layers.1"),
+    "yolov4-tiny-3l": ("backbone", "reduce", "head_layers.0", "ups.0", "head_layers.1", "ups.1", "head_layers.2"),
 }
 
 

@@ -22,6 +22,8 @@ from yolomish.files import foreign_kind, replace_file
 from yolomish.networks import Network
 from yolomish.networks.registry import outline
 
+MOST_CLASSES = 10_000  # more would be the length of another network by chance
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileHeader:
@@ -78,15 +80,19 @@ def parse_header(start: bytes, path: str | Path) -> FileHeader:
 
 
 def fitting_classes(path: str | Path, config: ModelConfig) -> int | None:
-    """The number of classes with which ``config``'s whole file is as long as ``path``; None if it is of another structure.
+    """The number of classes, at most ``MOST_CLASSES``, with which ``config``'s whole file is as long as ``path``; None if there
+    is no such.
 
     YolomishError where ``path`` is no Darknet file.
     """
     with open(path, "rb") as file:
         header = parse_header(file.read(20), path)
-    one, two = (size(outline(replace(config, num_classes=k))) for k in (1, 2))
-    more, rest = divmod(os.path.getsize(path) - header.size - 4 * one, 4 * max(1, two - one))
-    return more + 1 if more >= 0 and not rest else None
+    floats = (os.path.getsize(path) - header.size) / 4
+    one = size(outline(replace(config, num_classes=1)))
+    if floats < one:
+        return None
+    more, rest = divmod(floats - one, max(1, size(outline(replace(config, num_classes=2))) - one))
+    return int(more) + 1 if more < MOST_CLASSES and not rest else None
 
 
 def read_weights(path: str | Path, model: Network) -> WeightsHeader:

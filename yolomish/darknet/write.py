@@ -13,13 +13,14 @@ from torch.nn import functional as F
 
 from yolomish.activations import darknet_activations, find_activation
 from yolomish.darknet.cfg import NMS_KINDS, Option, Section, cfg_text
-from yolomish.darknet.network import DarknetNetwork
+from yolomish.darknet.network import DarknetNetwork, letterboxed
 from yolomish.darknet.order import file_order
 from yolomish.errors import YolomishError
 from yolomish.files import write_text
 from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
-from yolomish.types import HeadSpec, SizeHW
+from yolomish.nn.sections import Pool, Route
+from yolomish.types import FLT_MAX, HeadSpec, SizeHW
 
 # cfg/yolov4.cfg's training settings, for a network that was not made of a cfg
 TRAINING = (
@@ -44,7 +45,7 @@ def _darknet_name(activation: str) -> str:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, ConvBlock | nn.Conv2d)
+        return isinstance(m, ConvBlock | nn.Conv2d | Route | Pool)
 
 
 class _Writer:
@@ -78,8 +79,15 @@ class _Writer:
     def _write(self, node: fx.Node) -> int:
         arguments: Any = node.args
         if node.op == "call_module":
+            module = self.network.get_submodule(str(node.target))
+            if isinstance(module, Route):
+                layers = ",".join(str(self.write(value)) for value in arguments)
+                return self.add(_section("route", layers=layers, groups=module.groups, group_id=module.group))
             self.after(arguments[0])
-            return self.convolution(self.network.get_submodule(str(node.target)))
+            if isinstance(module, Pool):
+                padding = module.before + module.after
+                return self.add(_section("maxpool", size=module.size, stride=module.stride[0], padding=padding))
+            return self.convolution(module)
         if node.target is torch.cat:
             return self.add(_section("route", layers=",".join(str(self.write(value)) for value in arguments[0])))
         if node.target in (torch.add, operator.add):
@@ -159,12 +167,14 @@ def _yolo(head: HeadSpec, *, last: bool) -> Section:
         truth_thresh=1,
         **({"random": 1} if last else {}),
         iou_thresh=f"{head.loss.shape_iou:g}",
-        cls_normalizer="1.0",
+        cls_normalizer="1.0" if head.loss.classes == 1 else f"{head.loss.classes:g}",
         iou_normalizer=f"{head.loss.box:g}",
+        **({"obj_normalizer": f"{head.loss.objectness:g}"} if head.loss.objectness != 1 else {}),
+        **({"objectness_smooth": 1} if head.loss.objectness_smooth else {}),
         iou_loss="ciou",
         nms_kind=next(name for name, kind in NMS_KINDS.items() if kind == head.nms),
         beta_nms=f"{head.beta_nms:g}",
-        max_delta=f"{head.loss.max_delta:g}",
+        **({"max_delta": f"{head.loss.max_delta:g}"} if head.loss.max_delta < FLT_MAX else {}),
     )
 
 
@@ -172,9 +182,7 @@ def network_cfg(network: Network, size_hw: SizeHW | None = None) -> str:
     """The cfg of a network at a size in px (None: its own)."""
     net, *rest = sections_of(network)
     height, width = size_hw or network.input.size_hw
-    if (network.input.resize == "letterbox") != (net.integer("letter_box", 0) == 1):
-        net = net.changed(letter_box=int(network.input.resize == "letterbox"))
-    return cfg_text([net.changed(width=width, height=height), *rest])
+    return cfg_text([letterboxed(net.changed(width=width, height=height), network.input.resize), *rest])
 
 
 def write_cfg(path: str | Path, network: Network, size_hw: SizeHW | None = None) -> None:

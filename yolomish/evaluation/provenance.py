@@ -36,8 +36,8 @@ def warning(weights: str, data: DetectionData) -> str:
         )
     if not known.saw_val2017:
         return ""
+    reached = f"published on val2017: {known.on_val2017}" if known.on_val2017 else f"published: {known.accuracy}"
     return (
         f"warning: {weights} is the official {known.file} (by SHA-1): it was trained on images of val2017 (Darknet's "
-        "trainvalno5k list), so this AP checks parity, not quality; published on val2017: AP 47.1 / AP50 71.0 at 416, "
-        "50.6 / 73.9 at 608; on test-dev: 41.2 / 62.8 and 43.5 / 65.7"
+        f"trainvalno5k list), so this AP checks parity, not quality; {reached}"
     )

@@ -29,8 +29,8 @@ ImageLike = Union[str, "os.PathLike[str]", np.ndarray, "Image"]
 class Detector:
     """A network with its class names, size and thresholds: images in, ``Detections`` in image px out. It writes nothing.
 
-    ``weights`` is a ``.pt`` checkpoint, a Darknet ``.weights`` file (with its ``cfg``, else the shipped ``model`` that
-    it fits), a model that ``yolomish export`` wrote, or a ``LoadedNetwork``; ``swap`` puts other activations into it
+    ``weights`` is a ``.pt`` checkpoint, a Darknet ``.weights`` file (with its ``cfg`` or ``model``, else see
+    ``structure_of``), a model that ``yolomish export`` wrote, or a ``LoadedNetwork``; ``swap`` puts other activations into it
     (``SCOPE=ACTIVATION``). ``names`` replace the weights' class names, ``image_size`` is the network's size in px (416, or
     (height, width); 0: the weights' own). ``protocol`` is how an image becomes detections, whole or by the name it has in
     ``PROTOCOLS``, with the same meaning as in an evaluation; empty: images as in training and Darknet's thresholds, 0.25 and
@@ -47,7 +47,7 @@ class Detector:
         weights: str | os.PathLike[str] | LoadedNetwork,
         *,
         cfg: str = "",
-        model: str = "yolov4",
+        model: str = "",
         names: Sequence[str] = (),
         image_size: int | tuple[int, int] = 0,
         protocol: EvalProtocol | str = "",

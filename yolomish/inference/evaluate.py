@@ -46,7 +46,7 @@ def evaluate_weights(
     split: Split = "val",
     size_hw: SizeHW | None = None,
     cfg: str = "",
-    model: str = "yolov4",
+    model: str = "",
     swap: Sequence[str] = (),
     backend: str = "pycocotools",
     plots: bool = True,

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 import yolomish.darknet.network  # not "from": that module imports this package's base
-from yolomish.config import ModelConfig, check_model, load_model_config
+from yolomish.config import ModelConfig, check_model, load_model_config, shipped
 from yolomish.errors import unknown_name
+from yolomish.networks import scaled, tiny
 from yolomish.networks.base import Network
 from yolomish.networks.yolov4 import build_yolov4
 
@@ -18,12 +19,18 @@ def _of_cfg(config: ModelConfig) -> Network:
     return yolomish.darknet.network.build_darknet(config)
 
 
-ARCHITECTURES: dict[str, Callable[[ModelConfig], Network]] = {"yolov4": build_yolov4, "darknet": _of_cfg}
+ARCHITECTURES: dict[str, Callable[[ModelConfig], Network]] = {
+    "yolov4": build_yolov4,
+    **dict.fromkeys(tiny.MEMBERS, tiny.build_tiny),
+    **dict.fromkeys(scaled.MEMBERS, scaled.build_scaled),
+    "darknet": _of_cfg,
+}
 
 
 def find_model(name: str) -> ModelConfig:
     """A model by shipped name, or path to a YAML or a Darknet cfg."""
-    return yolomish.darknet.network.read_cfg(name) if name.lower().endswith(".cfg") else load_model_config(name)
+    path = str(shipped("models").get(name, name))
+    return yolomish.darknet.network.read_cfg(path) if path.lower().endswith(".cfg") else load_model_config(name)
 
 
 def build_network(config: ModelConfig) -> Network:

@@ -5,36 +5,23 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from yolomish.config import ModelConfig
-from yolomish.errors import YolomishError
 from yolomish.networks.base import Network
-from yolomish.networks.cspdarknet import CSPDarknet53
+from yolomish.networks.cspdarknet import cspdarknet53
+from yolomish.networks.heads import Head, consecutive_masks, head_specs, input_spec
 from yolomish.networks.panet import PANet
-from yolomish.nn.blocks import ConvBlock, head_convolution
-from yolomish.types import HeadSpec, InputSpec
+from yolomish.types import HeadSpec
 
 STRIDES = (8, 16, 32)
 ANCHORS = 3  # per head
 
 
-class Head(nn.Module):
-    """3x3 doubling the channels, then a linear 1x1 with bias to 3·(5+K) logits per cell."""
-
-    def __init__(self, channels: int, num_classes: int, *, activation: str) -> None:
-        super().__init__()
-        self.conv = ConvBlock(channels, 2 * channels, 3, activation=activation)
-        self.out = head_convolution(2 * channels, ANCHORS, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.conv(x))
-
-
 class YOLOv4(Network):
-    """Images (B, 3, H, W) in 0..1 -> raw maps at strides 8, 16, 32 (see ``Network``)."""
+    """A backbone, a neck over its features and a head for each: images (B, 3, H, W) in 0..1 -> raw maps (see ``Network``)."""
 
     def __init__(
         self,
-        backbone: CSPDarknet53,
-        neck: PANet,
+        backbone: nn.Module,
+        neck: nn.Module,
         heads: nn.ModuleList,
         specs: tuple[HeadSpec, ...],
         config: ModelConfig,
@@ -46,7 +33,7 @@ class YOLOv4(Network):
         self.heads = specs
         self.config = config
         self.parts = {"backbone": ("backbone",), "neck": ("neck",), "head": ("head_layers",)}
-        self.input = InputSpec(size_hw=config.image_size, stride=max(STRIDES))
+        self.input = input_spec(config, max(spec.stride for spec in specs))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.neck(*self.backbone(images))
@@ -55,24 +42,10 @@ class YOLOv4(Network):
 
 def build_yolov4(config: ModelConfig) -> YOLOv4:
     """A YOLOv4 of ``config`` with Darknet's initial weights from torch's global RNG; YolomishError on a bad value."""
-    heads, anchors = len(STRIDES), config.anchors
-    if len(anchors) != heads * ANCHORS or len(config.scale_xy) != heads:
-        raise YolomishError(
-            f"{config.architecture} has {heads} heads of {ANCHORS} anchors: it needs {heads * ANCHORS} anchors and {heads} "
-            f"scale_xy, not {len(anchors)} and {len(config.scale_xy)}"
-        )
-    backbone = CSPDarknet53(width=config.width, depth=config.depth, activation=config.activation)
+    specs = head_specs(config, STRIDES, consecutive_masks(len(STRIDES), ANCHORS))
+    backbone = cspdarknet53(width=config.width, depth=config.depth, activation=config.activation)
     neck = PANet(*backbone.out_channels, activation=config.neck_activation)
-    layers = nn.ModuleList(Head(c, config.num_classes, activation=config.neck_activation) for c in neck.out_channels)
-    specs = tuple(
-        HeadSpec(
-            all_anchors=anchors,
-            mask=tuple(range(ANCHORS * i, ANCHORS * (i + 1))),
-            stride=stride,
-            num_classes=config.num_classes,
-            scale_xy=config.scale_xy[i],
-            box_form=config.box_form,
-        )
-        for i, stride in enumerate(STRIDES)
+    layers = nn.ModuleList(
+        Head(c, 2 * c, ANCHORS, config.num_classes, activation=config.neck_activation) for c in neck.out_channels
     )
     return YOLOv4(backbone, neck, layers, specs, config)

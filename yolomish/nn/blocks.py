@@ -1,4 +1,4 @@
-"""The three blocks that YOLOv4 is built of: convolution + BN + activation, the residual unit and the CSP stage."""
+"""The blocks that the YOLOv4 family is built of: convolution + BN + activation, residual units, cross-stage-partial ones."""
 
 from __future__ import annotations
 
@@ -131,14 +131,29 @@ def concatenate(*maps: Tensor) -> Tensor:
     return derived(lambda *parts: torch.cat(parts, 1), *maps)
 
 
-def conv_run(c_in: int, channels: int, length: int, *, activation: str) -> nn.Sequential:
-    """``length`` convolutions 1x1, 3x3, 1x1, ... alternating ``channels`` and twice that: the neck's usual run."""
+def conv_run(c_in: int, channels: int, length: int, *, wide: int = 0, activation: str) -> nn.Sequential:
+    """``length`` convolutions 1x1, 3x3, 1x1, ... alternating ``channels`` and ``wide`` (0: twice that): the neck's usual run."""
     layers = []
     for i in range(length):
-        c_out, kernel = (channels, 1) if i % 2 == 0 else (2 * channels, 3)
+        c_out, kernel = (channels, 1) if i % 2 == 0 else (wide or 2 * channels, 3)
         layers.append(ConvBlock(c_in, c_out, kernel, activation=activation))
         c_in = c_out
     return nn.Sequential(*layers)
+
+
+class CSPRun(nn.Module):
+    """Cross-stage-partial around ``run``, from ``c_in`` to ``c_out`` channels: a 1x1 bypass beside it, a 1x1 over both
+    (arXiv:2011.08036, 3.1). Modules are registered in Darknet's file order: bypass, run, merge."""
+
+    def __init__(self, c_in: int, c_out: int, run: nn.Module, *, activation: str) -> None:
+        super().__init__()
+        self.bypass = ConvBlock(c_in, c_out, 1, activation=activation)
+        self.run = run
+        self.merge = ConvBlock(2 * c_out, c_out, 1, activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bypass = self.bypass(x)
+        return self.merge(concatenate(self.run(x), bypass))
 
 
 def upsample(x: Tensor) -> Tensor:

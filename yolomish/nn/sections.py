@@ -84,7 +84,7 @@ class Route(nn.Module):
     def __init__(self, channels: tuple[int, ...], groups: int = 1, group: int = 0) -> None:
         super().__init__()
         self.shares = tuple((c // groups * group, c // groups * (group + 1)) for c in channels)
-        self.groups = groups
+        self.groups, self.group = groups, group
 
     def forward(self, *maps: Tensor) -> Tensor:
         if self.groups > 1:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolomish.config import ModelConfig, TrainConfig, from_dict, load_model_config, shipped
+from yolomish.config import ModelConfig, TrainConfig, from_dict
 from yolomish.darknet.summary import summarise
-from yolomish.darknet.weights import fitting_classes, is_darknet_file, parse_header, write_weights
+from yolomish.darknet.weights import is_darknet_file, parse_header, write_weights
 from yolomish.darknet.write import write_cfg
 from yolomish.errors import YolomishError
 from yolomish.files import digest, write_text
-from yolomish.networks import find_model
 from yolomish.types import SizeHW
 from yolomish.weights.catalogue import published_as
 from yolomish.weights.checkpoint import read_checkpoint, save_checkpoint
 from yolomish.weights.load import LoadedNetwork, load_network
+from yolomish.weights.structure import structure_of
 
 DARKNET_BATCH = 64  # images an iteration in every yolov4 cfg
 
@@ -42,7 +41,7 @@ class WeightsReport:
     provenance: str
 
 
-def import_darknet(path: Path, target: Path, *, cfg: str = "", model: str = "yolov4", names: Sequence[str] = ()) -> None:
+def import_darknet(path: Path, target: Path, *, cfg: str = "", model: str = "", names: Sequence[str] = ()) -> None:
     """Write the checkpoint ``target`` from a whole ``.weights`` file, with its origin in the checkpoint's ``progress``.
 
     Its structure is as in ``load_network``; ``names`` are its classes (empty: COCO's for 80, else numbers).
@@ -78,8 +77,7 @@ def write_darknet(loaded: LoadedNetwork, folder: Path, stem: str, *, size_hw: Si
 def describe_weights(path: Path, *, cfg: str = "", model: str = "") -> WeightsReport:
     """All that can be said of a ``.pt``, ``.weights`` or ``.conv.N`` file.
 
-    A Darknet file's structure is that of ``cfg`` or ``model``, else the shipped model and number of classes whose
-    size it has.
+    A Darknet file's structure is that of ``cfg`` or ``model``, else what its name and length say (see ``structure_of``).
     """
     return _describe_darknet(path, cfg, model) if is_darknet_file(path) else _describe_checkpoint(path)
 
@@ -99,28 +97,13 @@ def _describe_checkpoint(path: Path) -> WeightsReport:
 def _describe_darknet(path: Path, cfg: str, model: str) -> WeightsReport:
     with path.open("rb") as file:
         header = parse_header(file.read(20), path)
-    floats, rest = divmod(path.stat().st_size - header.size, 4)
-    if rest:
+    if rest := (path.stat().st_size - header.size) % 4:
         raise YolomishError(f"{path} holds {rest} bytes too many to be whole floats: is it complete?")
-    if cfg or model:
-        config: ModelConfig | None = find_model(cfg or model)
-    else:
-        config = fitting_model(path)
-    if config is None:
-        raise YolomishError(f"{path}: {floats} floats are no shipped model with any number of classes: name its --cfg or --model")
+    config = structure_of(path, cfg, model)
     source = f"not in the file: {cfg or config.name} says so"
     known = published_as(path)
     origin = f"{known.url}, by SHA-1: {known.about}" if known else "not a file that is known"
     return _report(path, f"Darknet {'.'.join(map(str, header.version))}", config, source, header.images_seen, origin)
-
-
-def fitting_model(path: Path) -> ModelConfig | None:
-    """The shipped model, with a number of classes, whose ``.weights`` file is as long as ``path``."""
-    for name in ("yolov4", *shipped("models")):
-        config = load_model_config(name)
-        if classes := fitting_classes(path, config):
-            return dataclasses.replace(config, num_classes=classes)
-    return None
 
 
 def _report(path: Path, kind: str, config: ModelConfig, source: str, seen: int | None, origin: str) -> WeightsReport:

@@ -17,8 +17,10 @@ from yolomish.darknet.weights import fitting_classes, is_darknet_file, read_weig
 from yolomish.errors import YolomishError
 from yolomish.networks import Network, build_network, find_model
 from yolomish.networks.scope import swap as swap_activations
+from yolomish.weights.catalogue import published
 from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.store import locate_weights
+from yolomish.weights.structure import structure_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,12 @@ def numbered_names(count: int) -> tuple[str, ...]:
     return COCO_NAMES if count == len(COCO_NAMES) else tuple(str(i) for i in range(count))
 
 
-def load_network(weights: str, *, cfg: str = "", model: str = "yolov4", swap: Sequence[str] = ()) -> LoadedNetwork:
+def load_network(weights: str, *, cfg: str = "", model: str = "", swap: Sequence[str] = ()) -> LoadedNetwork:
     """The network in a ``.pt`` checkpoint (averaged weights where it has them) or a Darknet ``.weights`` file.
 
     ``weights`` is a path, or what ``locate_weights`` knows by name: ``demo``, ``yolov4``, a file of the weights folder.
-    A ``.weights`` file holds no structure: a Darknet ``cfg`` does, else the shipped model or YAML named ``model``, with as many
-    classes as make the file's length. Classes are called as a ``.names`` or ``.data`` file beside says; without one 80 get
+    A ``.weights`` file holds no structure: a Darknet ``cfg`` does, or the shipped model or YAML named ``model``, else its own
+    name and length (see ``structure_of``). Classes are called as a ``.names`` or ``.data`` file beside says; without one 80 get
     COCO's names, others their numbers. ``swap`` puts other activations into the trained network, ``SCOPE=ACTIVATION`` each.
     """
     loaded = _load(weights, cfg, model)
@@ -60,9 +62,7 @@ def load_network(weights: str, *, cfg: str = "", model: str = "yolov4", swap: Se
 def _load(weights: str, cfg: str, model: str) -> LoadedNetwork:
     path = locate_weights(weights)
     if is_darknet_file(path):
-        structure = find_model(cfg or model)
-        if not structure.cfg and (classes := fitting_classes(path, structure)):
-            structure = replace(structure, num_classes=classes)
+        structure = structure_of(path, cfg, model)
         network = build_network(structure)
         header = read_weights(path, network)
         if header.convolutions < header.total:
@@ -94,8 +94,11 @@ def start_from(network: Network, weights: str | Path, log: Callable[[str], Any])
     config = network.config
     if is_darknet_file(weights):
         source = _read_darknet(network, weights)
-        if config.box_form != "exp" and not config.cfg:
-            log(f"{weights} was probably trained with box_form exp, this model has {config.box_form}: its boxes start anew")
+        known = published(Path(weights).name)
+        form = find_model(known.model).box_form if known else "exp"
+        if form != config.box_form and not config.cfg:
+            was = "was" if known else "was probably"
+            log(f"{weights} {was} trained with box_form {form}, this model has {config.box_form}: its boxes start anew")
     else:
         content = read_checkpoint(weights)
         source = content["ema"] or content["model"]

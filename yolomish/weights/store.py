@@ -58,12 +58,14 @@ def locate_weights(name: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsEntry:
-    """Weights that can be named: ``path`` where they are here, ``size`` in bytes."""
+    """Weights that can be named: ``path`` where they are here, ``size`` in bytes; accuracy and BFLOPs as published, if at all."""
 
     name: str
     size: int
     path: Path | None
     about: str
+    accuracy: str = ""
+    bflops: float = 0.0
 
 
 def known_weights() -> list[WeightsEntry]:
@@ -74,7 +76,12 @@ def known_weights() -> list[WeightsEntry]:
         path = folder / item.file
         entries.append(
             WeightsEntry(
-                name=item.file.removesuffix(".weights"), size=item.size, path=path if path.is_file() else None, about=item.about
+                name=item.file.removesuffix(".weights"),
+                size=item.size,
+                path=path if path.is_file() else None,
+                about=item.about,
+                accuracy=item.accuracy,
+                bflops=item.bflops,
             )
         )
     others = sorted(p for p in folder.glob("*") if p.suffix in (".pt", ".weights") or ".conv." in p.name)
