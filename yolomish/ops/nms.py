@@ -5,7 +5,7 @@ Classes share their boxes, so the pairs that overlap are found once per image an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from yolomish.types import Detections, HeadSpec
 
 NMS_KINDS = ("greedy-diou", "iou", "diou")
 GREEDY_BETA = 0.6  # Darknet src/box.c box_diou
-BISECTIONS = 10
+SAMPLE = 61  # every 61st score: prime, so that all classes come up
 BLOCK = 128  # boxes that meet all others of like area at once: the matrix stays in a core's cache
 PAIRS_PER_BOX = 64  # where more overlap, boxes lie in heaps, and each class is walked from its best box down
 ENTRIES = 4_000_000  # pairs x classes that are settled at once
@@ -123,20 +123,17 @@ def suppress(boxes: Tensor, scores: Tensor, selection: Selection) -> Tensor:
     return kept
 
 
-def _levels(scores: Tensor, selection: Selection) -> tuple[float, ...]:
-    """The thresholds to try: first one that leaves a few times ``max_det`` scores, bisected by counting, where there are
-    many more."""
-    first = 4 * selection.max_det + 2048
-    if not selection.max_det or int((scores > selection.conf).count_nonzero()) <= 2 * first:
-        return (selection.conf,)
-    low, high = selection.conf, 1.0
-    for _ in range(BISECTIONS):
-        middle = (low * high) ** 0.5 if low > 0 else high / 8
-        if int((scores > middle).count_nonzero()) > first:
-            low = middle
-        else:
-            high = middle
-    return low, selection.conf
+def _levels(scores: Tensor, selection: Selection) -> Iterator[float]:
+    """The thresholds to try: those that leave about three, twelve, ... times ``max_det`` scores, judged by a sample, then
+    ``selection.conf``."""
+    if selection.max_det:
+        few, many = 3 * selection.max_det + 128, int((scores > selection.conf).count_nonzero())
+        if few < many / 2:
+            sample = scores.flatten()[::SAMPLE].sort(descending=True).values
+            while few < many / 2:
+                yield max(float(sample[few // SAMPLE]), selection.conf)
+                few *= 4
+    yield selection.conf
 
 
 def overlapping_pairs(boxes: Tensor, threshold: float, beta: float | None, *, most: int) -> tuple[Tensor, Tensor] | None:

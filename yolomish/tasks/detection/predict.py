@@ -21,10 +21,11 @@ REPORT_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 def coco_rows(found: Detections, image_id: int, category_ids: tuple[int, ...]) -> list[dict]:
     """An image's detections as COCO results: bbox xywh in image px, category ids of the annotation file."""
-    boxes, scores, labels = found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()
+    boxes = found.boxes.double()
+    boxes[:, 2:] -= boxes[:, :2]
     return [
-        {"image_id": image_id, "category_id": category_ids[label], "bbox": [x0, y0, x1 - x0, y1 - y0], "score": score}
-        for (x0, y0, x1, y1), score, label in zip(boxes, scores, labels, strict=True)
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for box, score, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     ]
 
 
