@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 from pathlib import Path
 
 import cv2
@@ -492,33 +491,6 @@ def test_connected_and_batchnorm_sections_store_darknets_order(tmp_path: Path) -
         (one.linear.weight @ flat - one.bn.running_mean) / (one.bn.running_var + 1e-5).sqrt() * one.bn.weight + one.bn.bias
     ).relu()
     torch.testing.assert_close(network(x[None])[0][0], two.linear.weight @ hidden + two.linear.bias)
-
-
-@torch.no_grad()
-def test_official_weights_find_what_darknet_finds(shared_data: Path) -> None:
-    from yolomish.data.images import read_image
-    from yolomish.tasks.detection.pipeline import Pipeline
-    from yolomish.tasks.detection.protocol import PROTOCOLS
-
-    loaded = load_network(
-        str(shared_data / "weights" / "yolov4-tiny.weights"), cfg=str(shared_data / "darknet-cfg" / "yolov4-tiny.cfg")
-    )
-    protocol = dataclasses.replace(PROTOCOLS["darknet"], conf=0.25, iou=0.45)  # `detector test`
-    pipeline = Pipeline(runner=loaded.network, protocol=protocol, size_hw=(416, 416))
-    frames = json.loads((shared_data / "oracle" / "yolov4-tiny-416-photos-darknet.json").read_text())
-    assert len(frames) == 5
-    for frame in frames:
-        image = read_image(shared_data / "photos" / Path(frame["filename"]).name)
-        height, width = image.shape[:2]
-        size = np.array([width, height, width, height])
-        rows = sorted(frame["objects"], key=lambda found: -found["confidence"])
-        centre = np.array([[r["relative_coordinates"][k] for k in ("center_x", "center_y", "width", "height")] for r in rows])
-        boxes = np.concatenate((centre[:, :2] - centre[:, 2:] / 2, centre[:, :2] + centre[:, 2:] / 2), 1) * size
-        (found,) = pipeline.detect([image])
-        assert [loaded.names[i] for i in found.labels] == [r["name"] for r in rows]
-        # another JPEG decoder made Darknet's pixels
-        np.testing.assert_allclose(found.boxes.numpy().clip(0, size), boxes.clip(0, size), atol=1.0)
-        np.testing.assert_allclose(found.scores.numpy(), [r["confidence"] for r in rows], atol=0.015)
 
 
 def test_yolov4_tiny_answers_with_anchors_3_4_5_and_1_2_3(shared_data: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from reference.augment import darknet_mosaic
 
 from yolomish.config import DataConfig, TrainConfig
-from yolomish.data.augment import affine, crop, cutmix, flip, join_tiles, mixup, mosaic, random_margins
+from yolomish.data.augment import affine, crop, cutmix, flip, hsv, join_tiles, mixup, mosaic, random_margins
 from yolomish.data.datasets import open_data
 from yolomish.data.images import read_image, write_image
 from yolomish.data.loader import eval_loader, largest_size, step_size, steps_per_epoch, train_loader
@@ -106,6 +106,17 @@ def test_the_strongest_jitter_leaves_a_tenth_of_each_side_and_its_boxes(resize: 
         seen += bool(shows_it)
         assert not shows_it or len(crop(whole, margins, (64, 96)).boxes) == 1
     assert np.isclose(least, 0.1) and seen > 250
+
+
+@pytest.mark.parametrize(("zoom", "low", "high"), [(1.5, -0.25, 1 / 6), (0.5, -0.5, 0.0)])
+def test_zoom_moves_left_with_top_and_right_with_bottom_in_darknets_bounds(zoom: float, low: float, high: float) -> None:
+    # src/data.c load_data_detection: (1 - 1/resize_down)/2 to (1 - 1/resize_up)/2 of the sides, by resize_r1 and resize_r2
+    config = dataclasses.replace(CONFIG, jitter=0.0, zoom=zoom, resize="stretch")
+    draws = [random_margins(red_square(), np.random.default_rng(seed), (64, 96), config) for seed in range(400)]
+    h, w = red_square().image.shape[:2]
+    shares = np.array(draws) / (w, w, h, h)
+    assert np.allclose(shares[:, :2], shares[:, 2:]) and not np.allclose(shares[:, 0], shares[:, 1])
+    assert np.allclose((shares.min(), shares.max()), (low, high), atol=0.02) and low <= shares.min() and shares.max() <= high
 
 
 def test_mosaic_tiles_meet_where_darknets_do() -> None:
@@ -220,6 +231,14 @@ def test_a_batchs_picture_leaves_the_batch_as_it_was(tmp_path: Path) -> None:
     before = batch.images.clone()
     draw_batch(batch, ("a", "b"), tmp_path / "batch.jpg")
     assert torch.equal(batch.images, before) and read_image(tmp_path / "batch.jpg").shape == (192, 192, 3)
+
+
+def test_hsv_without_limits_leaves_pixels_alone(tmp_path: Path) -> None:
+    sample, rng = open_data(yolo_folder(tmp_path), "train").load(0), np.random.default_rng(0)
+    for _ in range(4):
+        np.testing.assert_array_equal(hsv(sample, rng, 0.0, 1.0, 1.0).image, sample.image)
+    for limits in ((0.1, 1.0, 1.0), (0.0, 1.5, 1.0), (0.0, 1.0, 1.5)):
+        assert (hsv(sample, rng, *limits).image != sample.image).any()
 
 
 def test_workers_do_not_change_batches_but_epoch_and_seed_do(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Detect, from pictures of every kind to every output, through the command line and from Python, on small networks."""
 
 import csv
+import dataclasses
 import io
 import json
 import subprocess
@@ -20,6 +21,9 @@ from typer.testing import CliRunner, Result
 import yolomish
 from yolomish.commands import app, main
 from yolomish.config import ModelConfig, TrainConfig
+from yolomish.config.settings import ResizeMode
+from yolomish.darknet.weights import write_weights
+from yolomish.darknet.write import write_cfg
 from yolomish.data.images import read_image, write_image
 from yolomish.drawing import boxes as draw
 from yolomish.drawing.boxes import SMALLEST_TEXT, draw_detections
@@ -28,6 +32,8 @@ from yolomish.inference.records import coco_ids
 from yolomish.kernels import native
 from yolomish.networks import Network, build_network
 from yolomish.ops.decode import decode
+from yolomish.tasks.detection.pipeline import Pipeline
+from yolomish.tasks.detection.protocol import PROTOCOLS
 from yolomish.types import Detections
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import load_network
@@ -293,6 +299,39 @@ def test_an_oblong_letterbox_is_undone_on_the_axis_that_it_pads(weights: Path) -
         canvas[top : top + h, left : left + w] = cv2.resize(image, (w, h))
         found = yolomish.Detector(loaded, conf=0.1, device="cpu", image_size=size_hw).detect(image)
         assert_found_there(found, *scored_boxes(loaded.network, canvas, (factor, factor), (left, top), (24, 48)))
+
+
+def test_a_protocol_means_to_detect_what_it_means_to_eval(weights: Path, tmp_path: Path) -> None:
+    loaded, image = load_network(str(weights)), picture(0, (60, 81))
+    write_image(tmp_path / "a.png", image)
+    for name in PROTOCOLS:
+        there = Pipeline(runner=loaded.network, protocol=PROTOCOLS[name], size_hw=(64, 64))
+        (wanted,) = there.detect([image])
+        detector = yolomish.Detector(loaded, protocol=name, engine="torch", device="cpu")
+        found = detector.detect(image)
+        assert detector.pipeline.protocol == there.protocol and len(found) == len(wanted) > 20, name
+        torch.testing.assert_close(found.boxes, wanted.boxes, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(found.scores, wanted.scores, atol=1e-4, rtol=1e-4)
+    options = ["--weights", str(weights), "--no-save", "--json", "--device", "cpu"]
+    done = CliRunner().invoke(app, ["detect", str(tmp_path / "a.png"), *options, "--protocol", "ultralytics", "--max-det", "7"])
+    best = yolomish.Detector(loaded, protocol="ultralytics", device="cpu").detect(image).scores[:7]
+    assert [r["score"] for r in json.loads(done.stdout)["detections"]] == pytest.approx(best.tolist(), abs=1e-4)
+    plain = yolomish.Detector(loaded, device="cpu").pipeline.protocol
+    assert (plain.name, plain.conf, plain.iou, plain.max_det, plain.interpolation) == ("detect", 0.25, 0.45, 300, "linear")
+    assert yolomish.Detector(loaded, conf=0.3, device="cpu").pipeline.protocol.name == "detect, changed"
+    wrong = CliRunner().invoke(app, ["detect", str(tmp_path / "a.png"), *options, "--protocol", "darknet-tset"])
+    assert isinstance(wrong.exception, YolomishError) and "did you mean 'darknet-test'" in str(wrong.exception)
+
+
+@pytest.mark.parametrize(("resize", "name"), [("stretch", "darknet-test"), ("letterbox", "darknet-test-letterbox")])
+def test_a_darknet_file_is_shown_as_darknet_shows_it(tmp_path: Path, resize: ResizeMode, name: str) -> None:
+    network = loaded_from(build_network(ModelConfig(num_classes=2, width=0.125, depth=0.1)), (), size=64, resize=resize).network
+    write_cfg(tmp_path / "n.cfg", network)
+    write_weights(tmp_path / "n.weights", network)
+    detector = yolomish.Detector(tmp_path / "n.weights", cfg=str(tmp_path / "n.cfg"), device="cpu")
+    assert detector.pipeline.protocol == dataclasses.replace(PROTOCOLS[name], nms="greedy-diou")
+    changed = yolomish.Detector(tmp_path / "n.weights", cfg=str(tmp_path / "n.cfg"), device="cpu", conf=0.1)
+    assert changed.pipeline.protocol.name == f"{name}, changed" and changed.pipeline.protocol.conf == 0.1
 
 
 @pytest.mark.parametrize("device", ["meta", "xpu", "mps", "gpu", "cuda:99"])

@@ -1,13 +1,18 @@
 """Geometry against torchvision and slow loops."""
 
+import dataclasses
+import math
+
+import pytest
 import torch
 from reference.builders import head_of
 from reference.nms import darknet_nms
 from torchvision import ops as tv
 
+from yolomish.errors import YolomishError
 from yolomish.ops.boxes import box_iou_matrix, ciou
-from yolomish.ops.decode import decode, decode_boxes
-from yolomish.ops.nms import OVERLAPS, greedy_nms, postprocess
+from yolomish.ops.decode import Candidates, decode, decode_boxes
+from yolomish.ops.nms import NMS_KINDS, Selection, postprocess, select, suppress
 
 
 def random_boxes(n: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -52,28 +57,79 @@ def clusters(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.cat((centre - half, centre + half), 1), torch.rand(n), torch.randint(3, (n,))
 
 
-def test_darknet_nms_equals_a_slow_loop_over_pairs_across_chunks() -> None:
-    boxes, scores, groups = clusters(700)
-    for threshold in (0.3, 0.6):
-        expected = darknet_nms(boxes, scores, groups, threshold)
-        for most in (1, 40, 1000):
-            kept = greedy_nms(boxes, scores, groups, threshold, OVERLAPS["greedy-diou"], most)
-            assert kept.tolist() == expected[:most]
-    assert len(expected) > 100
+def kept_pairs(boxes: torch.Tensor, scores: torch.Tensor, selection: Selection) -> list[tuple[int, int]]:
+    return [tuple(pair) for pair in suppress(boxes, scores, selection).nonzero().tolist()]
+
+
+@pytest.mark.parametrize("kind, beta", [("greedy-diou", 0.6), ("diou", 0.9), ("iou", math.inf)])
+@pytest.mark.parametrize("walk", [False, True], ids=["pairs", "heaps"])
+def test_every_kind_equals_a_slow_loop_over_pairs(kind: str, beta: float, walk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if walk:
+        monkeypatch.setattr("yolomish.ops.nms.PAIRS_PER_BOX", 0)
+    boxes, _, _ = clusters(400)
+    scores = torch.rand(400, 3) * (torch.rand(400, 3) > 0.3)
+    scores[100:200] = scores[:100]  # equal scores: the earlier box goes first
+    rows, groups = scores.nonzero(as_tuple=True)
+    for threshold in (0.0, 0.3, 0.6, 1.0):
+        expected = darknet_nms(boxes[rows], scores[rows, groups], groups.tolist(), threshold, beta)
+        ours = kept_pairs(boxes, scores, Selection(conf=0.0, iou=threshold, nms=kind, beta_nms=0.9, max_det=0))
+        assert ours == sorted((rows[i].item(), groups[i].item()) for i in expected)
+        assert 12 <= len(expected) and (threshold < 1 or len(expected) == len(rows))
+
+
+def test_a_limit_leaves_the_best_of_all() -> None:
+    torch.manual_seed(1)
+    boxes, _, _ = clusters(3000)
+    scores = torch.rand(3000, 20) ** 3
+    everything = Selection(conf=0.001, iou=0.5, max_det=0)
+    every = suppress(boxes, scores, everything)
+    best = scores[every].sort(descending=True).values
+    for most in (1, 7, 300, 2000):
+        some = suppress(boxes, scores, dataclasses.replace(everything, max_det=most))
+        assert torch.equal(scores[some].sort(descending=True).values[:most], best[:most])
+        assert most == 2000 or some.sum() < every.sum()
+
+
+def test_one_heap_of_a_whole_network_leaves_one_box_per_class() -> None:
+    boxes = torch.tensor([0.0, 0.0, 9000.0, 9000.0]) + torch.rand(6000, 4)
+    scores = 0.01 + torch.rand(6000, 80)
+    kept = suppress(boxes, scores, Selection(conf=0.001, iou=0.6, max_det=0))
+    assert torch.equal(kept.nonzero()[:, 1].sort().values, torch.arange(80))
+    assert torch.equal(scores[kept].sort().values, scores.max(0).values.sort().values)
 
 
 def test_iou_nms_equals_torchvision_and_differs_from_darknet() -> None:
     boxes, scores, groups = clusters(3000)
+    each = torch.zeros(3000, 3).scatter(1, groups[:, None], scores[:, None])
     expected = tv.batched_nms(boxes.double(), scores.double(), groups, 0.5)
-    assert greedy_nms(boxes, scores, groups, 0.5, OVERLAPS["iou"], 10_000).tolist() == expected.tolist()
-    assert greedy_nms(boxes, scores, groups, 0.5, OVERLAPS["greedy-diou"], 10_000).tolist() != expected.tolist()
+    iou, greedy = (suppress(boxes, each, Selection(conf=0.0, iou=0.5, nms=kind, max_det=0)) for kind in ("iou", "greedy-diou"))
+    assert torch.equal(iou.any(1).nonzero()[:, 0], expected.sort().values)
+    assert greedy.sum() > iou.sum()  # the distance is taken off the overlap
+
+
+def test_the_frame_decides_where_a_distance_matters() -> None:
+    side_by_side = torch.tensor([[0.0, 0.0, 100.0, 40.0], [18.0, 0.0, 118.0, 40.0]])
+    found = Candidates(
+        image=torch.tensor([0, 0]), boxes=side_by_side, objectness=torch.tensor([0.9, 0.8]), classes=torch.ones(2, 1)
+    )
+    for kind, frame, count in (
+        ("greedy-diou", (1.0, 1.0), 2),
+        ("greedy-diou", (1.0, 10.0), 1),
+        ("greedy-diou", (0.001, 0.01), 1),
+        ("iou", (1.0, 1.0), 1),
+        ("iou", (1.0, 10.0), 1),
+    ):
+        selection = Selection(conf=0.1, iou=0.62, nms=kind)
+        assert len(select(found, 1, selection, [frame])[0]) == count, (kind, frame)
+    (alone,) = select(found, 1, Selection(conf=0.1, iou=0.62), [(1.0, 10.0)])
+    assert torch.equal(alone.boxes, side_by_side[:1])  # they come back in network px
 
 
 def test_a_crowded_map_gives_the_same_detections_as_all_its_candidates_through_the_slow_way() -> None:
     heads = [head_of(((12, 16), (30, 40)), stride=s, num_classes=40, scale_xy=1.1) for s in (8, 16)]
     maps = [torch.randn(2, 90, 128 // s, 160 // s) for s in (8, 16)]
     maps[0] = maps[0].to(memory_format=torch.channels_last)
-    found = postprocess(maps, heads, conf=0.05, iou=0.5, kind="iou", max_det=200)
+    found = postprocess(maps, heads, Selection(conf=0.05, iou=0.5, nms="iou", max_det=200))
     decoded = decode(maps, heads)
     for i, ours in enumerate(found):
         scores = decoded.objectness[i, :, None] * decoded.classes[i]
@@ -89,8 +145,8 @@ def test_postprocess_of_an_empty_image_gives_no_detections() -> None:
     head = head_of(((10, 20),), stride=8, num_classes=2)
     raw = torch.full((2, 7, 4, 4), -20.0)
     raw[1, 4, 1, 2], raw[1, 6, 1, 2] = 9.0, 9.0
-    for kind in ("greedy-diou", "iou"):
-        empty, one = postprocess([raw], [head], conf=0.1, iou=0.5, kind=kind)
+    for kind in NMS_KINDS:
+        empty, one = postprocess([raw], [head], Selection(conf=0.1, iou=0.5, nms=kind))
         assert len(empty) == 0 and empty.boxes.shape == (0, 4)
         assert one.labels.tolist() == [1] and one.scores[0] > 0.99
 
@@ -99,6 +155,29 @@ def test_only_the_wanted_classes_take_part_before_the_limit() -> None:
     head = head_of(((10, 20),), stride=8, num_classes=3)
     raw = torch.full((1, 8, 4, 4), -20.0)
     raw[0, 4], raw[0, 5], raw[0, 7, 1, 2] = 9.0, 9.0, 8.0  # sixteen of class 0 outscore the one of class 2
-    (found,) = postprocess([raw], [head], conf=0.1, iou=0.5, max_det=1, agnostic=True, classes=[2])
+    (found,) = postprocess([raw], [head], Selection(conf=0.1, iou=0.5, max_det=1, agnostic=True, classes=(2,)))
     assert found.labels.tolist() == [2]
-    assert postprocess([raw], [head], conf=0.1, iou=0.5, max_det=1)[0].labels.tolist() == [0]
+    assert postprocess([raw], [head], Selection(conf=0.1, iou=0.5, max_det=1))[0].labels.tolist() == [0]
+
+
+def test_agnostic_boxes_take_part_with_their_best_class() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [50, 50, 60, 60]])
+    classes = torch.tensor([[0.2, 0.9], [0.8, 0.1], [0.3, 0.4]])
+    found = Candidates(image=torch.zeros(3, dtype=torch.int64), boxes=boxes, objectness=torch.ones(3), classes=classes)
+    selection = Selection(conf=0.1, iou=0.5, agnostic=True)
+    (ours,) = select(found, 1, selection)
+    assert ours.labels.tolist() == [1, 1] and torch.equal(ours.boxes, boxes[[0, 2]])
+    (apart,) = select(found, 1, dataclasses.replace(selection, agnostic=False))
+    assert len(apart) == 4
+
+
+def test_what_a_selection_cannot_be_is_said() -> None:
+    for wrong, message in (
+        ({"conf": 1.5}, "conf must be between 0 and 1, not 1.5"),
+        ({"iou": -1}, "iou must be between"),
+        ({"max_det": -1}, "0 for no limit, not -1"),
+        ({"beta_nms": 0.0}, "beta_nms must be above 0"),
+        ({"nms": "greedy-diuo"}, "did you mean 'greedy-diou'"),
+    ):
+        with pytest.raises(YolomishError, match=message):
+            Selection(**{"conf": 0.1, "iou": 0.5} | wrong)

@@ -16,18 +16,20 @@ from typer.testing import CliRunner
 
 from yolomish.commands import app
 from yolomish.config import DataConfig, ModelConfig, TrainConfig, load_data_config
+from yolomish.darknet.network import read_cfg
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.images import write_image
-from yolomish.data.transforms import darknet_resize, resize_image
+from yolomish.data.transforms import apply_resize, darknet_resize, resize_image
 from yolomish.errors import YolomishError
 from yolomish.evaluation import provenance
 from yolomish.evaluation.coco import evaluate
 from yolomish.networks import Network, build_network
+from yolomish.networks.registry import outline
 from yolomish.ops.decode import decode_above
-from yolomish.ops.nms import MAX_CANDIDATES, postprocess
+from yolomish.ops.nms import Selection, select
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
-from yolomish.tasks.detection.protocol import PROTOCOLS, training_protocol
+from yolomish.tasks.detection.protocol import PROTOCOLS, EvalProtocol, training_protocol
 from yolomish.tasks.detection.views import VIEWS, decode_views
 from yolomish.weights import catalogue
 from yolomish.weights.checkpoint import save_checkpoint
@@ -66,13 +68,16 @@ def test_letterbox_fills_with_the_protocols_grey_and_keeps_to_its_long_side() ->
 
 def test_protocols_state_the_published_numbers() -> None:
     darknet, letterbox = PROTOCOLS["darknet"], PROTOCOLS["letterbox"]
-    assert (darknet.resize, darknet.conf, darknet.nms, darknet.iou, darknet.interpolation) == (
+    assert (darknet.resize, darknet.conf, darknet.nms, darknet.iou, darknet.interpolation, darknet.nms_frame) == (
         "stretch",
         0.001,
-        "greedy-diou",
+        "own",
         0.6,
         "darknet",
+        "image",
     )
+    shown = PROTOCOLS["darknet-test"]
+    assert (shown.conf, shown.iou, shown.nms_frame, shown.resize) == (0.25, 0.45, "relative", "stretch")
     assert (letterbox.resize, letterbox.conf, letterbox.nms, letterbox.iou, letterbox.grey) == (
         "letterbox",
         0.001,
@@ -80,11 +85,56 @@ def test_protocols_state_the_published_numbers() -> None:
         0.65,
         114,
     )
-    line = darknet.describe(87, "val", (416, 416))
+    line = darknet.of(build_network(SMALL).heads).describe(87, "val", (416, 416))
     greys = {name: protocol.grey for name, protocol in PROTOCOLS.items() if protocol.resize == "letterbox"}
-    assert greys == {"darknet-letterbox": 128, "letterbox": 114, "scaled-yolov4": 114, "ultralytics": 114}
+    darknets = {"darknet-letterbox": 127.5, "darknet-test-letterbox": 127.5}
+    assert greys == darknets | {"letterbox": 114, "scaled-yolov4": 114, "ultralytics": 114}
     assert training_protocol(build_network(SMALL).input).grey == 114
-    assert "stretch (darknet) to 416 px" in line and "0.001" in line and "greedy-diou at 0.6" in line and "87 images" in line
+    assert (
+        "stretch (darknet) to 416 px" in line
+        and "0.001" in line
+        and "greedy-diou at 0.6 in image px" in line
+        and "87 images" in line
+    )
+    assert "at most 10000 boxes per image" in line
+    assert "no limit per image" in darknet.changed(max_det=0).describe(1, "val", (416, 416))
+
+
+def test_a_cfgs_own_suppression_is_taken_and_said(shared_data: Path) -> None:
+    cfgs = shared_data / "darknet-cfg"
+    for name, kind, beta in (("yolov4-tiny", "greedy-diou", 0.6), ("yolov3-tiny", "iou", 0.6), ("yolov4x-mish", "diou", 0.6)):
+        (head, *_) = heads = outline(read_cfg(cfgs / f"{name}.cfg")).heads
+        assert (head.nms, head.beta_nms) == (kind, beta)
+        protocol = PROTOCOLS["darknet"].of(heads)
+        assert (protocol.nms, protocol.beta_nms) == (kind, beta)
+        assert f"NMS {kind}" in protocol.describe(1, "val", (416, 416))
+        assert PROTOCOLS["letterbox"].of(heads) == PROTOCOLS["letterbox"]
+        assert PROTOCOLS["darknet"].changed(nms="iou").of(heads).nms == "iou"
+
+
+@pytest.mark.parametrize("frame", ["network", "image", "relative"])
+def test_boxes_suppress_one_another_in_the_protocols_frame(frame: str) -> None:
+    protocol = EvalProtocol(name="x", resize="letterbox", conf=0.1, iou=0.5, nms_frame=frame)
+    _, resize = protocol.resize_image(np.zeros((60, 240, 3), np.uint8), (96, 192))
+    x, y = protocol.frame(resize)
+    box = np.array([[10.0, 20.0, 30.0, 50.0]])
+    there = (apply_resize(box, resize) - [resize.pad_x, resize.pad_y] * 2) * [x, y, x, y]
+    wanted = {"network": box * 0.8, "image": box, "relative": box / [240, 60, 240, 60]}[frame]
+    np.testing.assert_allclose(there, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (427, 640), (640, 427), (333, 500), (500, 500), (1080, 1920), (3, 700)])
+def test_darknets_letterbox_rounds_down(size: tuple[int, int]) -> None:
+    protocol, image = PROTOCOLS["darknet-letterbox"], np.zeros((*size, 3), np.uint8)
+    canvas, resize = protocol.resize_image(image, (416, 608))
+    h, w = size
+    new_h, new_w = (h * 608 // w, 608) if 608 / w < 416 / h else (416, w * 416 // h)  # src/image.c letterbox_image
+    rows, columns = (canvas[..., 0] == 0).any(1).nonzero()[0], (canvas[..., 0] == 0).any(0).nonzero()[0]
+    assert (len(rows), len(columns)) == (new_h, new_w) and (rows[0], columns[0]) == ((416 - new_h) // 2, (608 - new_w) // 2)
+    assert canvas.dtype == np.float32 and canvas.max() == (0 if (new_h, new_w) == (416, 608) else 127.5)
+    # src/yolo_layer.c correct_yolo_boxes: x of the network's width -> of the image's
+    x = ((0.3 - (608 - new_w) / 2 / 608) / (new_w / 608)) * w
+    assert (0.3 * 608 - resize.pad_x) / resize.scale_x == pytest.approx(x)
 
 
 def few_shapes(count: int = 3) -> DetectionData:
@@ -99,6 +149,18 @@ def test_every_protocol_sees_every_image(name: str) -> None:
     protocol = dataclasses.replace(PROTOCOLS[name], conf=0.0, max_det=2)
     found = predict(Pipeline(runner=model, protocol=protocol, size_hw=(64, 64)), data, batch=2)
     assert {r["image_id"] for r in found} == set(data.image_ids) and len(found) == 2 * len(data)
+
+
+def test_without_a_terminal_progress_is_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = Pipeline(runner=build_network(SMALL), protocol=PROTOCOLS["letterbox"], size_hw=(64, 64))
+    predict(pipeline, few_shapes(), batch=2, progress=True)
+    assert capsys.readouterr().err == ""  # it took no ten seconds
+    monkeypatch.setattr("yolomish.tasks.detection.predict.REPORT_EVERY", 0.0)
+    predict(pipeline, few_shapes(), batch=2, progress=True)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("evaluate: 2 of 3 images, ") and last.startswith("evaluate: 3 of 3 images, ")
+    predict(pipeline, few_shapes(), batch=2)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("backend", ["faster", "hotcoco"])
@@ -239,9 +301,12 @@ def test_an_oblong_eval_finds_what_the_network_finds_at_that_size(
         image = data.load(index).image
         stretched = torch.from_numpy(darknet_resize(image, size_hw)).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
-            (truth,) = postprocess(network(stretched), network.heads, conf=0.001, iou=0.6, max_det=MAX_CANDIDATES)
+            maps = network(stretched)
         h, w = image.shape[:2]
-        corners = (truth.boxes * torch.tensor([w / width, h / height] * 2)).clamp(min=0).minimum(torch.tensor([w, h] * 2))
+        there = decode_above(maps, network.heads, 0.001)
+        there = dataclasses.replace(there, boxes=there.boxes * torch.tensor([w / width, h / height] * 2))
+        (truth,) = select(there, 1, Selection(conf=0.001, iou=0.6, max_det=0))
+        corners = truth.boxes.clamp(min=0).minimum(torch.tensor([w, h] * 2))
         theirs = torch.cat((corners[:, :2], corners[:, 2:] - corners[:, :2]), 1)
         rows = [r for r in results if r["image_id"] == image_id]
         assert len(rows) == len(truth) > 100

@@ -18,7 +18,7 @@ Interpolation = Literal["linear", "area", "darknet"]
 IouKind = Literal["mse", "iou", "giou", "diou", "ciou"]
 SizeHW = tuple[int, int]  # (height, width) in px
 GREY = 114  # what a letterboxed image stands on, 0..255 (PyTorch_YOLOv4 utils/datasets.py)
-DARKNET_GREY = 128  # src/image.c letterbox_image fills with 0.5
+LETTERBOX_GREY = 128  # Darknet's, as 8 bits: src/image.c letterbox_image fills with 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,8 @@ class HeadSpec:
     ``all_anchors`` are those of all heads, (width, height) in network pixels, of which this head has the ones in ``mask``; a
     raw map is (B, A·(5+K), H/stride, W/stride), its channels ordered anchor-major as tx, ty, tw, th, objectness, K classes,
     all logits. x = (column + scale_xy·σ(tx) - (scale_xy-1)/2)·stride; w = anchor·e^tw (``box_form`` exp) or
-    anchor·(2σ(tw))² (squared: Darknet's new_coords, Scaled-YOLOv4), likewise y and h.
+    anchor·(2σ(tw))² (squared: Darknet's new_coords, Scaled-YOLOv4), likewise y and h. ``nms`` and ``beta_nms`` are the
+    suppression that Darknet does after it (see ``ops.nms.Selection``), of several heads that of the last.
     """
 
     all_anchors: tuple[tuple[float, float], ...]
@@ -114,6 +115,8 @@ class HeadSpec:
     num_classes: int
     scale_xy: float = 1.0
     box_form: BoxForm = "exp"
+    nms: str = "greedy-diou"
+    beta_nms: float = 0.6
     loss: LossConstants = LossConstants()
 
     @property

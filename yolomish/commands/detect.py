@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from yolomish.commands.options import Device, ImageSize, Swap, read_size, split_list
+from yolomish.commands.options import NMS_HELP, Device, ImageSize, Swap, read_size, split_list
 
 if TYPE_CHECKING:
     from yolomish.inference.run import Found
@@ -27,9 +27,22 @@ def detect(
     ] = "",
     swap: Swap = None,
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
-    conf: Annotated[float, typer.Option("--conf", "--conf-thres", min=0, max=1, help="Lowest score kept, 0..1.")] = 0.25,
-    iou: Annotated[float, typer.Option("--iou", "--iou-thres", min=0, max=1, help="NMS threshold, 0..1.")] = 0.45,
-    nms: Annotated[str, typer.Option("--nms", help="greedy-diou (Darknet's) or iou.")] = "greedy-diou",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            help="Resize, thresholds and NMS by a name that eval knows too; empty = as trained, conf 0.25, iou 0.45, and "
+            "darknet-test for a Darknet file.",
+        ),
+    ] = "",
+    conf: Annotated[
+        float | None,
+        typer.Option("--conf", "--conf-thres", min=0, max=1, help="Lowest score kept, 0..1; left out: the protocol's."),
+    ] = None,
+    iou: Annotated[
+        float | None, typer.Option("--iou", "--iou-thres", min=0, max=1, help="NMS threshold, 0..1; left out: the protocol's.")
+    ] = None,
+    nms: Annotated[str | None, typer.Option("--nms", help=NMS_HELP)] = None,
     imgsz: ImageSize = "",
     classes: Annotated[str, typer.Option("--classes", help="Class names or numbers to keep, by commas; empty = all.")] = "",
     device: Device = "auto",
@@ -40,7 +53,9 @@ def detect(
     kernels: Annotated[str, typer.Option("--kernels", help="What torch runs Mish by: auto, eager, fused or compile.")] = "auto",
     half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
     batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images through the network at once.")] = 1,
-    max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most detections per image.")] = 300,
+    max_det: Annotated[
+        int | None, typer.Option("--max-det", min=0, help="Most detections per image, 0 = no limit; left out: the protocol's.")
+    ] = None,
     agnostic_nms: Annotated[bool, typer.Option("--agnostic-nms", help="Let classes suppress one another.")] = False,
     vid_stride: Annotated[int, typer.Option("--vid-stride", min=1, help="Look at every N-th frame of a video.")] = 1,
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/detect",
@@ -92,6 +107,7 @@ def detect(
         swap=swap or (),
         names=class_names,
         image_size=read_size(imgsz) or 0,
+        protocol=protocol,
         conf=conf,
         iou=iou,
         nms=nms,
@@ -104,7 +120,7 @@ def detect(
         compile=compile,
     )
     if not (quiet or as_json):
-        typer.echo(detector.engine.how, err=True)
+        typer.echo(f"{detector.engine.how}; protocol {detector.pipeline.protocol.name}", err=True)
     for note in detector.notes:
         typer.echo(note, err=True)
     choice = OutputChoice(

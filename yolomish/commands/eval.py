@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import Device, ImageSize, Swap, read_size
+from yolomish.commands.options import NMS_HELP, Device, ImageSize, Swap, read_size
 
 
 def eval_(
@@ -19,12 +19,19 @@ def eval_(
     swap: Swap = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test; test may have no labels: a submission.")] = "val",
     protocol: Annotated[
-        str, typer.Option("--protocol", help="darknet, darknet-letterbox, letterbox, scaled-yolov4 or ultralytics.")
+        str,
+        typer.Option(
+            "--protocol",
+            help="darknet, darknet-letterbox, darknet-test, darknet-test-letterbox, letterbox, scaled-yolov4 or ultralytics.",
+        ),
     ] = "darknet",
     imgsz: ImageSize = "",
     conf: Annotated[float | None, typer.Option("--conf", help="Lowest score kept, 0..1; left out: the protocol's.")] = None,
     iou: Annotated[float | None, typer.Option("--iou", help="NMS threshold, 0..1; left out: the protocol's.")] = None,
-    nms: Annotated[str | None, typer.Option("--nms", help="greedy-diou or iou; left out: the protocol's.")] = None,
+    nms: Annotated[str | None, typer.Option("--nms", help=NMS_HELP)] = None,
+    max_det: Annotated[
+        int | None, typer.Option("--max-det", min=0, help="Most detections per image, 0 = no limit; left out: the protocol's.")
+    ] = None,
     rect: Annotated[
         bool | None, typer.Option("--rect/--no-rect", help="Batches of like shape, little padding; left out: the protocol's.")
     ] = None,
@@ -55,13 +62,12 @@ def eval_(
     from yolomish.data.formats.record import SPLITS, Split
     from yolomish.errors import unknown_name
     from yolomish.evaluation.coco import NAMES
-    from yolomish.inference.evaluate import changed_protocol, evaluate_weights
-    from yolomish.tasks.detection.protocol import PROTOCOLS
+    from yolomish.inference.evaluate import evaluate_weights
+    from yolomish.tasks.detection.protocol import find_protocol
 
-    for kind, value, known in (("protocol", protocol, PROTOCOLS), ("split", split, SPLITS)):
-        if value not in known:
-            raise unknown_name(kind, value, known)
-    chosen = changed_protocol(PROTOCOLS[protocol], conf=conf, iou=iou, nms=nms, rect=rect, tta=tta)
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    chosen = find_protocol(protocol).changed(conf=conf, iou=iou, nms=nms, max_det=max_det, rect=rect, tta=tta)
     done = evaluate_weights(
         weights,
         load_data_config(data),

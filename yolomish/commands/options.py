@@ -15,6 +15,7 @@ SIZE_HELP = "Network size in px: 416, or height x width as 416x608"
 ImageSize = Annotated[
     str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=f"{SIZE_HELP}; empty = the weights' own.")
 ]
+NMS_HELP = "own (the network's, as its cfg says), greedy-diou, diou or iou; left out: the protocol's."
 Swap = Annotated[
     list[str] | None,
     typer.Option(

@@ -135,11 +135,12 @@ REFUSED = {
     **dict.fromkeys(("rnn", "gru", "lstm", "crnn", "conv_lstm", "history"), RECURRENT),
     **dict.fromkeys(("crop", "local", "normalization", "lrn", "implicit"), "is not supported"),
 }
+NMS_KINDS = {"default": "iou", "greedynms": "greedy-diou", "diounms": "diou"}  # as ops.nms.Selection calls them
 WORDS = {
     "policy": ("constant", "step", "exp", "poly", "steps", "sigmoid", "random", "sgdr"),
     "iou_loss": ("mse", "iou", "giou", "diou", "ciou"),
     "iou_thresh_kind": ("iou", "giou", "diou", "ciou"),
-    "nms_kind": ("default", "greedynms", "diounms"),
+    "nms_kind": tuple(NMS_KINDS),
     "weights_type": ("none", "per_feature", "per_layer", "per_channel"),
     "weights_normalization": ("none", "relu", "avg_relu", "softmax"),
     "type": ("sse", "masked", "L1", "seg", "smooth", "wgan"),

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from yolomish.activations import darknet_activations
 from yolomish.config import ModelConfig, check_model
-from yolomish.darknet.cfg import Section, cfg_text, load_cfg, parse_cfg
+from yolomish.darknet.cfg import NMS_KINDS, Section, cfg_text, load_cfg, parse_cfg
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.networks.base import Network
 from yolomish.nn import sections as parts
 from yolomish.nn.blocks import Activated, ConvBlock, head_convolution, set_activation
-from yolomish.types import DARKNET_GREY, HeadSpec, InputSpec, IouKind, LossConstants, ResizeMode
+from yolomish.types import LETTERBOX_GREY, HeadSpec, InputSpec, IouKind, LossConstants, ResizeMode
 
 MOST_PARAMETERS = 2_000_000_000  # 8 GB; the largest of Darknet's own has 276 million
 STRUCTURAL = ("linear", "sigmoid")  # a bottleneck, a gate: they stay what they are when activations are swapped
@@ -351,6 +351,9 @@ def _head(section: Section, stride: int) -> HeadSpec:
     scale, classes = section.number("scale_x_y", 1.0), section.integer("classes", 20, 1)
     if scale <= 0:
         raise section.fault("scale_x_y", "must be positive")
+    beta = section.number("beta_nms", 0.6)
+    if beta <= 0:
+        raise section.fault("beta_nms", "must be positive")
     return HeadSpec(
         all_anchors=pairs,
         mask=mask,
@@ -358,6 +361,8 @@ def _head(section: Section, stride: int) -> HeadSpec:
         num_classes=classes,
         scale_xy=scale,
         box_form="squared" if section.integer("new_coords", 0) else "exp",
+        nms=NMS_KINDS[section.text("nms_kind", "default")],
+        beta_nms=beta,
         loss=_loss(section, classes),
     )
 
@@ -440,7 +445,7 @@ class DarknetNetwork(Network):
             stride=max(strides, default=1) if self.heads else 1,
             channels=image[0],
             resize="letterbox" if letterbox else "stretch",
-            pad_value=DARKNET_GREY,
+            pad_value=LETTERBOX_GREY,
         )
         self.parts = _parts(layers, plan)
         _swap(self, config)

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from yolomish.activations import darknet_activations, find_activation
-from yolomish.darknet.cfg import Option, Section, cfg_text
+from yolomish.darknet.cfg import NMS_KINDS, Option, Section, cfg_text
 from yolomish.darknet.network import DarknetNetwork, letterboxed
 from yolomish.darknet.order import file_order
 from yolomish.errors import YolomishError
@@ -173,8 +173,8 @@ def _yolo(head: HeadSpec, *, last: bool) -> Section:
         **({"obj_normalizer": f"{head.loss.objectness:g}"} if head.loss.objectness != 1 else {}),
         **({"objectness_smooth": 1} if head.loss.objectness_smooth else {}),
         iou_loss="ciou",
-        nms_kind="greedynms",
-        beta_nms="0.6",
+        nms_kind=next(name for name, kind in NMS_KINDS.items() if kind == head.nms),
+        beta_nms=f"{head.beta_nms:g}",
         **({"max_delta": f"{head.loss.max_delta:g}"} if math.isfinite(head.loss.max_delta) else {}),
     )
 

@@ -76,6 +76,8 @@ def hsv(sample: Sample, rng: np.random.Generator, hue: float, saturation: float,
     """Hue moved by U(-hue, hue) of the circle; S and V times U(1, limit) or its inverse (src/utils.c rand_scale)."""
     gains = [g if rng.random() < 0.5 else 1 / g for g in (rng.uniform(1, saturation), rng.uniform(1, exposure))]
     shift = rng.uniform(-hue, hue) * 179  # src/image_opencv.cpp image_data_augmentation
+    if shift == 0 and gains == [1, 1]:
+        return sample  # as there: the way to 8-bit HSV and back would change pixels
     steps = np.arange(256)
     h, s, v = cv2.split(cv2.cvtColor(sample.image, cv2.COLOR_RGB2HSV))
     h = cv2.LUT(h, ((steps + shift) % 180).astype(np.uint8))

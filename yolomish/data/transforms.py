@@ -53,7 +53,7 @@ def resize_image(
     size_hw: SizeHW,
     mode: ResizeMode,
     *,
-    grey: int,
+    grey: float,
     interpolation: Interpolation = "linear",
     long_side: int = 0,
 ) -> tuple[np.ndarray, Resize]:
@@ -62,7 +62,8 @@ def resize_image(
     ``mode`` stretch scales each axis by itself, letterbox both alike, with the image centred.
     ``grey`` 0..255 fills what a letterboxed image leaves, as the network saw it in training.
     ``interpolation``: linear (OpenCV's, pixel centres), area (OpenCV's, where the image shrinks; linear elsewhere) or
-    darknet (see ``darknet_resize``: float32).
+    darknet (see ``darknet_resize``: float32; its letterbox rounds down and its boxes come back by half pixels of grey, see
+    ``_darknet_letterbox``).
     ``long_side``: a letterboxed image's long side is at most that many network px; 0: as large as fits.
     """
     h, w = image.shape[:2]
@@ -72,16 +73,33 @@ def resize_image(
             image_size_hw=(h, w), network_size_hw=(net_h, net_w), scale_x=net_w / w, scale_y=net_h / h, pad_x=0.0, pad_y=0.0
         )
         return _resample(image, (net_h, net_w), interpolation), resize
-    scale = min(net_w / w, net_h / h, *([long_side / max(w, h)] if long_side else []))
-    new_w, new_h = max(1, round(w * scale)), max(1, round(h * scale))
+    fit_h, fit_w = (min(side, long_side or side) for side in size_hw)
+    if interpolation == "darknet":
+        new_h, new_w = _darknet_letterbox((h, w), (fit_h, fit_w))
+    else:
+        scale = min(fit_w / w, fit_h / h)
+        new_h, new_w = max(1, round(h * scale)), max(1, round(w * scale))
     left, top = (net_w - new_w) // 2, (net_h - new_h) // 2
     inner = _resample(image, (new_h, new_w), interpolation)
     canvas: np.ndarray = np.full((net_h, net_w, 3), grey, dtype=inner.dtype)
     canvas[top : top + new_h, left : left + new_w] = inner
+    pad_x, pad_y = ((net_w - new_w) / 2, (net_h - new_h) / 2) if interpolation == "darknet" else (left, top)
     resize = Resize(
-        image_size_hw=(h, w), network_size_hw=(net_h, net_w), scale_x=new_w / w, scale_y=new_h / h, pad_x=left, pad_y=top
+        image_size_hw=(h, w), network_size_hw=(net_h, net_w), scale_x=new_w / w, scale_y=new_h / h, pad_x=pad_x, pad_y=pad_y
     )
     return canvas, resize
+
+
+def _darknet_letterbox(size_hw: SizeHW, fit_hw: SizeHW) -> SizeHW:
+    """The (height, width) of an image fitted into another by whole numbers, rounded down (src/image.c letterbox_image).
+
+    Darknet puts it at whole pixels, (net - new) / 2 rounded down, but takes boxes back by the exact half
+    (src/yolo_layer.c correct_yolo_boxes): half a network pixel aside where the rest is odd.
+    """
+    (h, w), (fit_h, fit_w) = size_hw, fit_hw
+    if np.float32(fit_w) / np.float32(w) < np.float32(fit_h) / np.float32(h):
+        return max(1, h * fit_w // w), fit_w
+    return fit_h, max(1, w * fit_h // h)
 
 
 def apply_resize(boxes: np.ndarray, resize: Resize) -> np.ndarray:

@@ -16,7 +16,7 @@ from yolomish.inference.engines import Engine, build_engine
 from yolomish.inference.engines.exported import RUNNERS, open_exported
 from yolomish.ops.device import choose_device
 from yolomish.tasks.detection.pipeline import Pipeline
-from yolomish.tasks.detection.protocol import EvalProtocol, detect_protocol
+from yolomish.tasks.detection.protocol import EvalProtocol, detect_protocol, find_protocol
 from yolomish.types import Detections, size_text
 from yolomish.weights.load import LoadedNetwork, load_network
 
@@ -32,12 +32,14 @@ class Detector:
     ``weights`` is a ``.pt`` checkpoint, a Darknet ``.weights`` file (with its ``cfg`` or ``model``, else see
     ``structure_of``), a model that ``yolomish export`` wrote, or a ``LoadedNetwork``; ``swap`` puts other activations into it
     (``SCOPE=ACTIVATION``). ``names`` replace the weights' class names, ``image_size`` is the network's size in px (416, or
-    (height, width); 0: the weights' own). ``conf`` is the lowest score kept and ``iou`` the threshold of the ``nms``
-    (greedy-diou or iou), 0..1; ``max_det`` the most detections per image; ``agnostic`` lets classes suppress one another;
-    ``classes`` are the names or numbers to keep (empty: all). ``protocol`` replaces these thresholds and the resize by a whole
-    protocol. ``engine`` runs the network on ``device``, in ``half`` precision or by torch's ``compile`` (see
-    ``build_engine``). Detections are fixed by the arguments, so any number of threads may call one detector at once.
-    YolomishError on a value that cannot be.
+    (height, width); 0: the weights' own). ``protocol`` is how an image becomes detections, whole or by the name it has in
+    ``PROTOCOLS``, with the same meaning as in an evaluation; empty: images as in training and Darknet's thresholds, 0.25 and
+    0.45, or darknet-test where the weights come from a Darknet file. Given values replace the protocol's: ``conf`` is the
+    lowest score kept and ``iou`` the threshold of the ``nms`` (see ``Selection``), 0..1; ``max_det`` the most detections per
+    image, 0: no limit. ``agnostic`` lets classes suppress one another; ``classes`` are the names or numbers to keep (empty:
+    all). ``engine`` runs the network on ``device``, in ``half`` precision or by torch's ``compile`` (see ``build_engine``).
+    Detections are fixed by the arguments, so any number of threads may call one detector at once. YolomishError on a value
+    that cannot be.
     """
 
     def __init__(
@@ -48,14 +50,14 @@ class Detector:
         model: str = "",
         names: Sequence[str] = (),
         image_size: int | tuple[int, int] = 0,
-        conf: float = 0.25,
-        iou: float = 0.45,
-        nms: str = "greedy-diou",
-        max_det: int = 300,
+        protocol: EvalProtocol | str = "",
+        conf: float | None = None,
+        iou: float | None = None,
+        nms: str | None = None,
+        max_det: int | None = None,
         agnostic: bool = False,
         swap: Sequence[str] = (),
         classes: Sequence[str | int] = (),
-        protocol: EvalProtocol | None = None,
         device: str = "auto",
         engine: str = "auto",
         half: bool = False,
@@ -64,6 +66,7 @@ class Detector:
         chosen = choose_device(device)
         wanted = parse_size(image_size, "image_size") if image_size else None
         self.engine: Engine
+        darknet = False
         self.notes: tuple[str, ...]
         if not isinstance(weights, LoadedNetwork) and Path(weights).suffix in RUNNERS:
             if compile:
@@ -82,13 +85,18 @@ class Detector:
                 else load_network(os.fspath(weights), cfg=cfg, model=model, swap=swap)
             )
             self.engine = build_engine(engine, loaded.network, device=chosen, half=half, compile=compile)
-            own_names, self.notes = loaded.names, loaded.notes
+            own_names, darknet, self.notes = loaded.names, loaded.from_darknet, loaded.notes
         if names and len(names) != len(own_names):
             raise YolomishError(f"{len(names)} class names were given, the weights have {len(own_names)} classes")
         self.names = tuple(names) or own_names
         spec, labels = self.engine.input, choose_classes(classes, self.names)
-        if protocol is None:
-            protocol = detect_protocol(spec, conf=conf, iou=iou, nms=nms, max_det=max_det, agnostic=agnostic, classes=labels)
+        if not protocol:
+            protocol = detect_protocol(spec, darknet=darknet)
+        elif isinstance(protocol, str):
+            protocol = find_protocol(protocol)
+        protocol = protocol.changed(
+            conf=conf, iou=iou, nms=nms, max_det=max_det, agnostic=agnostic or None, classes=labels or None
+        )
         self.pipeline = Pipeline(runner=self.engine, protocol=protocol, size_hw=wanted or spec.size_hw)
 
     def detect(self, image: ImageLike) -> Detections:

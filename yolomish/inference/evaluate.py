@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +79,7 @@ def evaluate_weights(
     network = loaded.network
     size_hw = size_hw or network.input.size_hw
     network.input.check_size(size_hw)
+    protocol = protocol.of(network.heads)
     stated = protocol.describe(len(source), f"{split} ({source.source.name})", size_hw)
     log(stated)
     if text := warning(weights, source):
@@ -101,9 +101,3 @@ def evaluate_weights(
     setting = describe_setting(protocol, size_hw)
     content = write_evaluation(folder, source, results, setting=setting, backend=backend, plots=plots)
     return Evaluation(folder=folder, protocol=stated, metrics=content, detections=len(results))
-
-
-def changed_protocol(protocol: EvalProtocol, **changes: Any) -> EvalProtocol:
-    """``protocol`` with those ``changes`` that are given (not None), which its name then says."""
-    given = {key: value for key, value in changes.items() if value is not None and value != getattr(protocol, key)}
-    return dataclasses.replace(protocol, name=f"{protocol.name}, changed", **given) if given else protocol

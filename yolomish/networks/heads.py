@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from yolomish.config import ModelConfig
 from yolomish.errors import YolomishError
 from yolomish.nn.blocks import ConvBlock, head_convolution
-from yolomish.types import DARKNET_GREY, GREY, HeadSpec, InputSpec, LossConstants
+from yolomish.types import GREY, LETTERBOX_GREY, HeadSpec, InputSpec, LossConstants
 
 
 class Head(nn.Module):
@@ -25,9 +25,14 @@ class Head(nn.Module):
 
 
 def head_specs(
-    config: ModelConfig, strides: Sequence[int], masks: Sequence[tuple[int, ...]], losses: Sequence[LossConstants] = ()
+    config: ModelConfig,
+    strides: Sequence[int],
+    masks: Sequence[tuple[int, ...]],
+    losses: Sequence[LossConstants] = (),
+    nms: str = "greedy-diou",
 ) -> tuple[HeadSpec, ...]:
-    """One specification per stride with the anchors of its mask and its loss constants (empty: cfg/yolov4.cfg's).
+    """One specification per stride with the anchors of its mask and its loss constants (empty: cfg/yolov4.cfg's); ``nms`` is
+    Darknet's suppression.
 
     YolomishError where the configuration's anchors or scales are not as many as the masks and heads need.
     """
@@ -48,6 +53,7 @@ def head_specs(
             scale_xy=scale,
             box_form=config.box_form,
             loss=loss,
+            nms=nms,
         )
         for stride, mask, scale, loss in zip(strides, masks, scales, losses or [LossConstants()] * heads, strict=True)
     )
@@ -60,5 +66,5 @@ def consecutive_masks(heads: int, anchors: int) -> tuple[tuple[int, ...], ...]:
 
 def input_spec(config: ModelConfig, stride: int) -> InputSpec:
     """What a network of ``config`` takes; a model that asks for a letterbox itself is Darknet's and has Darknet's grey."""
-    grey = DARKNET_GREY if config.resize == "letterbox" else GREY
+    grey = LETTERBOX_GREY if config.resize == "letterbox" else GREY
     return InputSpec(size_hw=config.image_size, stride=stride, resize=config.resize, pad_value=grey)

@@ -46,16 +46,6 @@ def box_iou_matrix(a: Tensor, b: Tensor) -> Tensor:
     return _overlap(*_pairs(a, b))[0]
 
 
-def diou_matrix(a: Tensor, b: Tensor, exponent: float = 1.0) -> Tensor:
-    """IoU minus (centre distance² / enclosing diagonal²)^exponent, (N, M).
-
-    Darknet's greedy NMS uses the exponent 0.6 (src/box.c box_diou); the paper's DIoU has 1 (arXiv:1911.08287).
-    """
-    planes = _pairs(a, b)
-    iou_, diagonal = _overlap(*planes)
-    return iou_ - (_centre_distance(*planes) / (diagonal + EPSILON)).pow(exponent)
-
-
 def ciou(boxes: Tensor, targets: Tensor) -> Tensor:
     """Complete IoU of matching boxes: overlap, centre distance and aspect ratio (arXiv:1911.08287).
 

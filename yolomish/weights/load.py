@@ -26,12 +26,13 @@ from yolomish.weights.structure import structure_of
 @dataclass(frozen=True, kw_only=True)
 class LoadedNetwork:
     """A network in eval mode on the CPU with its class names, how many images it has seen in training, the configuration of
-    that training where the file records it, and ``notes``: what its user should know."""
+    that training where the file records it, whether that file was Darknet's, and ``notes``: what its user should know."""
 
     network: Network
     names: tuple[str, ...]
     images_seen: int = 0
     training: TrainConfig | None = None
+    from_darknet: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -70,7 +71,7 @@ def _load(weights: str, cfg: str, model: str) -> LoadedNetwork:
             )
         count = structure.num_classes
         names = names_beside(cfg or path, count) or numbered_names(count)
-        return LoadedNetwork(network=network.eval(), names=names, images_seen=header.images_seen)
+        return LoadedNetwork(network=network.eval(), names=names, images_seen=header.images_seen, from_darknet=True)
     if cfg:
         raise YolomishError(f"{path} is no Darknet .weights file and needs no cfg: leave out {cfg}")
     content = read_checkpoint(path)

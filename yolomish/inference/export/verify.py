@@ -16,7 +16,7 @@ from yolomish.inference.export.onnx_graph import INPUT
 from yolomish.inference.export.packages import require
 from yolomish.networks import Network
 from yolomish.ops.decode import decode
-from yolomish.ops.nms import postprocess
+from yolomish.ops.nms import Selection, postprocess
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.protocol import detect_protocol
 from yolomish.types import SizeHW
@@ -92,7 +92,7 @@ def check_nms(network: Network, path: Path, probes: Sequence[Tensor], conf: floa
     worst = 0.0
     for images in probes:
         (rows,) = session.run(None, {INPUT: images.numpy()})
-        found = postprocess(network(images), network.heads, conf=conf, iou=iou, kind="iou", max_det=10**6)
+        found = postprocess(network(images), network.heads, Selection(conf=conf, iou=iou, nms="iou", max_det=0))
         for index, ours in enumerate(found):
             theirs = torch.from_numpy(rows[rows[:, 0] == index][:, 1:])
             mine = torch.cat((ours.boxes, ours.scores[:, None], ours.labels[:, None].float()), 1)

@@ -21,7 +21,8 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Images through ``runner`` by a whole ``protocol`` at a network size in px.
+    """Images through ``runner`` by a whole ``protocol`` at a network size in px, with the runner's own suppression where
+    the protocol takes that.
 
     ``device`` is where the runner wants its images: a network's own device; engines take them from the CPU.
     """
@@ -33,6 +34,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self.runner.input.check_size(self.size_hw)
+        object.__setattr__(self, "protocol", self.protocol.of(self.runner.heads))
 
     def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, tuple[Resize, ...]]:
         """Images (H, W, 3) uint8 RGB as the network's input (B, 3, H, W), and how each was resized."""
@@ -50,17 +52,8 @@ class Pipeline:
 
     def finish(self, candidates: Candidates, resizes: Sequence[Resize]) -> list[Detections]:
         """Detections per image in image px, on the CPU, best first."""
-        protocol = self.protocol
-        found = select(
-            candidates,
-            len(resizes),
-            conf=protocol.conf,
-            iou=protocol.iou,
-            kind=protocol.nms,
-            max_det=protocol.max_det,
-            agnostic=protocol.agnostic,
-            classes=protocol.classes,
-        )
+        frames = [self.protocol.frame(resize) for resize in resizes]
+        found = select(candidates, len(resizes), self.protocol, frames)
         return [undo_resize(d, resize).to("cpu") for d, resize in zip(found, resizes, strict=True)]
 
     @torch.inference_mode()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from yolomish.data.datasets import DetectionData
-from yolomish.data.loader import eval_loader
+from yolomish.data.loader import BatchLoader, eval_loader
 from yolomish.ops.distributed import gather, rank, world_size
 from yolomish.tasks.detection.pipeline import Pipeline
-from yolomish.types import Detections
+from yolomish.types import Batch, Detections
+
+REPORT_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
 def coco_rows(found: Detections, image_id: int, category_ids: tuple[int, ...]) -> list[dict]:
@@ -27,7 +33,8 @@ def predict(pipeline: Pipeline, data: DetectionData, *, batch: int = 8, workers:
     """COCO results of every image: image_id and category_id of the annotation file, bbox xywh in image px, score.
 
     ``batch`` images go through the network at once, ``workers`` processes decode. A network is left in the mode it came
-    in. Several processes share the images, and each returns all results.
+    in. Several processes share the images, and each returns all results. ``progress`` goes to stderr, as a bar or, where
+    that is no terminal, a line every ten seconds.
     """
     protocol = pipeline.protocol
     network = pipeline.runner if isinstance(pipeline.runner, nn.Module) else None
@@ -45,10 +52,29 @@ def predict(pipeline: Pipeline, data: DetectionData, *, batch: int = 8, workers:
         world_size=world_size(),
     )
     results = []
-    for group in tqdm(loader, desc="evaluate", disable=None if progress else True, leave=False):
+    for group in _reported(loader, len(data)) if progress else loader:
         candidates = pipeline.run(pipeline.normalise(group.images))
         for found, image_id in zip(pipeline.finish(candidates, group.resizes), group.image_ids, strict=True):
             results += coco_rows(found, image_id, data.category_ids)
     if network is not None:
         network.train(was_training)
     return [result for part in gather(results) for result in part]
+
+
+def _reported(loader: BatchLoader, images: int) -> Iterator[Batch]:
+    """The loader's batches; stderr is told how far their user has come with so many ``images`` of all processes."""
+    if sys.stderr.isatty():
+        yield from tqdm(loader, desc="evaluate", leave=False)
+        return
+    done, start = 0, time.monotonic()
+    told = start
+    for batch in loader:
+        yield batch
+        done, now = done + len(batch.image_ids) * world_size(), time.monotonic()
+        if now - told >= REPORT_EVERY:
+            told = now
+            print(
+                f"evaluate: {min(done, images)} of {images} images, {done / (now - start):.3g} a second",
+                file=sys.stderr,
+                flush=True,
+            )

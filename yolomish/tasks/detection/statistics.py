@@ -35,8 +35,8 @@ def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpe
         reached = (torch.maximum(ratios, 1 / ratios).amax(2) < MAX_RATIO).sum(1)
     else:
         constants = heads[0].loss
-        above = shape_overlap(boxes, anchors, constants.shape_kind) > constants.shape_iou
-        reached = above.sum(1).clamp(min=1)  # the best one always answers
+        overlaps = shape_overlap(boxes, anchors, constants.shape_kind)
+        reached = (overlaps > constants.shape_iou).sum(1).clamp(min=1)  # the best one always answers
     covered = (reached > 0).float().mean().item()
     lines.append(
         f"boxes: side (root of area) {low:.0f} to {high:.0f} px at {size_text(config.image_size)} px (5th to 95th percentile, "
