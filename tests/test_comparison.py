@@ -65,7 +65,7 @@ def test_repeated_names_become_arms_of_their_own() -> None:
     assert config_difference(arms[0].config, arms[1].config) == {}
 
 
-@pytest.mark.parametrize(("acts", "scope", "words"), [(["mish"], "all", "at least two"), (["a", "b"], "nek", "'neck'")])
+@pytest.mark.parametrize(("acts", "scope", "words"), [(["mish"], "all", "at least two"), (["a", "b"], "nek", "name all, a part")])
 def test_bad_requests_are_refused(acts: list[str], scope: str, words: str) -> None:
     with pytest.raises(YolomishError, match=words):
         build_arms(BASE, acts, scope=scope)

@@ -198,6 +198,7 @@ def detector_cfgs(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*.cfg") if "[yolo]" in p.read_bytes().decode("latin-1"))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_every_detector_cfg_builds_or_is_refused_by_name(shared_data: Path) -> None:
     files = detector_cfgs(shared_data / "darknet-cfg")

@@ -19,7 +19,7 @@ from yolomish.errors import YolomishError
 from yolomish.networks import build_network
 from yolomish.training.build import prepare
 from yolomish.training.optim import burn_in_steps, learning_rate
-from yolomish.types import LossConstants
+from yolomish.types import FLT_MAX, LossConstants
 
 NET = """[net]
 batch=64
@@ -125,7 +125,7 @@ def test_settings_of_a_cfg_become_the_configurations() -> None:
     assert (config.jitter, config.zoom, config.multi_scale) == (0.2, 1.5, 1.4)  # of the last head, jitter by the parser's default
     first, last = build_network(config.model).heads
     assert first.loss == LossConstants(  # src/parser.c parse_yolo
-        ignore_iou=0.5, truth_iou=1.0, shape_iou=1.0, box_loss="mse", box=0.75, max_delta=math.inf
+        ignore_iou=0.5, truth_iou=1.0, shape_iou=1.0, box_loss="mse", box=0.75, max_delta=FLT_MAX
     )
     assert last.loss == replace(first.loss, ignore_iou=0.6, max_delta=2.0, box_loss="giou", shape_iou=0.2)
     assert not found.notes or all("without effect" in note for note in found.notes)

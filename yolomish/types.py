@@ -19,7 +19,7 @@ IouKind = Literal["mse", "iou", "giou", "diou", "ciou"]
 SizeHW = tuple[int, int]  # (height, width) in px
 GREY = 114  # what a letterboxed image stands on, 0..255 (PyTorch_YOLOv4 utils/datasets.py)
 FLT_MAX = 3.4028234663852886e38  # Darknet's "no bound"; finite, so that descriptions of networks can hold it
-LETTERBOX_GREY = 128  # src/image.c letterbox_image fills with 0.5
+LETTERBOX_GREY = 128  # Darknet's, as 8 bits: src/image.c letterbox_image fills with 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,9 +25,14 @@ class Head(nn.Module):
 
 
 def head_specs(
-    config: ModelConfig, strides: Sequence[int], masks: Sequence[tuple[int, ...]], losses: Sequence[LossConstants] = ()
+    config: ModelConfig,
+    strides: Sequence[int],
+    masks: Sequence[tuple[int, ...]],
+    losses: Sequence[LossConstants] = (),
+    nms: str = "greedy-diou",
 ) -> tuple[HeadSpec, ...]:
-    """One specification per stride with the anchors of its mask and its loss constants (empty: cfg/yolov4.cfg's).
+    """One specification per stride with the anchors of its mask and its loss constants (empty: cfg/yolov4.cfg's); ``nms`` is
+    Darknet's suppression.
 
     YolomishError where the configuration's anchors or scales are not as many as the masks and heads need.
     """
@@ -48,6 +53,7 @@ def head_specs(
             scale_xy=scale,
             box_form=config.box_form,
             loss=loss,
+            nms=nms,
         )
         for stride, mask, scale, loss in zip(strides, masks, scales, losses or [LossConstants()] * heads, strict=True)
     )

@@ -66,8 +66,8 @@ def build_scaled(config: ModelConfig) -> YOLOv4:
     member = MEMBERS[config.architecture]
     strides = [8 * 2**i for i in range(len(member.channels) - 2)]
     plain = [LossConstants(max_delta=FLT_MAX)] * len(strides)
-    losses = member.loss if config.box_form == "squared" else plain
-    specs = head_specs(config, strides, consecutive_masks(len(strides), member.anchors), losses)
+    losses, nms = (member.loss, "diou") if config.box_form == "squared" else (plain, "greedy-diou")
+    specs = head_specs(config, strides, consecutive_masks(len(strides), member.anchors), losses, nms)
     backbone = _backbone(member, config)
     activation = config.neck_activation
     neck = CSPPAN(backbone.out_channels, before=member.before, after=member.after, pairs=member.pairs, activation=activation)
