@@ -89,7 +89,7 @@ def _load(weights: str, cfg: str, model: str) -> LoadedNetwork:
 def start_from(network: Network, weights: str | Path, log: Callable[[str], Any]) -> None:
     """Start ``network`` from a ``.pt`` or Darknet file; ``log`` is told what fitted.
 
-    Tensors of other shapes stay as initialised; YolomishError where less than half of them fit.
+    Tensors of other shapes stay as initialised; YolomishError where less than a third of them fit (a backbone of its own is less than half).
     """
     config = network.config
     if is_darknet_file(weights):
@@ -108,7 +108,7 @@ def start_from(network: Network, weights: str | Path, log: Callable[[str], Any])
                 log(f"{weights} was trained with {key} {getattr(theirs, key)}, this model has {getattr(config, key)}")
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
     fitting = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
-    if 2 * len(fitting) < len(own):
+    if 3 * len(fitting) < len(own):
         raise YolomishError(f"{weights} fits {len(fitting)} of this model's {len(own)} tensors: is it another model?")
     network.load_state_dict(fitting, strict=False)
     left = [k for k in own if k not in fitting]
