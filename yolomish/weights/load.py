@@ -89,7 +89,7 @@ def _load(weights: str, cfg: str, model: str) -> LoadedNetwork:
 def start_from(network: Network, weights: str | Path, log: Callable[[str], Any]) -> None:
     """Start ``network`` from a ``.pt`` or Darknet file; ``log`` is told what fitted.
 
-    Tensors of other shapes stay as initialised; YolomishError where less than a third of them fit (a backbone of its own is less than half).
+    Tensors of other shapes stay as initialised; YolomishError where less than a third fit (a lone backbone is a half).
     """
     config = network.config
     if is_darknet_file(weights):
