@@ -15,6 +15,7 @@ from yolomish.darknet.order import file_order
 from yolomish.darknet.weights import read_weights, write_weights
 from yolomish.errors import YolomishError
 from yolomish.networks import build_network
+from yolomish.tasks.detection.protocol import find_protocol
 
 SMALL = ModelConfig(name="small", width=0.25, depth=0.25, num_classes=3)
 
@@ -118,7 +119,8 @@ def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, share
     for photo in photos:
         image = cv2.imread(str(photo))
         height, width = image.shape[:2]
-        net.setInput(cv2.dnn.blobFromImage(image, 1 / 255.0, (width_px, height_px), swapRB=True))
+        resized, _ = find_protocol("darknet-test").resize_image(image[..., ::-1], (height_px, width_px))  # not OpenCV's resize
+        net.setInput(cv2.dnn.blobFromImage(np.ascontiguousarray(resized, np.float32), 1 / 255.0))
         rows = np.concatenate(net.forward(net.getUnconnectedOutLayersNames()))
         candidate, label = ((rows[:, 5:] > conf) & (rows[:, 4:5] > conf)).nonzero()
         box = rows[candidate, :4] * [width, height, width, height]
