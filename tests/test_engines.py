@@ -1,5 +1,6 @@
 """Every engine gives what the network gives: raw maps, and detections on a photograph."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -46,6 +47,19 @@ def test_maps_equal_the_networks_at_any_size_and_batch(name: str, activation: st
             expected = model(images)
         for ours, theirs in zip(engine(images), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_the_compiled_network_equals_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    model, images = calibrated(), torch.rand(1, 3, 64, 64)
+    engine = TorchEngine(model, device=CPU, compile=True)
+    with torch.no_grad():
+        expected = model(images)
+    assert engine.how.startswith("torch.compile")
+    for ours, theirs in zip(engine(images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
