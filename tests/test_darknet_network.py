@@ -23,13 +23,13 @@ from yolomish.errors import YolomishError
 from yolomish.inference.engines import build_engine
 from yolomish.inference.engines.packed import packed
 from yolomish.inference.export.write import plain
-from yolomish.networks import build_network
+from yolomish.networks import build_network, find_model
 from yolomish.networks.registry import outline
 from yolomish.nn.fold import folded
 from yolomish.ops.decode import Decoded, decode
 from yolomish.tasks.detection.assign import assign_shape_iou
 from yolomish.weights.checkpoint import save_checkpoint
-from yolomish.weights.load import load_network
+from yolomish.weights.load import load_network, start_from
 
 REFUSED = {"yolov3-tiny_occlusion_track", "yolov3-tiny_xnor", "yolov4-tiny_contrastive"}
 WITHOUT_OPENCV = {"resnet152_trident", "yolov4-sam-mish-csp-reorg-bfm"}  # it knows neither share_index nor reorg3d
@@ -632,3 +632,77 @@ def test_training_reaches_every_parameter_of_a_graph(shared_data: Path) -> None:
     network = build_network(config).train()
     sum(raw.square().mean() for raw in network(torch.rand(2, 3, 64, 64))).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+TWO_HEADS = """[net]
+height=32
+width=32
+channels=3
+[convolutional]
+filters=4
+size=3
+stride=32
+pad=1
+activation=leaky
+[convolutional]
+filters=7
+size=1
+activation=linear
+[yolo]
+mask=0
+anchors=8,8, 16,16
+num=2
+classes=2
+[route]
+layers=0
+[convolutional]
+filters=7
+size=1
+activation=linear
+[yolo]
+mask=1
+anchors=8,8, 16,16
+num=2
+classes=2
+"""
+
+
+def test_heads_of_two_forms_of_boxes_are_refused(tmp_path: Path) -> None:
+    mixed = TWO_HEADS.replace("linear", "logistic", 1).replace("mask=0\n", "mask=0\nnew_coords=1\n")
+    (tmp_path / "n.cfg").write_text(mixed)
+    with pytest.raises(YolomishError, match=r"n\.cfg:27: \[yolo\] has another new_coords than the first"):
+        find_model(str(tmp_path / "n.cfg"))
+
+
+def test_a_cfg_that_counts_its_classes_starts_from_weights_of_others(tmp_path: Path) -> None:
+    (tmp_path / "five.cfg").write_text(TWO_HEADS.replace("classes=2", "classes=5").replace("filters=7", "filters=10"))
+    write_weights(tmp_path / "five.weights", build_network(find_model(str(tmp_path / "five.cfg"))))
+    (tmp_path / "two.cfg").write_text(TWO_HEADS.replace("num=2\n", "num=2\ncounters_per_class=5,6\n"))
+    network, said = build_network(find_model(str(tmp_path / "two.cfg"))), []
+    start_from(network, tmp_path / "five.weights", said.append)
+    assert "2 of 6 tensors loaded" in said[-1]
+
+
+def test_names_are_those_beside_the_cfg_however_it_is_given_and_encoded(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    cfg, weights = tmp_path / "b" / "n.cfg", str(tmp_path / "a" / "n.weights")
+    cfg.write_text(TWO_HEADS)
+    (tmp_path / "b" / "n.names").write_text("h\u00fcnd\ncat\n", encoding="utf-16")
+    write_weights(weights, build_network(find_model(str(cfg))))
+    assert load_network(weights, cfg=str(cfg)).names == load_network(weights, model=str(cfg)).names == ("h\u00fcnd", "cat")
+
+
+def test_every_norm_of_a_graph_has_the_configured_momentum() -> None:
+    text = "[net]\nheight=8\nwidth=8\nchannels=3\n[connected]\noutput=4\nbatch_normalize=1\nactivation=leaky\n"
+    text += "[connected]\noutput=2\nactivation=linear\n[softmax]\n"
+    config = config_of(parse_cfg(text, "n.cfg").sections, "n")
+    built = build_network(dataclasses.replace(config, bn_momentum=0.25))
+    assert {m.momentum for m in built.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)} == {0.25}
+
+
+def test_dropblock_needs_a_backbone_that_is_told_apart() -> None:
+    from yolomish.training.build import _drop_blocks
+
+    with pytest.raises(YolomishError, match="does not tell its backbone apart"):
+        _drop_blocks(build_network(find_model("yolov3-tiny")), 0.1)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from yolomish.commands import app
 from yolomish.comparison.arms import build_arms, scope_of
 from yolomish.config import ModelConfig, TrainConfig, load_model_config
+from yolomish.darknet.summary import summarise
 from yolomish.darknet.write import network_cfg
 from yolomish.errors import YolomishError
 from yolomish.networks import build_network, find_model
@@ -82,3 +83,48 @@ def test_the_commands_swap_and_say_so(tmp_path: Path) -> None:
     assert "activation=mish" not in (tmp_path / "w.cfg").read_text()
     wrong = CliRunner().invoke(app, ["info", "yolov4", "--swap", "leaky_relu"])
     assert wrong.exit_code != 0 and isinstance(wrong.exception, YolomishError)
+
+
+BLURRED = """[net]
+height=64
+width=64
+channels=3
+[convolutional]
+filters=4
+size=3
+pad=1
+activation=leaky
+[convolutional]
+filters=4
+size=3
+stride=2
+pad=1
+antialiasing=1
+activation=leaky
+[convolutional]
+filters=21
+size=1
+activation=linear
+[yolo]
+mask=0,1,2
+anchors=8,8, 16,16, 32,32
+num=3
+classes=2
+"""
+
+
+def test_a_blurred_convolution_is_meant_by_its_sections_number(tmp_path: Path) -> None:
+    (tmp_path / "n.cfg").write_text(BLURRED)
+    config = find_model(str(tmp_path / "n.cfg"))
+    assert [layer.number for layer in summarise(config, config.image_size).layers] == [0, 1, 2]
+    swapped = outline(replace(config, swap=("1=relu",)))
+    assert [block.activation_name for block in swapped.slots().values()] == ["leaky_relu", "relu"]
+
+
+def test_a_part_without_activations_is_no_scope(tmp_path: Path) -> None:
+    text = BLURRED.partition("[convolutional]\nfilters=21")[0]
+    text += "[convolutional]\nfilters=3\nsize=1\nactivation=linear\n[avgpool]\n[softmax]\n"
+    (tmp_path / "n.cfg").write_text(text)
+    network = outline(find_model(str(tmp_path / "n.cfg")))
+    with pytest.raises(YolomishError, match="scope 'head' names no activation"):
+        find_slots(network, "head")

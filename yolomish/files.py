@@ -66,12 +66,15 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1 if isinstance(content, dict) else None) + "\n")
 
 
-def read_text(path: str | Path) -> str:
-    """A text file in UTF-8, or UTF-16 where its first bytes say so; YolomishError where it cannot be read."""
+def read_text(path: str | Path, *, other: str = "") -> str:
+    """A text file in UTF-8, or UTF-16 where its first bytes say so, or in the encoding ``other`` where it is neither;
+    YolomishError where it cannot be read."""
     try:
         raw = Path(path).read_bytes()
         return raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except UnicodeDecodeError as error:
+        if other:
+            return error.object.decode(other)
         line = error.object[: error.start].count(b"\n") + 1
         fault = f"byte {error.object[error.start]:#x} in line {line}"
         raise YolomishError(f"{path} is not a UTF-8 text file ({fault}): save it as UTF-8") from None

@@ -31,11 +31,12 @@ def info(
     from yolomish.darknet.summary import summarise
     from yolomish.kernels import describe
     from yolomish.networks import find_model
+    from yolomish.networks.registry import cfg_file
     from yolomish.ops.device import choose_device
     from yolomish.types import size_text
 
     config = find_model(model)
-    for note in load_cfg(model).notes if model.lower().endswith(".cfg") else ():
+    for note in load_cfg(cfg).notes if (cfg := cfg_file(model)) else ():
         typer.echo(note, err=True)
     config = dataclasses.replace(
         config,

@@ -68,12 +68,13 @@ def choose_recipe(
     from yolomish.darknet.recipe import cfg_recipe
     from yolomish.data.datasets import open_data
     from yolomish.data.loader import steps_per_epoch
+    from yolomish.networks.registry import cfg_file
 
-    if not model.lower().endswith(".cfg"):
+    if not (cfg := cfg_file(model)):
         raise YolomishError(f"--recipe cfg takes the training of a Darknet cfg: give --model FILE.cfg, not {model}")
     images = len(open_data(data, "train"))
     own = {key: value for key, value in settings.items() if key == "batch"}
-    found = cfg_recipe(structure, load_cfg(model), lambda config: steps_per_epoch(images, replace(config, **own)))
+    found = cfg_recipe(structure, load_cfg(cfg), lambda config: steps_per_epoch(images, replace(config, **own)))
     for line in (*(found.taken if details else ()), *found.notes):
         log(line)
     return replace(found.config, data=data, **settings)

@@ -6,7 +6,6 @@ they go and the first of a key's two values; here each of these is an error that
 
 from __future__ import annotations
 
-import codecs
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yolomish.errors import YolomishError, first_line, unknown_name
+from yolomish.files import read_text
 
 INTEGER = re.compile(r"[+-]?\d{1,9}")
 NUMBER = re.compile(r"[+-]?(\d{1,30}(\.\d*)?|\.\d{1,30})([eE][+-]?\d{1,3})?")
@@ -204,11 +204,9 @@ class Section:
         return tuple(map(int, numbers))
 
     def changed(self, **values: object) -> Section:
-        """A copy with other values; None takes an option away."""
-        options = dict(self.options)
-        for key, value in values.items():
-            options.pop(key) if value is None else options.update({key: Option(value=str(value), line=self.line)})
-        return replace(self, options={k: o for k, o in options.items()})
+        """A copy with other values."""
+        changes = {key: Option(value=str(value), line=self.line) for key, value in values.items()}
+        return replace(self, options=self.options | changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,14 +219,7 @@ class Cfg:
 
 def load_cfg(path: str | Path) -> Cfg:
     """The sections of a file: UTF-8, UTF-16 with its mark, or with comments in any code page; YolomishError with the line."""
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        text = raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")  # keys and values are ASCII; comments are passed over
+    text = read_text(path, other="latin-1")  # keys and values are ASCII; comments are passed over
     if "\0" in text:
         raise YolomishError(f"{path} holds zero bytes: a .cfg is text, is this another file?")
     return parse_cfg(text, str(path))

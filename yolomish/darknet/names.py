@@ -5,19 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from yolomish.errors import YolomishError
+from yolomish.files import read_text
 
 
 def read_names(path: Path) -> tuple[str, ...]:
     """The names in a file, one a line, in UTF-8 or as it comes; empty lines at the end are none."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    return tuple(line.strip() for line in text.rstrip().splitlines())
+    return tuple(line.strip() for line in read_text(path, other="latin-1").rstrip().splitlines())
 
 
 def names_beside(path: str | Path, count: int) -> tuple[str, ...]:
@@ -35,7 +28,7 @@ def names_beside(path: str | Path, count: int) -> tuple[str, ...]:
         return names
     named = []
     for data in sorted(path.parent.glob("*.data")):
-        for line in data.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_text(data, other="latin-1").splitlines():
             key, _, value = line.partition("=")
             if key.strip() == "names":  # Darknet counts its paths from where it is started
                 named += [path.parent / value.strip(), path.parent / Path(value.strip()).name, Path(value.strip())]

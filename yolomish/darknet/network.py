@@ -16,6 +16,7 @@ from yolomish.config import ModelConfig, check_model
 from yolomish.darknet.cfg import NMS_KINDS, Section, cfg_text, load_cfg, parse_cfg
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.networks.base import Network
+from yolomish.networks.heads import scales_per_head
 from yolomish.nn import sections as parts
 from yolomish.nn.blocks import Activated, ConvBlock, head_convolution, set_activation
 from yolomish.types import FLT_MAX, LETTERBOX_GREY, HeadSpec, InputSpec, IouKind, LossConstants, ResizeMode
@@ -74,9 +75,9 @@ def _fixed(block: nn.Module) -> bool:
     return isinstance(block, Activated) and block.activation_name in STRUCTURAL
 
 
-def _strides(section: Section, default: int = 1) -> tuple[int, int]:
+def _strides(section: Section) -> tuple[int, int]:
     """(y, x)."""
-    stride = section.integer("stride", default, 1)
+    stride = section.integer("stride", 1, 1)
     return section.integer("stride_y", stride, 1), section.integer("stride_x", stride, 1)
 
 
@@ -438,6 +439,8 @@ class DarknetNetwork(Network):
         for i, head in zip(self.results, self.heads, strict=False):
             if head.num_classes != self.num_classes:
                 raise layers[i].fault("classes", f"differs from the first [yolo], which has {self.num_classes}")
+            if head.box_form != self.heads[0].box_form:
+                raise layers[i].fault("", "has another new_coords than the first [yolo]: all heads need one form of boxes")
         strides = [image[2] // w for _, h, w in plan.shapes if min(h, w) > 1 and image[2] % w == 0]
         letterbox = net.integer("letter_box", 0, 0, 1) == 1
         self.input = InputSpec(
@@ -554,16 +557,14 @@ def adapted(sections: Sequence[Section], config: ModelConfig) -> tuple[Section, 
     height, width = config.image_size
     found = [letterboxed(sections[0].changed(width=width, height=height), config.resize), *sections[1:]]
     yolos = [i for i, s in enumerate(found) if s.kind == "yolo"]
-    scales = config.scale_xy
+    scales = scales_per_head(config, len(yolos))
     if yolos and len(scales) != len(yolos):
-        if len(set(scales)) != 1:  # a recipe's one value, such as 2 for box_form squared, is every head's
-            raise YolomishError(f"{config.name} has {len(yolos)} heads: scale_xy needs as many numbers or one, not {len(scales)}")
-        scales = scales[:1] * len(yolos)
+        raise YolomishError(f"{config.name} has {len(yolos)} heads: scale_xy needs as many numbers or one, not {len(scales)}")
     for i, scale in zip(yolos, scales, strict=False):
         mask, squared = found[i].integers("mask"), config.box_form == "squared"
         found[i] = found[i].changed(classes=config.num_classes, scale_x_y=f"{scale:g}", new_coords=int(squared))
         if config.anchors:
-            if config.anchors and max(mask) >= len(config.anchors):
+            if max(mask) >= len(config.anchors):
                 raise YolomishError(f"{config.name} uses anchors up to number {max(mask)}: {len(config.anchors)} are too few")
             found[i] = found[i].changed(anchors=", ".join(f"{w:g},{h:g}" for w, h in config.anchors), num=len(config.anchors))
         if found[i - 1].kind == "convolutional":

@@ -7,6 +7,7 @@ anchor: weights trained with another activation load without a complaint from an
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -79,6 +80,11 @@ def parse_header(start: bytes, path: str | Path) -> FileHeader:
     return FileHeader(version=(major, minor, revision), images_seen=seen, size=20 if wide else 16)
 
 
+def with_classes(config: ModelConfig, count: int) -> ModelConfig:
+    """``config`` with another number of classes, and without the counts of each class that a cfg states."""
+    return replace(config, num_classes=count, cfg=re.sub(r"(?m)^counters_per_class=.*\n", "", config.cfg))
+
+
 def fitting_classes(path: str | Path, config: ModelConfig) -> int | None:
     """The number of classes, at most ``MOST_CLASSES``, with which ``config``'s whole file is as long as ``path``; None if there
     is no such.
@@ -88,10 +94,10 @@ def fitting_classes(path: str | Path, config: ModelConfig) -> int | None:
     with open(path, "rb") as file:
         header = parse_header(file.read(20), path)
     floats = (os.path.getsize(path) - header.size) / 4
-    one = size(outline(replace(config, num_classes=1)))
+    one = size(outline(with_classes(config, 1)))
     if floats < one:
         return None
-    more, rest = divmod(floats - one, max(1, size(outline(replace(config, num_classes=2))) - one))
+    more, rest = divmod(floats - one, max(1, size(outline(with_classes(config, 2))) - one))
     return int(more) + 1 if more < MOST_CLASSES and not rest else None
 
 

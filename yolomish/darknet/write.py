@@ -127,7 +127,8 @@ def sections_of(network: Network) -> tuple[Section, ...]:
 def section_numbers(network: Network) -> dict[str, int]:
     """The number of each block's section by the block's name, counted from 0 after [net] as routes do."""
     if isinstance(network, DarknetNetwork):
-        return {f"layers.{i}": i for i in range(len(network.sections) - 1)}
+        names = (*network.slots(), *(stored.name.removesuffix(".conv") for stored in file_order(network)))
+        return {name: int(name.split(".")[1]) for name in names}
     _, *sections = _traced(network, str)
     places = [i for i, section in enumerate(sections) if section.kind == "convolutional"]
     return dict(zip((stored.name.removesuffix(".conv") for stored in file_order(network)), places, strict=True))

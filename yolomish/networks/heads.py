@@ -24,6 +24,11 @@ class Head(nn.Module):
         return self.out(self.conv(x))
 
 
+def scales_per_head(config: ModelConfig, heads: int) -> tuple[float, ...]:
+    """``scale_xy`` of each head: one number, such as a recipe's 2 for box_form squared, is every head's; else as it is."""
+    return config.scale_xy[:1] * heads if len(set(config.scale_xy)) == 1 else config.scale_xy
+
+
 def head_specs(
     config: ModelConfig,
     strides: Sequence[int],
@@ -36,9 +41,7 @@ def head_specs(
 
     YolomishError where the configuration's anchors or scales are not as many as the masks and heads need.
     """
-    heads, needed, scales = len(strides), 1 + max(max(mask) for mask in masks), config.scale_xy
-    if len(set(scales)) == 1:  # a recipe's one value, such as 2 for box_form squared, is every head's
-        scales = scales[:1] * heads
+    heads, needed, scales = len(strides), 1 + max(max(mask) for mask in masks), scales_per_head(config, len(strides))
     if len(config.anchors) != needed or len(scales) != heads:
         raise YolomishError(
             f"{config.architecture} has {heads} heads of {len(masks[0])} anchors: it needs {needed} anchors and {heads} "

@@ -27,10 +27,16 @@ ARCHITECTURES: dict[str, Callable[[ModelConfig], Network]] = {
 }
 
 
+def cfg_file(name: str) -> str:
+    """The Darknet cfg that a model's name or path means; empty for a YAML and for what is unknown."""
+    path = str(shipped("models").get(name, name))
+    return path if path.lower().endswith(".cfg") else ""
+
+
 def find_model(name: str) -> ModelConfig:
     """A model by shipped name, or path to a YAML or a Darknet cfg."""
-    path = str(shipped("models").get(name, name))
-    return yolomish.darknet.network.read_cfg(path) if path.lower().endswith(".cfg") else load_model_config(name)
+    path = cfg_file(name)
+    return yolomish.darknet.network.read_cfg(path) if path else load_model_config(name)
 
 
 def build_network(config: ModelConfig) -> Network:
@@ -48,7 +54,7 @@ def build_network(config: ModelConfig) -> Network:
         swap(network, config.swap)
     network.input.check_size(config.image_size)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = config.bn_momentum
     return network
 

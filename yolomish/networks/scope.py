@@ -21,10 +21,10 @@ def find_slots(network: Network, scope: str) -> dict[str, Activated]:
     """
     slots = network.slots()
     if scope == "all":
-        return slots
-    if scope in network.parts or scope in ("backbone", "neck", "head"):
-        return network.slots(scope)
-    if NUMBERS.fullmatch(scope):
+        found = slots
+    elif scope in network.parts or scope in ("backbone", "neck", "head"):
+        found = network.slots(scope)
+    elif NUMBERS.fullmatch(scope):
         numbers = section_numbers(network)
         ranges = [[int(end) for end in part.split("-")] for part in scope.split(",")]
         found = {n: b for n, b in slots.items() if any(r[0] <= numbers[n] <= r[-1] for r in ranges)}

@@ -149,7 +149,7 @@ def _drop_blocks(network: Network, probability: float) -> None:
             return outputs
         return tuple(map(dropped, outputs)) if isinstance(outputs, tuple) else dropped(outputs)
 
-    network.get_submodule(network.parts["backbone"][-1]).register_forward_hook(hook)
+    network.get_submodule(network.part("backbone")[-1]).register_forward_hook(hook)
 
 
 def _freeze(network: Network, wanted: tuple[str, ...], log: Log) -> frozenset[str]:

@@ -44,7 +44,7 @@ class WeightsReport:
 def import_darknet(path: Path, target: Path, *, cfg: str = "", model: str = "", names: Sequence[str] = ()) -> None:
     """Write the checkpoint ``target`` from a whole ``.weights`` file, with its origin in the checkpoint's ``progress``.
 
-    Its structure is as in ``load_network``; ``names`` are its classes (empty: COCO's for 80, else numbers).
+    Its structure is as in ``load_network``; ``names`` are its classes (empty: as ``load_network`` calls them).
     """
     if not is_darknet_file(path):
         raise YolomishError(f"{path} is not a Darknet .weights file: there is nothing to import")
@@ -97,8 +97,6 @@ def _describe_checkpoint(path: Path) -> WeightsReport:
 def _describe_darknet(path: Path, cfg: str, model: str) -> WeightsReport:
     with path.open("rb") as file:
         header = parse_header(file.read(20), path)
-    if rest := (path.stat().st_size - header.size) % 4:
-        raise YolomishError(f"{path} holds {rest} bytes too many to be whole floats: is it complete?")
     config = structure_of(path, cfg, model)
     source = f"not in the file: {cfg or config.name} says so"
     known = published_as(path)

@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from yolomish.coco_names import COCO_NAMES
-from yolomish.config import ModelConfig, TrainConfig, from_dict
+from yolomish.config import ModelConfig, TrainConfig, from_dict, shipped
 from yolomish.darknet.names import names_beside
 from yolomish.darknet.order import stored_names
-from yolomish.darknet.weights import fitting_classes, is_darknet_file, read_weights
+from yolomish.darknet.weights import fitting_classes, is_darknet_file, read_weights, with_classes
 from yolomish.errors import YolomishError
 from yolomish.networks import Network, build_network, find_model
+from yolomish.networks.registry import cfg_file
 from yolomish.networks.scope import swap as swap_activations
 from yolomish.weights.catalogue import published
 from yolomish.weights.checkpoint import read_checkpoint
@@ -70,7 +71,9 @@ def _load(weights: str, cfg: str, model: str) -> LoadedNetwork:
                 f"{path} holds {header.convolutions} of {structure.name}'s {header.total} convolutions: it is to train from"
             )
         count = structure.num_classes
-        names = names_beside(cfg or path, count) or numbered_names(count)
+        given = cfg or model
+        beside = given if given not in shipped("models") and cfg_file(given) else path
+        names = names_beside(beside, count) or numbered_names(count)
         return LoadedNetwork(network=network.eval(), names=names, images_seen=header.images_seen, from_darknet=True)
     if cfg:
         raise YolomishError(f"{path} is no Darknet .weights file and needs no cfg: leave out {cfg}")
@@ -94,11 +97,11 @@ def start_from(network: Network, weights: str | Path, log: Callable[[str], Any])
     config = network.config
     if is_darknet_file(weights):
         source = _read_darknet(network, weights)
-        known = published(Path(weights).name)
-        form = find_model(known.model).box_form if known else "exp"
-        if form != config.box_form and not config.cfg:
-            was = "was" if known else "was probably"
-            log(f"{weights} {was} trained with box_form {form}, this model has {config.box_form}: its boxes start anew")
+        if not config.cfg:
+            known = published(Path(weights).name)
+            form, was = (find_model(known.model).box_form, "was") if known else ("exp", "was probably")
+            if form != config.box_form:
+                log(f"{weights} {was} trained with box_form {form}, this model has {config.box_form}: its boxes start anew")
     else:
         content = read_checkpoint(weights)
         source = content["ema"] or content["model"]
@@ -125,7 +128,7 @@ def _read_darknet(network: Network, weights: str | Path) -> dict[str, Tensor]:
         classes = fitting_classes(weights, network.config) or len(COCO_NAMES)
         if network.config.num_classes == classes:
             raise
-        network = build_network(replace(network.config, num_classes=classes))
+        network = build_network(with_classes(network.config, classes))
         header = read_weights(weights, network)
     state, names = network.state_dict(), stored_names(network, header.convolutions)
     return {name: state[name] for name in names}

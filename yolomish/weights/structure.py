@@ -19,15 +19,18 @@ def structure_of(path: Path, cfg: str = "", model: str = "") -> ModelConfig:
     shipped model by which its name begins, as Darknet's yolov4-tiny-mine_best.weights, or that alone has its length.
     YolomishError where that leaves none or several.
     """
-    if cfg or model:
-        return _with_classes(path, cfg or model) or find_model(cfg or model)
+    if given := cfg or model:
+        config = find_model(given)
+        if config.cfg and given not in shipped("models"):  # a user's cfg says its own number of classes
+            return config
+        return _with_classes(path, config) or config
     wanted = published(path.name)
     if wanted and wanted.size == path.stat().st_size:
         return find_model(wanted.model)
     for name in sorted(shipped("models"), key=len, reverse=True):
-        if path.name.startswith(name) and (found := _with_classes(path, name)):
+        if path.name.startswith(name) and (found := _with_classes(path, find_model(name))):
             return found
-    fitting = [found for name in shipped("models") if (found := _with_classes(path, name))]
+    fitting = [found for name in shipped("models") if (found := _with_classes(path, find_model(name)))]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -37,10 +40,7 @@ def structure_of(path: Path, cfg: str = "", model: str = "") -> ModelConfig:
     )
 
 
-def _with_classes(path: Path, name: str) -> ModelConfig | None:
-    """The shipped model of a name with the classes that make the file's length; None for another file, or a user's cfg."""
-    config = find_model(name)
-    if config.cfg and name not in shipped("models"):
-        return None
+def _with_classes(path: Path, config: ModelConfig) -> ModelConfig | None:
+    """The model with the classes that make the file's length; None where no number does."""
     classes = fitting_classes(path, config)
     return replace(config, num_classes=classes) if classes else None
