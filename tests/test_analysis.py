@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import noise_data
 from matplotlib.figure import Figure
 from reference.builders import pipeline_of
 from torch import nn
@@ -194,3 +195,8 @@ def test_the_noise_curve_runs_on_the_device_asked_for(checkpoint: str, monkeypat
     monkeypatch.setattr(noise, "choose_device", lambda name: asked.append(name) or torch.device("cpu"))
     noise_curve(checkpoint, [0.0], device="cuda:1")
     assert asked == ["cuda:1", torch.device("cpu")]
+
+
+def test_noise_refuses_data_of_other_classes(checkpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(YolomishError, match=r"has 4 classes, the data 2: wrong --data\?"):
+        noise_curve(checkpoint, [0.0], data=noise_data(tmp_path, train=1, val=1))

@@ -17,7 +17,7 @@ from reference.detections import simulate_results, simulate_truth
 from yolomish.comparison import Report, compare_activations, write_report
 from yolomish.comparison.arms import build_arms, require_controlled
 from yolomish.comparison.evidence import weigh
-from yolomish.comparison.render import declared, headline, limits, not_controlled
+from yolomish.comparison.render import declared, headline, limits, not_controlled, to_json
 from yolomish.comparison.render.gallery import disagreements
 from yolomish.comparison.report import Design, build_report
 from yolomish.comparison.runs import EpochPoint, Run, Start, State
@@ -105,6 +105,12 @@ def _run(arm: str, seed: int, ap: float, *, config: TrainConfig = BASE, kernels:
 
 
 DESIGN = Design(environment={"torch": "9.9", "CPU": "<Some & CPU>"}, command="yolomish compare --acts mish,relu")
+
+
+def test_a_report_states_any_scope() -> None:
+    for scope in ("leaky_relu", "0-104"):
+        text = to_json(_report({"mish": [0.4, 0.5], "relu": [0.3, 0.4]}, design=dataclasses.replace(DESIGN, scope=scope)))
+        assert f"here it changes in {scope} only" in text
 
 
 def _report(values: dict[str, list[float]], folder: Path = Path("out"), design: Design = DESIGN, **last: Any) -> Report:

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
+import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +30,7 @@ from yolomish.data.datasets import open_data
 from yolomish.errors import YolomishError
 from yolomish.evaluation.stats import Verdict
 from yolomish.training import build
-from yolomish.training.loop import fit
+from yolomish.training.loop import Terminated, fit
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +92,46 @@ def test_the_first_failure_stops_the_other_runs_at_once(tmp_path: Path) -> None:
         train.train_all(runs, ("a", "b"), lines.append, worker=(sys.executable, "-c", STUB))
     assert time.monotonic() - began < 60
     assert (tmp_path / "slow" / "saved").exists() and not (tmp_path / "waits" / "began").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to hand on")
+def test_sigterm_stops_the_runs_on_all_devices(tmp_path: Path) -> None:
+    runs = [_planned(tmp_path / name) for name in ("slow", "x")]
+
+    def when_slow_began(text: str) -> None:
+        if "slow" in text and "working" in text:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Terminated):
+        train.train_all(runs, ("a", "b"), when_slow_began, worker=(sys.executable, "-c", STUB))
+    assert (tmp_path / "slow" / "saved").exists() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    "row", [{"bbox": None}, {"category_id": [1]}, {"bbox": ["a", 0, 1, 1]}, {"score": None}, {"bbox": [1, 2, 3]}]
+)
+def test_a_row_that_is_no_result_is_one_line(tmp_path: Path, row: dict) -> None:
+    data = open_data(squares(tmp_path / "data"), "val")
+    file = tmp_path / "results.json"
+    good = {"image_id": data.image_ids[0], "category_id": data.category_ids[0], "bbox": [1, 1, 5, 5], "score": 0.5}
+    file.write_text(json.dumps([good]))
+    assert evidence.read_results(file, data) == [good]
+    file.write_text(json.dumps([good | row]))
+    with pytest.raises(YolomishError, match="entry 0 is no COCO result"):
+        evidence.read_results(file, data)
+
+
+def test_the_command_in_a_report_repeats_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[str], str, str]] = []
+
+    def compared(base: TrainConfig, names: list[str], *_: object, scope: str, command: str, **__: object) -> None:
+        asked.append((names, scope, command))
+        raise YolomishError("enough")
+
+    monkeypatch.setattr("yolomish.comparison.compare_activations", compared)
+    CliRunner().invoke(app, ["compare", "--scope", "leaky_relu=mish", "--batch", "4", "--recipe", "darknet"])
+    CliRunner().invoke(app, shlex.split(asked[0][2])[1:])
+    assert asked[0][:2] == asked[1][:2] == (["leaky_relu", "mish"], "leaky_relu")
 
 
 def test_every_run_is_trained_on_a_device_of_its_own(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from yolomish.darknet.summary import summarise
 from yolomish.darknet.weights import read_weights, write_weights
 from yolomish.darknet.write import write_cfg
 from yolomish.errors import YolomishError
+from yolomish.inference.detector import Detector
 from yolomish.inference.engines import build_engine
 from yolomish.inference.engines.packed import packed
 from yolomish.inference.export.write import plain
@@ -28,8 +29,10 @@ from yolomish.networks.registry import outline
 from yolomish.nn.fold import folded
 from yolomish.ops.decode import Decoded, decode
 from yolomish.tasks.detection.assign import assign_shape_iou
+from yolomish.tasks.detection.protocol import find_protocol
+from yolomish.tasks.detection.task import DetectionTask
 from yolomish.weights.checkpoint import save_checkpoint
-from yolomish.weights.load import load_network, start_from
+from yolomish.weights.load import LoadedNetwork, load_network, start_from
 
 REFUSED = {"yolov3-tiny_occlusion_track", "yolov3-tiny_xnor", "yolov4-tiny_contrastive"}
 WITHOUT_OPENCV = {"resnet152_trident", "yolov4-sam-mish-csp-reorg-bfm"}  # it knows neither share_index nor reorg3d
@@ -706,3 +709,15 @@ def test_dropblock_needs_a_backbone_that_is_told_apart() -> None:
 
     with pytest.raises(YolomishError, match="does not tell its backbone apart"):
         _drop_blocks(build_network(find_model("yolov3-tiny")), 0.1)
+
+
+def test_a_classifier_is_no_detector(tmp_path: Path) -> None:
+    network = network_of("[convolutional]\nfilters=2\nsize=1\nactivation=linear\n")
+    loaded = LoadedNetwork(network=network, names=("a", "b"), from_darknet=True)
+    for refuses in (
+        lambda: Detector(loaded, device="cpu"),
+        lambda: find_protocol("darknet").of(network.heads),
+        lambda: DetectionTask().check(TrainConfig(image_size=32), network),
+    ):
+        with pytest.raises(YolomishError, match="a classifier finds no boxes"):
+            refuses()

@@ -248,3 +248,10 @@ def test_the_command_verifies_says_the_difference_and_detect_takes_the_file(tmp_
         CliRunner().invoke(app, [*command, "--format", "onx"], catch_exceptions=False)
     with pytest.raises(YolomishError, match="must end in"):
         CliRunner().invoke(app, [*command, "--output", str(tmp_path / "w.engine")], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("option", ["compile", "swap", "cfg", "model"])
+def test_a_program_that_was_exported_takes_no_other_structure(option: str) -> None:
+    values = {"compile": True, "swap": ("backbone=relu",), "cfg": "n.cfg", "model": "yolov4"}
+    with pytest.raises(YolomishError, match=f"m.onnx is a finished program: leave --{option} out"):
+        Detector("m.onnx", **{option: values[option]})

@@ -1,15 +1,18 @@
 """The reproduction recipes differ from their bases in what they state, and the page's commands and numbers hold."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from yolomish.commands import app
+from yolomish.commands.options import choose_recipe
 from yolomish.comparison.arms import build_arms
-from yolomish.config import check_train, config_difference, load_model_config, load_recipe, recipe_model
+from yolomish.config import DataConfig, check_train, config_difference, load_model_config, load_recipe, recipe_model
 from yolomish.darknet.summary import summarise
 from yolomish.data.loader import step_size, steps_per_epoch
 from yolomish.errors import YolomishError
@@ -91,3 +94,26 @@ def test_the_pages_arithmetic_follows_from_the_recipes() -> None:
     for rate in (15, 30, 60, 120):
         first, second, third = (round(h / rate) for h in hours)
         assert f"| {rate} | {first} | {second} | {third} | {round(10 * hours[2] / rate)} |" in PAGE
+
+
+def test_a_recipe_may_be_based_on_one_that_is_based_on_another(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: paper-pacsp-s\nepochs: 3\n")
+    mine, paper = (load_recipe(name, load_model_config("pacsp-s")) for name in (str(tmp_path / "mine.yaml"), "paper-pacsp-s"))
+    assert mine == replace(paper, epochs=3) and recipe_model(str(tmp_path / "mine.yaml")) == "pacsp-s"
+    (tmp_path / "list.yaml").write_text("base: [scaled]\n")
+    with pytest.raises(YolomishError, match="recipe"):
+        load_recipe(str(tmp_path / "list.yaml"), load_model_config("pacsp-s"))
+
+
+def test_a_batch_that_the_recipes_mini_batch_does_not_divide_is_taken_at_once() -> None:
+    model = load_model_config("yolov4-n")
+    config = choose_recipe("darknet", "yolov4-n", model, DataConfig(), {"batch": 4}, print)
+    assert (load_recipe("darknet", model).mini_batch, config.batch, config.mini_batch) == (8, 4, 0)
+    assert choose_recipe("darknet", "yolov4-n", model, DataConfig(), {"batch": 16}, print).mini_batch == 8
+
+
+def test_options_are_refused_in_their_own_spelling(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(app, ["train", "--resume", str(tmp_path), "--compile", "--close-mosaic", "2"])
+    assert str(refused.exception).endswith("leave out --close-mosaic, --compile")
+    refused = CliRunner().invoke(app, ["compare", str(tmp_path), "--set", "mosaic=0", "--epochs", "2"])
+    assert str(refused.exception).endswith("leave out --epochs, --set")

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from yolomish.commands.options import split_list
+
 
 def acts(
     act: Annotated[str, typer.Option("--act", help="Names separated by commas; empty = all known.")] = "",
@@ -18,7 +20,7 @@ def acts(
 
     from yolomish.activations import activation_names, find_activation
 
-    names = [n.strip() for n in act.split(",") if n.strip()] or activation_names()
+    names = split_list(act) or activation_names()
     records = {name: find_activation(name) for name in names}
     lines = {name: r.description + (f" ({r.source})" if r.source else "") for name, r in records.items()}
     if as_json:

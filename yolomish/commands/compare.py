@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yolomish.commands.options import SIZE_HELP, choose_recipe, split_list
+from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, choose_recipe, flag, given_options, split_list
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError
 
@@ -104,9 +104,7 @@ def compare(
     model: Annotated[
         str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
     ] = "",
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="Training recipe: small, darknet, scaled, a YAML, or cfg: the model's own.")
-    ] = "small",
+    recipe: Annotated[str, typer.Option("--recipe", help=RECIPE_HELP)] = "small",
     weights: Annotated[
         str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE per activation, by commas; empty: none.")
     ] = "",
@@ -144,16 +142,14 @@ def compare(
     """Train one model with different activations, all else equal, or take finished runs, and report the difference."""
     from yolomish.config import load_data_config
 
-    given = {k for k in ctx.params if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
+    given = given_options(ctx)
 
     def log(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     if runs:
         if wrong := sorted(given & TRAINING):
-            raise YolomishError(
-                f"finished runs are taken as they are: leave out --{', --'.join(w.rstrip('_') for w in wrong).replace('_', '-')}"
-            )
+            raise YolomishError(f"finished runs are taken as they are: leave out {', '.join(map(flag, wrong))}")
         from yolomish.comparison import compare_finished
 
         folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
@@ -169,6 +165,7 @@ def compare(
         if "=" in scope:  # as it is against another
             scope, other = split_swap(scope)
             acts = acts if "acts" in given else f"{scope},{other}"
+            ctx.params.update(acts=acts, scope=scope)  # for the command that the report states
         names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
         model = ctx.params["model"] = model or recipe_model(recipe) or "yolov4-n"
@@ -187,9 +184,9 @@ def compare(
         shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & TRAINING
         command = ["yolomish compare"]
         for key in sorted(shown):
-            value, flag = ctx.params[key], f"--{key.rstrip('_').replace('_', '-')}"
+            value = ctx.params[key]
             for item in value if isinstance(value, list | tuple) else [value]:
-                command += [flag] if item is True else [f"{flag} {shlex.quote(str(item))}"]
+                command += [flag(key)] if item is True else [f"{flag(key)} {shlex.quote(str(item))}"]
         try:
             report = compare_activations(
                 base,

@@ -118,7 +118,7 @@ def noise(
     from yolomish.errors import YolomishError
 
     try:
-        strengths = [float(s) for s in sigmas.split(",")]
+        strengths = [float(s) for s in split_list(sigmas)]
     except ValueError:
         raise YolomishError(f"--sigmas takes numbers separated by commas, not {sigmas!r}") from None
     source = load_data_config(data) if data else None
@@ -155,7 +155,7 @@ def depth(
 
     names = split_list(acts)
     try:
-        layers = tuple(int(d) for d in depths.split(","))
+        layers = tuple(int(d) for d in split_list(depths))
     except ValueError:
         raise YolomishError(f"--depths takes whole numbers separated by commas, not {depths!r}") from None
     config = DepthConfig(depths=layers, seeds=seeds, width=width, epochs=epochs, batch=batch, lr=lr)

@@ -25,7 +25,18 @@ Swap = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+RECIPE_HELP = "Training recipe: small, finetune, darknet, scaled, paper-*, a YAML, or cfg: the model's own cfg."
 Log = Callable[[str], None]
+
+
+def given_options(ctx: typer.Context) -> set[str]:
+    """The parameters that stand on the command line."""
+    return {k for k in ctx.params if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
+
+
+def flag(parameter: str) -> str:
+    """How a parameter is spelt on the command line."""
+    return f"--{parameter.rstrip('_').replace('_', '-')}"
 
 
 def read_size(text: str) -> tuple[int, int] | None:
@@ -50,6 +61,8 @@ def choose_recipe(
 ) -> TrainConfig:
     """The training of ``structure`` on ``data`` by a recipe's name or YAML, or ``cfg``: by the cfg that it is made of.
 
+    A batch that stands on the command line and is no multiple of the recipe's mini-batch is taken at once.
+
     Of a cfg, ``log`` gets what is not honoured, and with ``details`` what is. The number of training images, and of images
     a step, decide how many epochs its steps make.
 
@@ -63,7 +76,7 @@ def choose_recipe(
         details: Whether to say what was taken, too.
     """
     if recipe != "cfg":
-        return replace(load_recipe(recipe, structure), data=data, **settings)
+        return _with_settings(load_recipe(recipe, structure), data, settings)
     from yolomish.darknet.cfg import load_cfg
     from yolomish.darknet.recipe import cfg_recipe
     from yolomish.data.datasets import open_data
@@ -77,4 +90,10 @@ def choose_recipe(
     found = cfg_recipe(structure, load_cfg(cfg), lambda config: steps_per_epoch(images, replace(config, **own)))
     for line in (*(found.taken if details else ()), *found.notes):
         log(line)
-    return replace(found.config, data=data, **settings)
+    return _with_settings(found.config, data, settings)
+
+
+def _with_settings(config: TrainConfig, data: DataConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    config = replace(config, data=data, **settings)
+    split = "batch" not in settings or "mini_batch" in settings or not config.batch % (config.mini_batch or 1)
+    return config if split else replace(config, mini_batch=0)

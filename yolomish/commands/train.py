@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.commands.options import SIZE_HELP, Swap, choose_recipe
+from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, Swap, choose_recipe, flag, given_options, split_list
 from yolomish.config import (
     RESUMABLE,
     TrainConfig,
@@ -65,12 +65,11 @@ RECIPE = "; left out: the recipe's"
 
 def given_settings(ctx: typer.Context) -> dict[str, Any]:
     """The ``TrainConfig`` settings that stand on the command line."""
-    given = {k: v for k, v in ctx.params.items() if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
-    settings = {SETTINGS[k]: v for k, v in given.items() if k in SETTINGS}
+    settings = {SETTINGS[k]: ctx.params[k] for k in given_options(ctx) if k in SETTINGS}
     if "image_size" in settings:
         settings["image_size"] = parse_size(settings["image_size"], "--imgsz")
     if "freeze" in settings:
-        settings["freeze"] = tuple(part.strip() for part in settings["freeze"].split(",") if part.strip())
+        settings["freeze"] = tuple(split_list(settings["freeze"]))
     return settings
 
 
@@ -83,9 +82,7 @@ def train(
     swap: Swap = None,
     model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg; empty: the recipe's, else yolov4.")] = "",
     data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
-    recipe: Annotated[
-        str, typer.Option(help="Training recipe: darknet, scaled, a YAML, or cfg: the model's own cfg.")
-    ] = "scaled",
+    recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "scaled",
     weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137); empty: none.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step, over all mini-batches and processes" + RECIPE)] = None,
@@ -131,9 +128,8 @@ def train(
     log = partial(typer.echo, err=True)
     settings = given_settings(ctx)
     if resume:
-        given = {k for k in ctx.params if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
-        if wrong := sorted(given - WITH_RESUME):
-            raise YolomishError(f"--resume keeps the run's settings: leave out --{', --'.join(wrong).replace('_', '-')}")
+        if wrong := sorted(given_options(ctx) - WITH_RESUME):
+            raise YolomishError(f"--resume keeps the run's settings: leave out {', '.join(map(flag, wrong))}")
         folder = Path(resume).parent if Path(resume).suffix == ".pt" else Path(resume)
         config = replace(from_dict(TrainConfig, load_yaml(folder / "config.yaml"), str(folder / "config.yaml")), **settings)
     else:
@@ -151,8 +147,6 @@ def train(
         config = replace(config, initial_weights=weights)
         shown = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(structure.activation).name)
         folder = free_name(output / (name or f"{Path(model).stem}-{shown}".rstrip("-")))
-    if "batch" in settings and "mini_batch" not in settings and config.batch % (config.mini_batch or 1):
-        config = replace(config, mini_batch=0)
     check_train(config)
 
     from yolomish.training.loop import Terminated, fit, try_out  # torch is slow to import

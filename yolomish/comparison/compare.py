@@ -52,7 +52,7 @@ def compare_activations(
     acts: two or more activations, the first of which is held against the others
     seeds: trainings per arm
     out_dir: holds the runs and report.html, report.md, report.tex and report.json
-    scope: where the activation changes: ``backbone``, ``neck`` (with the heads) or ``all``
+    scope: where the activation changes: ``backbone``, ``neck`` (with the heads), ``all``, or what ``find_slots`` takes
     weights: the file that each activation starts from; None: random weights
     other_seeds: whether a repeated activation trains at seeds of its own (A/A)
     devices: several train at once, one run per device; empty: one after the other on ``base.device``

@@ -14,6 +14,7 @@ import numpy as np
 from yolomish.comparison.runs import Run, State
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
+from yolomish.data.formats.record import number, whole
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import counts_as_object
 from yolomish.evaluation.resample import draw_images
@@ -77,10 +78,8 @@ def require_objects(data: DetectionData) -> None:
 def require_classes(runs: Sequence[Run], data: DetectionData) -> None:
     """YolomishError, naming the first run, where a run was trained on another number of classes than ``data`` has."""
     for run in runs:
-        if run.config is not None and run.config.model.num_classes != len(data.names):
-            raise YolomishError(
-                f"{run.path} has {run.config.model.num_classes} classes, the data {len(data.names)}: wrong --data?"
-            )
+        if run.config is not None:
+            data.check_classes(run.config.model.num_classes, run.path)
 
 
 def gather(
@@ -153,11 +152,23 @@ def read_results(file: Path, data: DetectionData) -> Detections:
     if not isinstance(results, list):
         raise YolomishError(f"{file} holds a {type(results).__name__}, not a list of COCO results")
     for i, row in enumerate(results):
-        if not isinstance(row, dict) or not {"image_id", "category_id", "bbox", "score"} <= row.keys() or len(row["bbox"]) != 4:
+        if not _is_result(row):
             raise YolomishError(f"{file}: entry {i} is no COCO result (image_id, category_id, bbox of four, score)")
     if results and not {row["category_id"] for row in results} & set(data.category_ids):
         raise YolomishError(f"{file}: none of its category ids are those of {data.source}: are they of another data set?")
     return results
+
+
+def _is_result(row: Any) -> bool:
+    try:
+        ids, values = [row["image_id"], row["category_id"]], [*row["bbox"], row["score"]]
+        for value in ids:
+            whole(value)
+        for value in values:
+            number(value)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return len(values) == 5 and not any(isinstance(value, str) for value in (*ids, *values))
 
 
 def weigh(results: Mapping[Key, Detections], data: DetectionData, task: str, *, resamples: int = RESAMPLES) -> Evidence:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, Queue
@@ -18,10 +20,10 @@ from yolomish.comparison.arms import NO_RESULT, Arm
 from yolomish.comparison.runs import IDENTITY, Run, Start, State, initial_kernels, read_identity
 from yolomish.config import TrainConfig, config_difference, from_dict, to_dict
 from yolomish.errors import YolomishError
-from yolomish.files import write_json
+from yolomish.files import digest, write_json
 from yolomish.networks.scope import split_swap
 from yolomish.training.build import with_initial_weights
-from yolomish.training.loop import fit
+from yolomish.training.loop import Terminated, fit
 
 Log = Callable[[str], None]
 DEVICE = "YOLOMISH_WORKER_DEVICE"
@@ -99,7 +101,7 @@ def _identity(run: Run, environment: Mapping[str, str]) -> dict[str, Any]:
     for name in sorted({model.activation, model.neck_activation, *(split_swap(swap)[1] for swap in model.swap)}):
         path = Path(name.rpartition(":")[0]) if ".py:" in name else None
         if path is not None and path.is_file():
-            sources[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            sources[name] = digest(path).sha256
     ran_on = {key: environment[key].split(" (commit")[0] for key in ("yolomish", "torch", "device")}
     return {"config": to_dict(config), "activation_sources": sources, "ran_on": ran_on}
 
@@ -168,7 +170,7 @@ def train_all(runs: Sequence[Run], devices: Sequence[str], log: Log, *, worker: 
             if process.wait():
                 stop(f"{name_of(run)} on {device} stopped with code {process.returncode}: {last}")
 
-    with ThreadPoolExecutor(len(devices)) as pool:
+    with _sigterm_raised(), ThreadPoolExecutor(len(devices)) as pool:
         try:
             list(pool.map(serve, devices))
         except BaseException:
@@ -176,6 +178,23 @@ def train_all(runs: Sequence[Run], devices: Sequence[str], log: Log, *, worker: 
             raise
     if stopped:
         raise YolomishError(stopped[0])
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """SIGTERM raises ``Terminated`` in here, as far as this is the main thread, which alone takes signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: Any) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

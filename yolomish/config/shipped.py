@@ -53,38 +53,41 @@ def load_recipe(name: str, model: ModelConfig) -> TrainConfig:
     shipped model that the recipe is for, see ``recipe_model``. Its ``base`` may name a shipped recipe from which it differs
     in what it states.
     """
-    values = _recipe_values(name)
-    base = values.pop("base", None)
-    changes = _model_changes(values)
-    if base is not None:
-        if base not in shipped("recipes"):
-            raise unknown_name("recipe", str(base), shipped("recipes"))
-        below = _recipe_values(base)
-        changes = _model_changes(below) | changes
-        values = below | values
-    changed = from_dict(ModelConfig, to_dict(model) | changes, f"{name}.model")
-    return dataclasses.replace(from_dict(TrainConfig, values, name), model=changed)
+    recipe = _read_recipe(name)
+    changed = from_dict(ModelConfig, to_dict(model) | recipe.changes, f"{name}.model")
+    return dataclasses.replace(from_dict(TrainConfig, recipe.values, name), model=changed)
 
 
 def recipe_model(name: str) -> str:
     """The shipped model that a recipe is for, empty where it names none (or is no YAML)."""
     if name not in shipped("recipes") and Path(name).suffix not in (".yaml", ".yml"):
         return ""
-    model = _recipe_values(name).get("model")
-    return model if isinstance(model, str) else ""
+    return _read_recipe(name).model
 
 
-def _model_changes(values: dict[str, Any]) -> dict[str, Any]:
-    """Take ``model`` out of a recipe's values: what it changes in the network."""
-    model = values.pop("model", None) or {}
-    return {} if isinstance(model, str) else model
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """A recipe with all that it is based on: training settings, what it changes in the network, the model it is for."""
+
+    values: dict[str, Any]
+    changes: dict[str, Any]
+    model: str
 
 
-def _recipe_values(name: str) -> dict[str, Any]:
+def _read_recipe(name: str) -> _Recipe:
     known = shipped("recipes")
     if name not in known and Path(name).suffix not in (".yaml", ".yml"):
         raise unknown_name("recipe", name, known)
     values = load_yaml(known.get(name, Path(name)))
-    if not isinstance(values.get("model") or {}, dict | str):
-        raise YolomishError(f"{name}.model must be a mapping or a shipped model's name, not {values['model']!r}")
-    return values
+    base, model = values.pop("base", None), values.pop("model", None) or {}
+    if not isinstance(model, dict | str):
+        raise YolomishError(f"{name}.model must be a mapping or a shipped model's name, not {model!r}")
+    below = _Recipe(values={}, changes={}, model="")
+    if base is not None:
+        if str(base) not in known:
+            raise unknown_name("recipe", str(base), known)
+        below = _read_recipe(base)
+    values = below.values | values
+    if isinstance(model, str):
+        return _Recipe(values=values, changes=below.changes, model=model)
+    return _Recipe(values=values, changes=below.changes | model, model=below.model)

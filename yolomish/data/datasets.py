@@ -81,8 +81,7 @@ class DetectionData:
 
         Augmentations never write into a sample's image, so the samples stay the same.
         """
-        some = self._records[:: max(len(self) // 16, 1)]
-        expected = sum(read_image(r.path).nbytes for r in some) // len(some) * len(self)
+        expected = self._decoded_bytes()
         free = _free_memory()
         if free is not None and expected > 0.8 * free:
             raise YolomishError(
@@ -91,6 +90,11 @@ class DetectionData:
             )
         self._images = [read_image(r.path) for r in self._records]
         return sum(image.nbytes for image in self._images)
+
+    def _decoded_bytes(self) -> int:
+        """About how large all images are when decoded, from every sixteenth part of them."""
+        some = self._records[:: max(len(self) // 16, 1)]
+        return sum(read_image(r.path).nbytes for r in some) // len(some) * len(self)
 
     def keep_on_disk(self) -> int:
         """Decode every image once into one file in the cache folder and read from there; returns its bytes.
@@ -112,8 +116,7 @@ class DetectionData:
         return pixels.nbytes
 
     def _write_pixels(self, folder: Path, file: Path, index: Path) -> None:
-        some = self._records[:: max(len(self) // 16, 1)]
-        expected = sum(read_image(r.path).nbytes for r in some) // len(some) * len(self)
+        expected = self._decoded_bytes()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(folder).free
@@ -133,6 +136,11 @@ class DetectionData:
             os.replace(partial, file)
         except OSError as error:
             raise YolomishError(f"{folder} cannot be written: {error.strerror}; name another in YOLOMISH_CACHE") from None
+
+    def check_classes(self, count: int, whose: str | Path) -> None:
+        """YolomishError, naming ``whose`` they are, unless ``count`` classes are as many as the data has."""
+        if count != len(self.names):
+            raise YolomishError(f"{whose} has {count} classes, the data {len(self.names)}: wrong --data?")
 
     def boxes_at(self, size_hw: SizeHW, *, keep_aspect: bool) -> tuple[np.ndarray, np.ndarray]:
         """Labels (N,) and box widths and heights (N, 2) of all images in px at a network size, from annotations alone.

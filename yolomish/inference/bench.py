@@ -23,7 +23,7 @@ from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.packages import installed
 from yolomish.inference.export.verify import probe_images
 from yolomish.networks import Network
-from yolomish.nn.blocks import set_activation
+from yolomish.networks.scope import swap
 from yolomish.ops.decode import decode_above
 from yolomish.ops.device import wait
 from yolomish.types import HeadSpec, InputSpec, SizeHW, size_text
@@ -92,8 +92,7 @@ def with_activation(network: Network, activation: str, image: np.ndarray) -> Net
     if network.activations(part) == (activation,):
         return network
     other = copy.deepcopy(network)
-    for block in other.slots(part).values():
-        set_activation(block, activation)
+    swap(other, (f"{part}={activation}",))
     return calibrate(other, image)
 
 

@@ -69,8 +69,9 @@ class Detector:
         darknet = False
         self.notes: tuple[str, ...]
         if not isinstance(weights, LoadedNetwork) and Path(weights).suffix in RUNNERS:
-            if compile:
-                raise YolomishError(f"{os.fspath(weights)} is compiled already: leave --compile out")
+            for option, value in (("compile", compile), ("swap", swap), ("cfg", cfg), ("model", model)):
+                if value:
+                    raise YolomishError(f"{os.fspath(weights)} is a finished program: leave --{option} out")
             self.engine, description = open_exported(os.fspath(weights), engine=engine, device=chosen, half=half)
             own = description.input.size_hw
             if not description.dynamic and wanted not in (None, own):

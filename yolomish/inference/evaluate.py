@@ -9,7 +9,6 @@ from typing import Any
 
 from yolomish.config import DataConfig
 from yolomish.data.datasets import Split, open_data
-from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import check_backend
 from yolomish.evaluation.provenance import warning
 from yolomish.files import free_folder
@@ -74,8 +73,7 @@ def evaluate_weights(
     for note in loaded.notes:
         log(note)
     source = open_data(data, split)
-    if len(source.names) != len(loaded.names):
-        raise YolomishError(f"{weights} has {len(loaded.names)} classes, the data {len(source.names)}: wrong weights or data?")
+    source.check_classes(len(loaded.names), weights)
     network = loaded.network
     size_hw = size_hw or network.input.size_hw
     network.input.check_size(size_hw)

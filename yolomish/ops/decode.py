@@ -75,13 +75,18 @@ def decode(maps: Sequence[Tensor], heads: Sequence[HeadSpec]) -> Decoded:
     return Decoded(boxes=torch.cat(boxes, 1), objectness=torch.cat(objectness, 1), classes=torch.cat(classes, 1))
 
 
+def check_heads(heads: Sequence[HeadSpec]) -> None:
+    """YolomishError for a classifier, which has no heads."""
+    if not heads:
+        raise YolomishError("a classifier finds no boxes: choose weights or a cfg with [yolo] heads")
+
+
 def decode_above(maps: Sequence[Tensor], heads: Sequence[HeadSpec], conf: float) -> Candidates:
     """``decode``, but only of the anchors whose objectness is above ``conf``: most of the boxes and classes go uncomputed.
 
     An image's candidates come head by head, then cell by cell.
     """
-    if not heads:
-        raise YolomishError("a classifier finds no boxes: choose weights or a cfg with [yolo] heads")
+    check_heads(heads)
     found = []
     for raw_map, head in zip(maps, heads, strict=True):
         _, _, h, w = raw_map.shape

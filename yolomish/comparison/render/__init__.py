@@ -10,6 +10,8 @@ from yolomish.comparison.render.html import to_html
 from yolomish.comparison.render.text import summary, to_json, to_latex, to_markdown
 from yolomish.comparison.render.wording import declared, headline, left_out, limits, not_controlled
 from yolomish.comparison.report import Report
+from yolomish.errors import YolomishError
+from yolomish.files import write_text
 
 __all__ = [
     "declared",
@@ -28,10 +30,13 @@ __all__ = [
 
 def write_report(report: Report, gallery: Sequence[Disagreement] = ()) -> Path:
     """Write report.html, report.md, report.tex and report.json into the report's folder; returns the path of report.html."""
-    report.folder.mkdir(parents=True, exist_ok=True)
-    (report.folder / "report.json").write_text(to_json(report), encoding="utf-8")
-    (report.folder / "report.md").write_text(to_markdown(report), encoding="utf-8")
-    (report.folder / "report.tex").write_text(to_latex(report), encoding="utf-8")
+    try:
+        report.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise YolomishError(f"{report.folder} cannot be made: {error.strerror}") from None
     page = report.folder / "report.html"
-    page.write_text(to_html(report, gallery), encoding="utf-8")
+    write_text(report.folder / "report.json", to_json(report))
+    write_text(report.folder / "report.md", to_markdown(report))
+    write_text(report.folder / "report.tex", to_latex(report))
+    write_text(page, to_html(report, gallery))
     return page

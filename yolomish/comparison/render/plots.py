@@ -85,6 +85,7 @@ def tradeoff(report: Report) -> list[Figure]:
         axis.scatter([s.median_ms], [level.mean], s=size, color=colour, alpha=0.75, zorder=3)
         axis.plot([], [], "o", color=colour, label=f"{arm.label}{peak}")
     axis.set(xlabel="one image, ms (median and quartiles)", ylabel="AP (0..1), 95 %")
+    axis.margins(0.12)  # room for whole discs
     axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)
     axis.grid(alpha=0.3)

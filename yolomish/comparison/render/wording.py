@@ -149,11 +149,12 @@ def limits(report: Report) -> list[str]:
     """What the comparison does not show."""
     config, seeds, pairs = report.config, len(report.seeds), len(report.arms) - 1
     if config:
+        where = WHERE.get(report.design.scope, f"{report.design.scope} only")
         shapes, size = config["data"]["format"] == "shapes", size_text(report.runs[0].trained().image_size)
         lines = [
             f"Other data, models or sizes: this is {config['model']['name']} at {size} px on "
             f"{config['data']['format']} data{' (generated pictures, far easier than photographs)' if shapes else ''}.",
-            f"Other places for the activation: here it changes in {WHERE[report.design.scope]}.",
+            f"Other places for the activation: here it changes in {where}.",
             f"Longer training: every arm had {count(max(len(run.epochs) for run in report.runs), 'epoch')} from "
             f"{START[report.initial_weights]}. An activation may win early and lose late, or the reverse.",
             "Settings tuned for each activation: learning rate and the rest are shared, and may suit one arm better.",

@@ -77,6 +77,12 @@ def shape_overlap(sizes: Tensor, anchors: Tensor, kind: IouKind) -> Tensor:
     return overlap
 
 
+def within_ratio(sizes: Tensor, anchors: Tensor) -> Tensor:
+    """(T, A) bool: where widths and heights (T, 2) are both within a factor of 4 of an anchor's (A, 2), in the same px."""
+    ratios = sizes[:, None] / anchors
+    return torch.maximum(ratios, 1 / ratios).amax(2) < MAX_RATIO
+
+
 def assign_ratio(targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequence[tuple[int, int]]) -> tuple[Assignment, ...]:
     """Scaled-YOLOv4 (PyTorch_YOLOv4 utils/loss.py): positives by width and height ratio, with neighbouring cells.
 
@@ -90,8 +96,7 @@ def assign_ratio(targets: Tensor, heads: Sequence[HeadSpec], grid_sizes_hw: Sequ
     assignments = []
     for head, (height, width) in zip(heads, grid_sizes_hw, strict=True):
         anchors = torch.tensor(head.anchors, dtype=torch.float32, device=targets.device)
-        ratios = sizes[:, None] / anchors[None]
-        chosen, anchor = (torch.maximum(ratios, 1 / ratios).amax(2) < MAX_RATIO).nonzero(as_tuple=True)
+        chosen, anchor = within_ratio(sizes, anchors).nonzero(as_tuple=True)
         last = torch.tensor((width - 1, height - 1), device=targets.device)
         centre = centres[chosen] / head.stride
         cell = centre.floor().long().clamp(min=0).minimum(last)

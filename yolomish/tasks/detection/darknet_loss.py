@@ -143,8 +143,8 @@ def _best_overlaps(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Each prediction's largest IoU with an object of its image, and that object's row in ``targets``; (B, A, H, W) both."""
     best = boxes.new_zeros(boxes.shape[:-1])
     nearest = torch.zeros_like(best, dtype=torch.int64)
-    for image in range(len(boxes)):
-        mine = (targets[:, 0] == image).nonzero()[:, 0]
+    counts = torch.bincount(targets[:, 0].long(), minlength=len(boxes)).tolist()  # one wait for the device, not one per image
+    for image, mine in enumerate(targets[:, 0].argsort(stable=True).split(counts)):
         if len(mine):
             overlap, which = box_iou_matrix(boxes[image].reshape(-1, 4), targets[mine, 2:6]).max(1)
             best[image], nearest[image] = overlap.view(best.shape[1:]), mine[which].view(best.shape[1:])

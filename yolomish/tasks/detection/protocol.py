@@ -11,6 +11,7 @@ import numpy as np
 
 from yolomish.data.transforms import resize_image
 from yolomish.errors import YolomishError, unknown_name
+from yolomish.ops.decode import check_heads
 from yolomish.ops.nms import NMS_KINDS, Frame, Selection
 from yolomish.types import GREY, HeadSpec, InputSpec, Interpolation, Resize, ResizeMode, SizeHW, size_text
 
@@ -69,6 +70,7 @@ class EvalProtocol(Selection):
 
     def of(self, heads: Sequence[HeadSpec]) -> EvalProtocol:
         """This protocol for a network with ``heads``: where it takes the network's own suppression, that one, by name."""
+        check_heads(heads)
         if self.nms != "own":
             return self
         return dataclasses.replace(self, nms=heads[-1].nms, beta_nms=heads[-1].beta_nms)
@@ -79,9 +81,10 @@ class EvalProtocol(Selection):
 
     def frame(self, resize: Resize) -> Frame:
         """The factors of x and y from network px to the frame of suppression, of an image resized so."""
-        height, width = resize.image_size_hw
-        x, y = {"network": (1.0, 1.0), "image": (1.0, 1.0), "relative": (1 / width, 1 / height)}[self.nms_frame]
-        return (x, y) if self.nms_frame == "network" else (x / resize.scale_x, y / resize.scale_y)
+        if self.nms_frame == "network":
+            return 1.0, 1.0
+        height, width = resize.image_size_hw if self.nms_frame == "relative" else (1, 1)
+        return 1 / width / resize.scale_x, 1 / height / resize.scale_y
 
 
 def _darknet(name: str, resize: ResizeMode, **thresholds: Any) -> EvalProtocol:

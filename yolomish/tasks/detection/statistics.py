@@ -9,7 +9,7 @@ import torch
 
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
-from yolomish.tasks.detection.assign import MAX_RATIO, shape_overlap
+from yolomish.tasks.detection.assign import shape_overlap, within_ratio
 from yolomish.types import HeadSpec, size_text
 
 
@@ -31,8 +31,7 @@ def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpe
     anchors = torch.tensor(list(dict.fromkeys(a for head in heads for a in head.anchors)), dtype=torch.float32)
     boxes = torch.from_numpy(sizes.astype(np.float32))
     if config.assignment == "ratio":
-        ratios = boxes[:, None] / anchors
-        reached = (torch.maximum(ratios, 1 / ratios).amax(2) < MAX_RATIO).sum(1)
+        reached = within_ratio(boxes, anchors).sum(1)
     else:
         constants = heads[0].loss
         overlaps = shape_overlap(boxes, anchors, constants.shape_kind)

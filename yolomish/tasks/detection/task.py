@@ -17,6 +17,7 @@ from yolomish.drawing.boxes import draw_batch
 from yolomish.evaluation.coco import evaluate
 from yolomish.evaluation.resample import METRICS, match, resampled_ap, summarise
 from yolomish.networks import Network
+from yolomish.ops.decode import check_heads
 from yolomish.ops.distributed import rank, share, world_size
 from yolomish.tasks.detection.loss import detection_loss
 from yolomish.tasks.detection.pipeline import Pipeline
@@ -40,6 +41,7 @@ class DetectionTask:
         return open_data(config, split)
 
     def check(self, config: TrainConfig, network: Network) -> None:
+        check_heads(network.heads)
         network.input.check_size(config.image_size)
 
     def loader(

@@ -48,6 +48,8 @@ def decode_views(model: Runner, images: Tensor, views: str, conf: float) -> Cand
     if views not in VIEWS:
         raise unknown_name("test-time augmentation", views, VIEWS)
     parts = [_decode_view(model, images, view, conf) for view in VIEWS[views]]
+    if len(parts) == 1:
+        return parts[0]
     order = torch.argsort(torch.cat([p.image for p in parts]), stable=True)
     return Candidates(
         image=torch.cat([p.image for p in parts])[order],
