@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from conftest import four_pictures, noise_data
 from typer.testing import CliRunner
 
 from yolomish.commands import app
-from yolomish.config import TrainConfig, check_train, from_dict, load_yaml, save_yaml
+from yolomish.config import TrainConfig, check_train, config_difference, from_dict, load_yaml, save_yaml
 from yolomish.darknet.cfg import ANYWHERE, KEYS, parse_cfg
 from yolomish.darknet.network import config_of
 from yolomish.darknet.recipe import CfgRecipe, cfg_recipe
@@ -298,6 +299,28 @@ def test_train_tells_what_it_took_and_saves_what_options_won(tmp_path: Path) -> 
         app, ["train", "--resume", str(tmp_path / "runs" / "run"), "--epochs", "4"], catch_exceptions=False
     )
     assert again.exit_code == 0 and len((tmp_path / "runs" / "run" / "results.csv").read_text().splitlines()) == 5
+
+
+def test_a_comparison_trains_its_arms_by_the_cfg(tmp_path: Path) -> None:
+    data = noise_data(tmp_path, train=4, val=2)
+    (tmp_path / "my.yaml").write_text(f"format: yolo\ntrain: {data.train}\nval: {data.val}\nnames: [a, b]\n")
+    cfg = tmp_path / "my.cfg"
+    cfg.write_text(with_net(max_batches=2, burn_in=0, batch=2, subdivisions=1, mosaic=0))
+    words = ["compare", "--model", str(cfg), "--recipe", "cfg", "--data", str(tmp_path / "my.yaml"), "--scope", "leaky_relu=mish"]
+    words += ["--seeds", "1", "--workers", "0", "--device", "cpu", "--output", str(tmp_path), "--name", "c"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    leaky, mish = (
+        from_dict(TrainConfig, load_yaml(tmp_path / "c" / f"{a}-seed0" / "config.yaml")) for a in ("leaky_relu", "mish")
+    )
+    assert set(config_difference(leaky, mish)) == {"model.swap"}
+    own = recipe(cfg.read_text(), images=4).config
+    taken = ("loss", "assignment", "peak_lr", "batch", "momentum", "weight_decay", "schedule", "epochs", "saturation", "jitter")
+    assert [getattr(mish, key) for key in taken] == [getattr(own, key) for key in taken]
+    built = [build_network(config.model).activations() for config in (leaky, mish)]
+    assert "mish" in built[1] and "mish" not in built[0]
+    report = json.loads((tmp_path / "c" / "report.json").read_text())
+    assert f"--model {cfg}" in report["command"] and "--recipe cfg" in report["command"]
 
 
 def test_recipe_cfg_needs_a_cfg() -> None:
