@@ -69,7 +69,9 @@ def perfect(data: DetectionData, boxes: list[list[float]], labels: list[int], im
 
 
 def test_a_new_format_is_one_entry_and_an_unknown_one_is_named() -> None:
-    assert set(FORMATS) == {"coco", "voc", "yolo", "darknet", "openimages", "shapes"} and all(name == kind.name for name, kind in FORMATS.items())
+    assert set(FORMATS) == {"coco", "voc", "yolo", "darknet", "openimages", "shapes"} and all(
+        name == kind.name for name, kind in FORMATS.items()
+    )
     with pytest.raises(YolomishError, match="unknown data format 'cocoo'; did you mean 'coco'"):
         open_data(DataConfig(format="cocoo"), "val")
     with pytest.raises(YolomishError, match="names no test split"):

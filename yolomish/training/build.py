@@ -12,7 +12,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import DropBlock2d
 
 from yolomish.config import RESUMABLE, TrainConfig, check_train, config_difference, from_dict
-from yolomish.data.formats.faults import different_classes
 from yolomish.data.loader import steps_per_epoch
 from yolomish.errors import YolomishError
 from yolomish.files import digest
@@ -62,8 +61,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     if not (resumed and config.initial_weights_sha256):
         config = with_initial_weights(config)
     train, val = task.open(config.data, "train"), task.open(config.data, "val")
-    if fault := different_classes(train.names, val.names):
-        raise YolomishError(fault)
+    val = val.with_classes(train.names, train.source)
     config = replace(config, model=replace(config.model, num_classes=len(train.names)))
     if config.cache == "ram":
         log(f"{train.keep_in_memory() / 2**20:.0f} MiB of decoded training images held in memory")

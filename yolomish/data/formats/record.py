@@ -139,6 +139,11 @@ class Listing:
     outlines: int = 0
 
 
+def class_counts(records: Sequence[Record], names: Sequence[str]) -> np.ndarray:
+    """The boxes of each class, crowds included."""
+    return np.bincount(np.concatenate([np.empty(0, np.int64), *(r.labels for r in records)]), minlength=len(names))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataFormat:
     """A way in which data sets lie on disk.
