@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,16 @@ class DetectionData:
     def annotated(self) -> bool:
         """Whether there is a ground truth: false for COCO's test sets, whose annotations are kept by the server."""
         return self.listing.annotated
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of classes, file names, sizes and boxes in their order: what a run's steps follow from, but the pixels."""
+        found = hashlib.sha256(json.dumps(self.names).encode())
+        for record in self._records:
+            found.update(f"{record.path.name} {record.size_hw} {record.image_id}".encode(errors="surrogateescape"))
+            for values in (record.boxes, record.labels, record.crowd, record.ignore):
+                found.update(values.tobytes())
+        return found.hexdigest()
 
     def first(self, count: int) -> DetectionData:
         """The first ``count`` images with their annotations."""
