@@ -33,6 +33,8 @@ def data_values(raw: dict[str, Any], file: Path) -> dict[str, Any]:
         values["format"] = "yolo" if any(split in values for split in SPLITS) else "auto"
     values |= _names(values, file)
     splits = {split: values[split] for split in SPLITS if split in values}
+    if splits and values["format"] != "voc":  # whose lists have their names
+        values |= {split: values.get(split, "") for split in SPLITS}
     root = values.get("root")
     if root is not None and not isinstance(root, str):
         return values  # refused by its type
@@ -55,6 +57,8 @@ def _names(values: dict[str, Any], file: Path) -> dict[str, Any]:
         if sorted(numbered) != list(range(len(names))):
             raise YolomishError(f"{file}: names must be numbered 0, 1, 2, ... without a gap")
         names = [numbered[i] for i in range(len(names))]
+    if any(isinstance(name, bool) for name in (names if isinstance(names, list) else ())):
+        raise YolomishError(f"{file}: YAML reads a class name among yes, no, on, off, true and false as none: quote it")
     if count is None:
         return {"names": names} if names is not None else {}
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 100_000:

@@ -38,7 +38,7 @@ def resolved(config: DataConfig) -> DataConfig:
     YolomishError for an unknown format, and for what is no data set.
     """
     if config.format == "auto":
-        root = Path(config.root)
+        root = Path(config.root).resolve()
         found = next((found for kind in FORMATS.values() if (found := kind.recognise(root))), None)
         if found is None:
             raise YolomishError(

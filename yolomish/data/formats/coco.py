@@ -28,8 +28,9 @@ from yolomish.data.formats.record import (
     split_path,
     whole,
 )
+from yolomish.data.formats.writing import WholeSet, Writer
 from yolomish.errors import YolomishError
-from yolomish.files import read_text
+from yolomish.files import read_text, write_json
 
 LAYOUTS = (
     "annotations/instances_*.json",
@@ -280,4 +281,31 @@ def _record(
     )
 
 
-COCO_JSON = DataFormat(name="coco", read=read_coco, recognise=recognise_coco)
+def write_coco(folder: Path, whole: WholeSet) -> None:
+    """annotations/instances_SPLIT.json, with image and category ids as they are and annotation ids from 1."""
+    categories = [{"id": i, "name": n, "supercategory": ""} for i, n in zip(whole.category_ids, whole.names, strict=True)]
+    (folder / "annotations").mkdir()
+    for split, records in whole.splits.items():
+        images, annotations = [], []
+        for record in records:
+            h, w = record.size_hw or (0, 0)
+            images.append({"id": record.image_id, "file_name": record.path.name, "width": w, "height": h})
+            columns = (record.boxes, record.labels, record.areas, record.crowd)
+            for (x0, y0, x1, y1), label, area, crowd in zip(*(column.tolist() for column in columns), strict=True):
+                box = [round(v, 9) for v in (x0, y0, x1 - x0, y1 - y0)]  # as it stood: 2.3 + 4.1 - 2.3 is not 4.1
+                item = {"id": len(annotations) + 1, "image_id": record.image_id, "category_id": whole.category_ids[label]}
+                annotations.append({**item, "bbox": box, "area": area, "iscrowd": int(crowd), "segmentation": []})
+        content = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+        write_json(folder / "annotations" / f"instances_{split}.json", content)
+
+
+COCO_JSON = DataFormat(
+    name="coco",
+    read=read_coco,
+    recognise=recognise_coco,
+    writer=Writer(
+        pictures=str,
+        write=write_coco,
+        keeps=frozenset({"image ids", "category ids", "crowds", "areas", "empty classes", "class order"}),
+    ),
+)

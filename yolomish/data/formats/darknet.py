@@ -7,7 +7,8 @@ from pathlib import Path
 from yolomish.config import DataConfig
 from yolomish.darknet.names import read_names
 from yolomish.data.formats.record import DataFormat, Folders, Split, laid_out, whole
-from yolomish.data.formats.yolo import look_along, read_yolo
+from yolomish.data.formats.writing import WholeSet, Writer
+from yolomish.data.formats.yolo import TXT_KEEPS, label_lines, look_along, read_yolo
 from yolomish.errors import YolomishError
 from yolomish.files import read_text
 
@@ -49,4 +50,25 @@ def data_file(path: Path) -> DataConfig:
     return laid_out("darknet", root, splits, names=names)
 
 
-DARKNET = DataFormat(name="darknet", read=read_yolo, recognise=recognise_darknet)
+def write_darknet(folder: Path, whole: WholeSet) -> None:
+    """obj.data, obj.names and SPLIT.txt, labels beside the pictures; Darknet is to be run in this folder."""
+    for split, records in whole.splits.items():
+        for record in records:
+            (folder / split / f"{record.path.stem}.txt").write_text(label_lines(record), encoding="utf-8")
+        lines = "".join(f"{split}/{record.path.name}\n" for record in records)
+        (folder / f"{split}.txt").write_text(lines, encoding="utf-8")
+    first = next(iter(whole.splits))
+    lists = {"train": "train" if "train" in whole.splits else first, "valid": "val" if "val" in whole.splits else first}
+    lists |= {"test": "test"} if "test" in whole.splits else {}
+    lines = "".join(f"{key} = {name}.txt\n" for key, name in lists.items())
+    text = f"classes = {len(whole.names)}\n{lines}names = obj.names\nbackup = backup/\n"
+    (folder / "obj.data").write_text(text, encoding="utf-8")
+    (folder / "obj.names").write_text("".join(f"{name}\n" for name in whole.names), encoding="utf-8")
+
+
+DARKNET = DataFormat(
+    name="darknet",
+    read=read_yolo,
+    recognise=recognise_darknet,
+    writer=Writer(pictures=str, write=write_darknet, keeps=TXT_KEEPS, clips=True, least=0.0),
+)

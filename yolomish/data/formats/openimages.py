@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from yolomish.config import DataConfig
 from yolomish.data.formats.record import (
     SPLITS,
+    WORDS,
     DataFormat,
     Finding,
     Folders,
@@ -24,6 +26,7 @@ from yolomish.data.formats.record import (
     shown,
     split_path,
 )
+from yolomish.data.formats.writing import WholeSet, Writer, fractions, short
 from yolomish.data.images import SUFFIXES
 from yolomish.errors import YolomishError
 from yolomish.files import read_text
@@ -122,16 +125,9 @@ def _rows(file: Path, split: Split, findings: list[Finding]) -> dict[str, list[_
 
 def _pictures(root: Path, file: Path, split: Split, named: str) -> dict[str, Path]:
     """The pictures of a split by image id, their name without suffix, in the first of their possible folders with any."""
-    word = file.stem.split("-")[0]
-    places = [
-        root / word,
-        root / "images" / word,
-        root / split,
-        file.parent.parent / "data",
-        root / "data",
-        root / "images",
-        root,
-    ]
+    words = [word for word in re.findall("[a-z]+", file.stem.lower()) if word in WORDS] or [split]
+    inner = [root / name for name in (words[0], f"images/{words[0]}", split)]
+    places = [*inner, file.parent.parent / "data", root / "data", root / "images", root]
     folders = Folders()
     for place in [root / named] if named else places:
         found = {Path(n).stem: place / n for n in sorted(folders.names(place)) if Path(n).suffix.lower() in SUFFIXES}
@@ -174,4 +170,33 @@ def recognise_openimages(path: Path) -> DataConfig | None:
     return None
 
 
-OPEN_IMAGES = DataFormat(name="openimages", read=read_openimages, recognise=recognise_openimages)
+def write_openimages(folder: Path, whole: WholeSet) -> None:
+    """WORD-annotations-bbox.csv and class-descriptions-boxable.csv, in which a class is its own id; what is not known of a
+    box (occluded, truncated, depiction, inside) is -1."""
+    with (folder / "class-descriptions-boxable.csv").open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out, lineterminator="\n").writerows((name, name) for name in whole.names)
+    for split, records in whole.splits.items():
+        with (folder / f"{FOLDERS[split]}-annotations-bbox.csv").open("w", encoding="utf-8", newline="") as out:
+            table = csv.writer(out, lineterminator="\n")
+            unknown = ("IsOccluded", "IsTruncated", "IsGroupOf", "IsDepiction", "IsInside")
+            table.writerow(("ImageID", "Source", "LabelName", "Confidence", "XMin", "XMax", "YMin", "YMax", *unknown))
+            for record in records:
+                for box, label, crowd in zip(fractions(record).tolist(), record.labels, record.crowd, strict=True):
+                    x0, y0, x1, y1 = (short(min(max(value, 0.0), 1.0)) for value in box)
+                    told = (record.path.stem, "yolomish", whole.names[label], 1, x0, x1, y0, y1)
+                    table.writerow((*told, -1, -1, int(crowd), -1, -1))
+
+
+FOLDERS: dict[Split, str] = {"train": "train", "val": "validation", "test": "test"}
+OPEN_IMAGES = DataFormat(
+    name="openimages",
+    read=read_openimages,
+    recognise=recognise_openimages,
+    writer=Writer(
+        pictures=lambda split: FOLDERS[split],
+        write=write_openimages,
+        keeps=frozenset({"crowds", "class order"}),
+        clips=True,
+        least=0.0,
+    ),
+)

@@ -9,13 +9,16 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from yolomish.config import DataConfig
 from yolomish.data.images import read_headers
 from yolomish.errors import YolomishError
+
+if TYPE_CHECKING:
+    from yolomish.data.formats.writing import Writer
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -150,12 +153,13 @@ class DataFormat:
 
     ``read`` parses a split of a ``DataConfig`` once and leniently: what is wrong becomes a finding and is left out of the
     records. YolomishError where nothing can be read. ``recognise`` returns where the splits are if a file or folder is a
-    data set of this format by its layout, else None.
+    data set of this format by its layout, else None. ``writer`` is None for what is not written.
     """
 
     name: str
     read: Callable[[DataConfig, Split], Listing]
     recognise: Callable[[Path], DataConfig | None]
+    writer: Writer | None = None
 
 
 def split_paths(config: DataConfig, split: Split) -> tuple[str, ...]:

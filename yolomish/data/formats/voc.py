@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from yolomish.config import DataConfig
 from yolomish.data.formats.faults import no_area
 from yolomish.data.formats.record import (
@@ -27,6 +29,7 @@ from yolomish.data.formats.record import (
     split_of,
     split_path,
 )
+from yolomish.data.formats.writing import WholeSet, Writer, short
 from yolomish.data.images import SUFFIXES
 from yolomish.errors import YolomishError
 from yolomish.files import read_lines
@@ -230,4 +233,37 @@ def recognise_voc(path: Path) -> DataConfig | None:
     return laid_out("voc", path, splits) if splits else None
 
 
-PASCAL_VOC = DataFormat(name="voc", read=read_voc, recognise=recognise_voc)
+def write_voc(folder: Path, whole: WholeSet) -> None:
+    """Annotations/*.xml and ImageSets/Main/SPLIT.txt. Coordinates that are no whole pixels are written as they are."""
+    (folder / "Annotations").mkdir()
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    for split, records in whole.splits.items():
+        for record in records:
+            h, w = record.size_hw or (0, 0)
+            tree = ET.Element("annotation")
+            _fields(tree, folder="JPEGImages", filename=record.path.name)
+            _fields(ET.SubElement(tree, "size"), width=w, height=h, depth=3)
+            _fields(tree, segmented=0)
+            for box, label, difficult in zip(record.boxes, record.labels, record.ignore, strict=True):
+                item = ET.SubElement(tree, "object")
+                _fields(item, name=whole.names[label], pose="Unspecified", truncated=0, difficult=int(difficult))
+                sides = zip(("xmin", "ymin", "xmax", "ymax"), np.add(box, (1, 1, 0, 0)), strict=True)
+                _fields(ET.SubElement(item, "bndbox"), **{key: short(round(value, 9)) for key, value in sides})
+            ET.indent(tree, "\t")
+            text = ET.tostring(tree, encoding="unicode")
+            (folder / "Annotations" / f"{record.path.stem}.xml").write_text(text + "\n", encoding="utf-8")
+        lines = "".join(f"{record.path.stem}\n" for record in records)
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(lines, encoding="utf-8")
+
+
+def _fields(parent: ET.Element, **values: object) -> None:
+    for key, value in values.items():
+        ET.SubElement(parent, key).text = str(value)
+
+
+PASCAL_VOC = DataFormat(
+    name="voc",
+    read=read_voc,
+    recognise=recognise_voc,
+    writer=Writer(pictures=lambda _: "JPEGImages", write=write_voc, keeps=frozenset({"difficult marks"}), least=1.0),
+)

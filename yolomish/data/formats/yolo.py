@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import yaml
+
 from yolomish.config import DataConfig, load_data_config
 from yolomish.darknet.names import read_names
 from yolomish.data.formats.faults import no_area
@@ -25,6 +28,7 @@ from yolomish.data.formats.record import (
     split_of,
     split_paths,
 )
+from yolomish.data.formats.writing import Kept, WholeSet, Writer, fractions, short
 from yolomish.data.images import SUFFIXES
 from yolomish.errors import YolomishError
 from yolomish.files import read_lines
@@ -233,4 +237,31 @@ def _has_labels(folder: Path) -> bool:
     return any(file.name not in NAMES for place in places if place for file in place.rglob("*.txt"))
 
 
-YOLO_TXT = DataFormat(name="yolo", read=read_yolo, recognise=recognise_yolo)
+def label_lines(record: Record) -> str:
+    """A record's boxes as lines of ``class cx cy w h`` in fractions."""
+    sides = fractions(record)
+    values = np.concatenate(((sides[:, :2] + sides[:, 2:]) / 2, sides[:, 2:] - sides[:, :2]), 1).clip(0, 1)
+    rows = zip(record.labels.tolist(), values.tolist(), strict=True)
+    return "".join(f"{label} {' '.join(map(short, row))}\n" for label, row in rows)
+
+
+def write_yolo(folder: Path, whole: WholeSet) -> None:
+    """data.yaml as ultralytics reads it, and labels/SPLIT/*.txt."""
+    for split, records in whole.splits.items():
+        (folder / "labels" / split).mkdir(parents=True)
+        for record in records:
+            (folder / "labels" / split / f"{record.path.stem}.txt").write_text(label_lines(record), encoding="utf-8")
+    paths = {split: f"images/{split}" for split in whole.splits}
+    first = next(iter(paths.values()))
+    content = {"train": paths.get("train", first), "val": paths.get("val", first), **paths, "names": dict(enumerate(whole.names))}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+
+
+TXT_KEEPS: frozenset[Kept] = frozenset({"empty classes", "class order"})
+YOLO_TXT = DataFormat(
+    name="yolo",
+    read=read_yolo,
+    recognise=recognise_yolo,
+    writer=Writer(pictures=lambda split: f"images/{split}", write=write_yolo, keeps=TXT_KEEPS, clips=True, least=0.0),
+)
