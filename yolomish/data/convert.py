@@ -149,7 +149,7 @@ def _fitting(data: DetectionData, writer: Writer, lost: Counter[str]) -> list[Re
         keep &= ~small
         if "difficult marks" not in writer.keeps:
             lost["difficult marks (boxes are kept)"] += int((keep & record.ignore).sum())
-        sides = boxes[:, 2:] - boxes[:, :2]
+        sides = record.boxes[:, 2:] - record.boxes[:, :2]
         if "areas" not in writer.keeps:
             lost["areas of outlines"] += int((keep & ~np.isclose(record.areas, sides.prod(1), rtol=1e-6)).sum())
         columns = {name: getattr(record, name)[keep] for name in ("labels", "areas", "crowd", "ignore")}

@@ -286,7 +286,8 @@ def write_coco(folder: Path, whole: WholeSet) -> None:
     categories = [{"id": i, "name": n, "supercategory": ""} for i, n in zip(whole.category_ids, whole.names, strict=True)]
     (folder / "annotations").mkdir()
     for split, records in whole.splits.items():
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for record in records:
             h, w = record.size_hw or (0, 0)
             images.append({"id": record.image_id, "file_name": record.path.name, "width": w, "height": h})

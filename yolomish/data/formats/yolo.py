@@ -251,10 +251,9 @@ def write_yolo(folder: Path, whole: WholeSet) -> None:
         (folder / "labels" / split).mkdir(parents=True)
         for record in records:
             (folder / "labels" / split / f"{record.path.stem}.txt").write_text(label_lines(record), encoding="utf-8")
-    paths = {split: f"images/{split}" for split in whole.splits}
-    first = next(iter(paths.values()))
-    content = {"train": paths.get("train", first), "val": paths.get("val", first), **paths, "names": dict(enumerate(whole.names))}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    paths: dict[str, str] = {split: f"images/{split}" for split in whole.splits}
+    paths = dict.fromkeys(("train", "val"), next(iter(paths.values()))) | paths
+    text = yaml.safe_dump({**paths, "names": dict(enumerate(whole.names))}, sort_keys=False, allow_unicode=True)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
