@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolomish.config import load_data_config
+from yolomish.config import DataConfig, from_dict, load_data_config, to_dict
 from yolomish.data.check import check_data
 from yolomish.data.datasets import open_data
 from yolomish.data.formats import read_listing
@@ -317,6 +317,23 @@ def test_a_data_yaml_that_contradicts_itself_is_refused(tmp_path: Path, lines: s
     (tmp_path / "d.yaml").write_text(f"train: images\nval: images\n{lines}\n")
     with pytest.raises(YolomishError, match=message):
         load_data_config(str(tmp_path / "d.yaml"))
+
+
+def test_linked_folders_are_read_once_and_lists_of_folders_survive_a_checkpoint(tmp_path: Path) -> None:
+    yaml = ultralytics(tmp_path / "a")
+    (tmp_path / "a" / "images" / "more").mkdir()
+    (tmp_path / "a" / "images" / "more" / "linked").symlink_to(tmp_path / "a" / "images" / "val")
+    (tmp_path / "a" / "images" / "more" / "round").symlink_to(tmp_path / "a" / "images" / "more")
+    (tmp_path / "a" / "labels" / "more").mkdir()
+    (tmp_path / "a" / "labels" / "more" / "linked").symlink_to(tmp_path / "a" / "labels" / "val")
+    yaml.write_text("train: [images/train, images/more]\nval: images/val\nnames: [red, blue car]\n")
+    config = load_data_config(str(yaml))
+    data = open_data(config, "train")
+    assert [data.path(i).stem for i in range(len(data))] == ["a", "b 1", "c"] and len(data.load(2).labels) == 2
+    assert from_dict(DataConfig, json.loads(json.dumps(to_dict(config)))) == config and config.train == (
+        "images/train",
+        "images/more",
+    )
 
 
 def test_names_twice_and_missing_splits_are_named(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def _annotation(item: Any) -> tuple[int, int, Box, float, bool]:
         x, y, w, h = (number(v) for v in bbox)
     except ValueError as error:
         raise ValueError(f"bbox {shown(bbox)}: {error}") from None
-    if w < 0 or h < 0 or max(map(abs, (x, y, w, h))) > MAX_PX:
+    if not (0 <= w <= MAX_PX and 0 <= h <= MAX_PX and abs(x) <= MAX_PX and abs(y) <= MAX_PX):
         raise ValueError(f"bbox {shown(bbox)}: width and height must not be negative, and nothing over {MAX_PX:g} px")
     image_id, category = _id(item, "image_id"), _id(item, "category_id")
     area, crowd = item.get("area"), item.get("iscrowd")

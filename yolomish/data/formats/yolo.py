@@ -107,12 +107,16 @@ def _images(paths: Sequence[Path], names: tuple[str, ...], source: Path, split: 
 
 
 def _in_folder(source: Path) -> list[Path]:
-    return sorted(
-        Path(folder, name)
-        for folder, _, names in os.walk(source)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    )
+    """The pictures in a folder and its subfolders, links to folders included, each folder once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, inner, names in os.walk(source, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        found += [Path(folder, n) for n in names if Path(n).suffix.lower() in SUFFIXES and not n.startswith(".")]
+    return sorted(found)
 
 
 def _listed(source: Path, split: Split, findings: list[Finding]) -> Iterator[str]:
