@@ -125,6 +125,9 @@ def test_numbers_as_text_are_numbers(tmp_path: Path) -> None:
         (("annotations", 1, "bbox"), [1, float("inf"), 3, 4], "annotation 2: bbox .*inf is not finite"),
         (("annotations", 1, "bbox"), [1, "Infinity", 3, 4], "annotation 2: bbox .*is not finite"),
         (("annotations", 1, "bbox"), [1, 2, 3, 10**400], "annotation 2: bbox .* is no number"),
+        (("annotations", 1, "bbox"), [1, 2, -3, 4], "annotation 2: bbox .*: width and height must not be negative"),
+        (("annotations", 1, "bbox"), [1, 2, 1e200, 1e200], "annotation 2: bbox .* nothing over 1e.09 px"),
+        (("annotations", 1, "bbox"), [1, 2, "1_0", 4], "annotation 2: bbox .*'1_0' is no number"),
         (("annotations", 1, "bbox"), [1, 2, 3, True], "annotation 2: bbox .*True is no number"),
         (("annotations", 1, "iscrowd"), -1, "annotation 2: iscrowd must be 0 or 1, not -1"),
         (("annotations", 1, "iscrowd"), "no", "annotation 2: iscrowd must be 0 or 1, not 'no'"),
@@ -143,6 +146,7 @@ def test_numbers_as_text_are_numbers(tmp_path: Path) -> None:
         (("images", 1, "id"), 9.5, r"images\[1\]: id 9.5 is no whole number"),
         (("images", 1, "file_name"), "a\0.png", r"images\[1\]: file_name"),
         (("images", 1, "file_name"), "x" * 300, "x{300} does not exist"),
+        (("images", 1, "file_name"), "a\nb" + "x" * 100_000, r"a\\nbx.*\.\.\.x+ does not exist"),
         (("images", 1, "width"), "wide", r"images\[1\]: 'wide' is no number"),
         (("images", 1, "width"), -128, r"images\[1\]: width -128"),
         (("categories", 1, "name"), None, r"categories\[1\]: the name must be a text, not None"),
@@ -375,6 +379,7 @@ def test_voc_sizes_are_stated_or_the_headers(tmp_path: Path, size: str) -> None:
     ("xml", "message"),
     [
         ("<object><name>red</name></object>", r"a\.xml object 1: no complete bndbox"),
+        (voc_object("red", (1, 1, int(1e200), int(1e200))), "object 1: .*nothing is over"),
         (voc_object("red", ("x", 1, 5, 6)), r"a\.xml object 1: no complete bndbox: 'x' is no number"),  # type: ignore[arg-type]
         (voc_object("red", (1, 1, 50, 60)) + "<", r"a\.xml: "),
         (voc_object("red", (1, 1, 50, 60)) + voc_object("red", (200, 10, 220, 20)), r"object 2: red .* lies outside the 128x96"),

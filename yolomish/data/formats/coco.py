@@ -13,6 +13,7 @@ import numpy as np
 from yolomish.config import DataConfig
 from yolomish.data.formats.record import (
     MAX_ID,
+    MAX_PX,
     DataFormat,
     Finding,
     Folders,
@@ -42,8 +43,6 @@ LAYOUTS = (
     "result_coco.json",
     "*.json",
 )
-MAX_PX = 1e9
-
 Box = tuple[float, float, float, float]
 
 

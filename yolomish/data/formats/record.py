@@ -47,6 +47,8 @@ CHECKS = {
     "classes-reordered": "info",
     "image-empty": "info",
 }
+LONGEST = 480  # characters of a message
+MAX_PX = 1e9  # no coordinate is larger, and areas stay finite
 MAX_ID = 2**53  # above, ids would change on their way through JSON readers that have floats alone
 
 _shortened = reprlib.Repr()
@@ -56,11 +58,20 @@ shown: Callable[[Any], str] = _shortened.repr  # a value of the user's file for 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One fault: a ``check`` of ``CHECKS``, the split (or both) and a message with the file, the place and the value."""
+    """One fault: a ``check`` of ``CHECKS``, the split (or both) and a message with the file, the place and the value, one line
+    of at most ``LONGEST`` characters whatever names the data has."""
 
     check: str
     split: str
     message: str
+
+    def __post_init__(self) -> None:
+        text = self.message
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST - 160]}...{text[-157:]}"
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        object.__setattr__(self, "message", text)
 
     @property
     def severity(self) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from yolomish.config import DataConfig
 from yolomish.data.formats.faults import no_area
 from yolomish.data.formats.record import (
+    MAX_PX,
     SPLITS,
     WORDS,
     DataFormat,
@@ -197,6 +198,8 @@ def _annotation(file: Path) -> _Annotation:
         where = f" object {index}"
         try:
             x0, y0, x1, y1 = (number(item.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax"))
+            if max(map(abs, (x0, y0, x1, y1))) > MAX_PX:
+                raise ValueError(f"nothing is over {MAX_PX:g} px")
         except ValueError as error:
             faults.append(f"{where}: no complete bndbox: {error}")
             continue
