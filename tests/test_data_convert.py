@@ -207,6 +207,20 @@ def test_names_that_a_format_cannot_hold_are_refused(source: DataConfig, tmp_pat
         assert not (tmp_path / "new").exists()
 
 
+def test_a_picture_of_a_name_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "old" / "images").mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    try:
+        (tmp_path / "a.png").rename(tmp_path / "old" / "images" / b"\xff.png".decode(errors="surrogateescape"))
+    except OSError:
+        pytest.skip("this file system has Unicode names alone")
+    (tmp_path / "old" / "images" / b"\xff.txt".decode(errors="surrogateescape")).write_text("0 .5 .5 .5 .5")
+    config = DataConfig(format="yolo", root=str(tmp_path / "old"), train="images", val="images", names=("x",))
+    with pytest.raises(YolomishError, match="is no Unicode text"):
+        convert(config, tmp_path / "new", "darknet")
+    assert not (tmp_path / "new").exists()
+
+
 def test_data_that_cannot_be_opened_is_not_converted(source: DataConfig, tmp_path: Path) -> None:
     with pytest.raises(YolomishError, match="unknown format to write 'yollo'; did you mean 'yolo'"):
         convert(source, tmp_path / "new", "yollo")
@@ -234,6 +248,7 @@ def test_bccd_survives_there_and_back(shared_data: Path, tmp_path: Path) -> None
     for form in ("coco", "darknet", "voc"):
         done = convert(config, tmp_path / form, form, link=True)
         assert sum(done.boxes.values()) == 3941  # 3,943 but the two without area
+        assert done.lost.get("boxes without area") == (2 if config is bccd else None)
         config = load_data_config(str(tmp_path / form))
     for split in ("train", "val"):
         old, new = open_data(bccd, split), open_data(config, split)  # type: ignore[arg-type]

@@ -343,12 +343,13 @@ def voc_config(root: Path, images: dict[str, str], *, suffix: str = ".jpg", list
 
 
 def test_voc_names_may_hold_spaces_and_suffixes_any_case(tmp_path: Path) -> None:
-    xml = voc_object("red", (11, 21, 50, 60)) + voc_object("blue", (5, 5, 5, 9))
+    xml = voc_object(" red\n", (11, 21, 50, 60)) + voc_object("blue", (5, 5, 5, 9))
     config = voc_config(tmp_path, {"IMG val (1)": xml, "a.b": xml, "c -1": xml}, suffix=".JPG")
     data = open_data(config, "val")
     assert [data.path(i).name for i in range(3)] == ["IMG val (1).JPG", "a.b.JPG", "c -1.JPG"]
     assert data.names == ("blue", "red") and data.load(0).boxes.tolist() == [[10, 20, 50, 60]]
     assert [f.check for f in read_listing(config, "val").findings if f.severity == "warning"][:3] == ["box-degenerate"] * 3
+    assert data.left_out == "warning: val.txt: 3 box-degenerate: `yolomish check` says where"
 
 
 def test_voc_class_lists_have_a_second_column(tmp_path: Path) -> None:
@@ -380,6 +381,7 @@ def test_voc_sizes_are_stated_or_the_headers(tmp_path: Path, size: str) -> None:
     [
         ("<object><name>red</name></object>", r"a\.xml object 1: no complete bndbox"),
         (voc_object("red", (1, 1, int(1e200), int(1e200))), "object 1: .*nothing is over"),
+        (voc_object(" ", (1, 1, 50, 60)), r"a\.xml object 1: no name"),
         (voc_object("red", ("x", 1, 5, 6)), r"a\.xml object 1: no complete bndbox: 'x' is no number"),  # type: ignore[arg-type]
         (voc_object("red", (1, 1, 50, 60)) + "<", r"a\.xml: "),
         (voc_object("red", (1, 1, 50, 60)) + voc_object("red", (200, 10, 220, 20)), r"object 2: red .* lies outside the 128x96"),

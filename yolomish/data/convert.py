@@ -82,6 +82,8 @@ def convert(config: DataConfig, target: Path, form: str, *, force: bool = False,
         _swap_in(part, target)
     except OSError as error:
         raise YolomishError(f"{target} cannot be written: {error.strerror or error}; what was there is intact") from None
+    except UnicodeEncodeError as error:
+        raise YolomishError(f"{target} cannot be written: the name {ascii(error.object)[:100]} is no Unicode text") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return done
@@ -133,6 +135,11 @@ def _fitting(data: DetectionData, writer: Writer, lost: Counter[str]) -> list[Re
     """The records as the format can hold them."""
     records = []
     lost["outlines (boxes are kept)"] += data.listing.outlines
+    checks = [finding.check for finding in data.listing.findings]
+    there = sum(int((r.boxes[:, 2:] <= r.boxes[:, :2]).any(1).sum()) for r in data.listing.records)
+    lost["boxes without area"] += checks.count("box-degenerate") - there  # those left out when it was read
+    for check in ("image-passed-over", "label-passed-over"):
+        lost[f"{check}: see yolomish check"] += checks.count(check)
     if data.own_ids and "image ids" not in writer.keeps:
         lost["image ids"] += len(data)
     for record in data.listing.records:

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from yolomish.config import DataConfig
 from yolomish.data.classes import class_places
 from yolomish.data.formats import read_listing
-from yolomish.data.formats.record import Listing, Split, class_counts
+from yolomish.data.formats.record import LEFT_OUT, Listing, Split, class_counts
 from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
 from yolomish.files import cache_folder
@@ -48,6 +48,13 @@ class DetectionData:
     def annotated(self) -> bool:
         """Whether there is a ground truth: false for COCO's test sets, whose annotations are kept by the server."""
         return self.listing.annotated
+
+    @property
+    def left_out(self) -> str:
+        """One line that counts what was there and is not used; empty where nothing is left out."""
+        found = [f.check for f in self.listing.findings]
+        counted = ", ".join(f"{found.count(check)} {check}" for check in LEFT_OUT if check in found)
+        return f"warning: {self.source.name}: {counted}: `yolomish check` says where" if counted else ""
 
     @cached_property
     def digest(self) -> str:

@@ -73,6 +73,8 @@ def evaluate_weights(
     for note in loaded.notes:
         log(note)
     source = open_data(data, split)
+    if source.left_out:
+        log(source.left_out)
     if loaded.names != source.names:
         log(f"classes: {weights} and {source.source} are not named or numbered alike; they are compared by name")
     source = source.with_classes(loaded.names, weights)

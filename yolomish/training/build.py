@@ -62,6 +62,8 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
         config = with_initial_weights(config)
     train, val = task.open(config.data, "train"), task.open(config.data, "val")
     val = val.with_classes(train.names, train.source)
+    for line in filter(None, (train.left_out, val.left_out)):
+        log(line)
     learnt = {record.path for record in train.listing.records}
     if shared := sum(record.path in learnt for record in val.listing.records):
         log(f"warning: {shared} of {len(val)} validation images are in train: AP cannot tell what was learnt by heart")

@@ -39,7 +39,10 @@ def resolved(config: DataConfig) -> DataConfig:
     """
     if config.format == "auto":
         root = Path(config.root).resolve()
-        found = next((found for kind in FORMATS.values() if (found := kind.recognise(root))), None)
+        try:
+            found = next((found for kind in FORMATS.values() if (found := kind.recognise(root))), None)
+        except OSError as error:
+            raise YolomishError(f"{root} cannot be read: {error.strerror}") from None
         if found is None:
             raise YolomishError(
                 f"{root} is no data set that is known: name its .yaml, .data, .json or .csv, or a folder of "

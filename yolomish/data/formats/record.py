@@ -47,6 +47,7 @@ CHECKS = {
     "classes-reordered": "info",
     "image-empty": "info",
 }
+LEFT_OUT = ("box-degenerate", "image-passed-over", "label-passed-over")  # what these name is not trained on
 LONGEST = 480  # characters of a message
 MAX_PX = 1e9  # no coordinate is larger, and areas stay finite
 MAX_ID = 2**53  # above, ids would change on their way through JSON readers that have floats alone

@@ -206,7 +206,10 @@ def _annotation(file: Path) -> _Annotation:
         # pixels count from 1 and the last one is included
         box = (x0 - 1, y0 - 1, x1, y1)
         difficult = item.findtext("difficult", "0").strip().lower() in ("1", "true")
-        objects.append(_Object(name=item.findtext("name", ""), box=box, difficult=difficult, where=where))
+        if name := item.findtext("name", "").strip():
+            objects.append(_Object(name=name, box=box, difficult=difficult, where=where))
+        else:
+            faults.append(f"{where}: no name")
     picture = tree.findtext("filename", "").strip()
     return _Annotation(file=file, picture=picture, size_hw=_size(tree), objects=tuple(objects), faults=tuple(faults))
 
