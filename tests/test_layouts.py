@@ -319,6 +319,18 @@ def test_a_data_yaml_that_contradicts_itself_is_refused(tmp_path: Path, lines: s
         load_data_config(str(tmp_path / "d.yaml"))
 
 
+def test_a_folder_whose_yaml_is_of_this_package_is_read_by_it(tmp_path: Path) -> None:
+    for split in BOTH:
+        pictures(tmp_path / "pics" / split, split)
+        coco_json(tmp_path / "notes" / f"{split}.json", split)
+    lines = "".join(f"{split}: notes/{split}.json\n{split}_images: pics/{split}\n" for split in BOTH)
+    (tmp_path / "data.yaml").write_text(f"format: coco\n{lines}")
+    assert len(open_data(load_data_config(str(tmp_path)), "train")) == 2
+    (tmp_path / "data.yaml").write_text("root: .\n")  # which says nothing
+    with pytest.raises(YolomishError, match="is no data set that is known"):
+        open_data(load_data_config(str(tmp_path)), "train")
+
+
 def test_linked_folders_are_read_once_and_lists_of_folders_survive_a_checkpoint(tmp_path: Path) -> None:
     yaml = ultralytics(tmp_path / "a")
     (tmp_path / "a" / "images" / "more").mkdir()

@@ -10,7 +10,7 @@ from yolomish.data.formats.coco import COCO_JSON
 from yolomish.data.formats.darknet import DARKNET
 from yolomish.data.formats.faults import common_faults, in_order
 from yolomish.data.formats.openimages import OPEN_IMAGES
-from yolomish.data.formats.record import Listing, Split
+from yolomish.data.formats.record import SPLITS, Listing, Split
 from yolomish.data.formats.shapes import SHAPES
 from yolomish.data.formats.voc import PASCAL_VOC
 from yolomish.data.formats.yolo import YOLO_TXT
@@ -18,6 +18,8 @@ from yolomish.errors import YolomishError, unknown_name
 
 # in the order in which a folder is asked whether it is one: those first that a file of their own tells
 FORMATS = {kind.name: kind for kind in (DARKNET, YOLO_TXT, COCO_JSON, OPEN_IMAGES, PASCAL_VOC, SHAPES)}
+
+PLACES = ("format", "root", *SPLITS, *(f"{split}_images" for split in SPLITS))  # what says where a set lies
 
 
 def read_listing(config: DataConfig, split: Split) -> Listing:
@@ -48,7 +50,7 @@ def resolved(config: DataConfig) -> DataConfig:
                 f"{root} is no data set that is known: name its .yaml, .data, .json or .csv, or a folder of "
                 f"{', '.join(name for name in FORMATS if name != 'shapes')} (YOLO's with its data.yaml or classes.txt)"
             )
-        return replace(found, names=config.names or found.names)
+        return replace(config, names=config.names or found.names, **{key: getattr(found, key) for key in PLACES})
     if config.format not in FORMATS:
         raise unknown_name("data format", config.format, [*FORMATS, "auto"])
     return config
