@@ -12,6 +12,7 @@ from yolomish.commands.acts import acts
 from yolomish.commands.bench import bench
 from yolomish.commands.check import anchors, check
 from yolomish.commands.compare import compare
+from yolomish.commands.data import data_app
 from yolomish.commands.demo import demo
 from yolomish.commands.detect import detect
 from yolomish.commands.eval import eval_
@@ -57,6 +58,7 @@ app.command("info")(info)
 app.command("acts")(acts)
 app.command("check")(check)
 app.command("anchors")(anchors)
+app.add_typer(data_app, name="data")
 app.add_typer(landscape, name="landscape")
 
 

@@ -12,7 +12,7 @@ SHOWN = 5
 
 
 def check(
-    data: Annotated[str, typer.Argument(help="Shipped data set (shapes) or a data YAML.")],
+    data: Annotated[str, typer.Argument(help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")],
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Read images' headers alone: no broken or equal pictures.")] = False,
     only: Annotated[str, typer.Option("--only", help="Ids of the checks to report, by commas; empty = all.")] = "",
@@ -49,7 +49,7 @@ def check(
 
 
 def anchors(
-    data: Annotated[str, typer.Argument(help="Shipped data set (shapes) or a data YAML.")],
+    data: Annotated[str, typer.Argument(help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")],
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Anchors; the shipped models take 9.")] = 9,
     imgsz: ImageSize = "608",
     resize: Annotated[str, typer.Option("--resize", help="stretch or letterbox, as in training.")] = "stretch",

@@ -100,7 +100,9 @@ def compare(
             "activation (leaky_relu), or leaky_relu=mish: those as they are against mish there.",
         ),
     ] = "backbone",
-    data: Annotated[str, typer.Option("--data", help="Built-in data set (shapes) or a data YAML.")] = "shapes",
+    data: Annotated[
+        str, typer.Option("--data", help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
+    ] = "shapes",
     model: Annotated[
         str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
     ] = "",

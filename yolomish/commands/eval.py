@@ -11,7 +11,9 @@ from yolomish.commands.options import NMS_HELP, Device, ImageSize, Swap, read_si
 
 def eval_(
     weights: Annotated[str, typer.Option("--weights", help="Our .pt, Darknet's .weights, or a name (yolov4-tiny, demo).")],
-    data: Annotated[str, typer.Option("--data", help="Shipped data set (shapes) or a YAML.")] = "shapes",
+    data: Annotated[
+        str, typer.Option("--data", help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
+    ] = "shapes",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[
         str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")

@@ -13,7 +13,7 @@ landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, 
 
 OUTPUT = typer.Option("--output", help="Folder; a number is added if it exists.")
 WEIGHTS = typer.Argument(help="One or more .pt checkpoints.")
-DATA = typer.Option("--data", help="Data YAML; empty = the one that the checkpoint was trained with.")
+DATA = typer.Option("--data", help="Data set, as for eval; empty = the one that the checkpoint was trained with.")
 
 
 def _write(output: str, name: str, content: Any) -> Path:

@@ -81,7 +81,9 @@ def train(
     neck_act: Annotated[str | None, typer.Option(help="Activation of neck and heads; left out: the model's.")] = None,
     swap: Swap = None,
     model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg; empty: the recipe's, else yolov4.")] = "",
-    data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
+    data: Annotated[
+        str, typer.Option(help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
+    ] = "shapes",
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "scaled",
     weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137); empty: none.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,

@@ -188,9 +188,7 @@ def _training_batch(config: TrainConfig, places: Sequence[DataConfig], names: tu
     for place in places:
         try:
             data = open_data(place, "train")
-            if data.names == names:
-                return shared_batch(data, config), ""
-            reasons.append(f"{data.source} has other classes than the data of this comparison")
+            return shared_batch(data.with_classes(names, "the data of this comparison"), config), ""
         except YolomishError as error:
             reasons.append(str(error))
     return None, "no training images are here (" + "; ".join(reasons) + ")"

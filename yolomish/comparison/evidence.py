@@ -25,6 +25,7 @@ from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
 from yolomish.tasks.detection.protocol import EvalProtocol, training_protocol
 from yolomish.tasks.registry import find_task
+from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.load import load_network
 
 PREDICTIONS = "predictions-last.json"
@@ -76,10 +77,10 @@ def require_objects(data: DetectionData) -> None:
 
 
 def require_classes(runs: Sequence[Run], data: DetectionData) -> None:
-    """YolomishError, naming the first run, where a run was trained on another number of classes than ``data`` has."""
+    """YolomishError, naming the first run, where a run was trained on other classes than ``data`` has boxes of."""
     for run in runs:
         if run.config is not None:
-            data.check_classes(run.config.model.num_classes, run.path)
+            data.with_classes(tuple(read_checkpoint(run.last)["names"]), run.path)
 
 
 def gather(
@@ -130,9 +131,12 @@ def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> 
     except (OSError, ValueError):
         pass  # none yet, or cut off: detected again
     place = choose_device(device)
-    network = load_network(str(run.last)).network.to(place)
-    pipeline = Pipeline(runner=network, protocol=protocol, size_hw=config.image_size, device=place)
-    results = predict(pipeline, data, batch=config.mini_batch if config.mini_batch > 0 else config.batch)
+    loaded = load_network(str(run.last))
+    pipeline = Pipeline(runner=loaded.network.to(place), protocol=protocol, size_hw=config.image_size, device=place)
+    named = data.with_classes(loaded.names, run.path)
+    found = predict(pipeline, named, batch=config.mini_batch if config.mini_batch > 0 else config.batch)
+    known = set(data.category_ids)
+    results = [row for row in found if row["category_id"] in known]  # not of classes that the data does not have
     run.home.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
     write_json(file, results)

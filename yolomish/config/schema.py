@@ -11,6 +11,7 @@ import math
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
@@ -107,6 +108,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return from_dict(typing.cast(type, kind), value, where)
     if get_origin(kind) is Literal:
         return "off" if value is False else _convert(value, str, where)  # YAML reads off as false
+    if get_origin(kind) is UnionType:  # one text, or a list of them
+        return _convert(value, tuple[str, ...] if isinstance(value, list | tuple) else str, where)
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
             raise YolomishError(f"{where} must be a list, not {value!r}")

@@ -63,18 +63,21 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where a data set lies. ``format`` is coco (JSON + image folder), voc (root with Annotations/JPEGImages/ImageSets), yolo
-    (image list or folder; labels beside or in labels/) or shapes (generated). Relative paths start at the YAML's folder.
+    """Where a data set lies. ``format`` is one of ``data.formats`` or auto, told by what ``root`` is.
+
+    coco: JSON and image folder (empty: found beside it). voc: a list of ImageSets, or a folder of XML and pictures. yolo:
+    image folders or lists, labels beside or in labels/. darknet: lists, their paths as Darknet has them. openimages: CSV and
+    image folder. shapes: generated. auto: ``root`` is the file or folder itself. Several paths a split go with yolo alone.
 
     ``test`` may be COCO image information without annotations (image_info_test-dev2017.json)."""
 
     format: str = "shapes"
     root: str = ""
-    train: str = "train"
-    val: str = "val"
+    train: str | tuple[str, ...] = "train"
+    val: str | tuple[str, ...] = "val"
     train_images: str = ""
     val_images: str = ""
-    test: str = ""
+    test: str | tuple[str, ...] = ""
     test_images: str = ""
     names: tuple[str, ...] = ()
 

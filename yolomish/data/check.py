@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from yolomish.config import DataConfig
+from yolomish.data.classes import class_places
 from yolomish.data.formats import read_listing
-from yolomish.data.formats.faults import different_classes, in_order
-from yolomish.data.formats.record import CHECKS, Finding, Folders, Listing, Record, Split
+from yolomish.data.formats.faults import in_order
+from yolomish.data.formats.record import CHECKS, Finding, Folders, Listing, Record, Split, class_counts
 from yolomish.data.images import Header, decode_image, read_headers
 from yolomish.errors import YolomishError
 
@@ -86,9 +87,20 @@ def _check_image(record: Record, header: Header, seen: _Pixels) -> Iterator[tupl
 
 
 def _check_pair(train: Listing, val: Listing, hashes: dict[Split, dict[str, str]]) -> Iterator[Finding]:
-    if fault := different_classes(train.names, val.names):
-        yield Finding(check="classes-differ", split="both", message=fault)
+    if val.names != train.names:
+        counts = class_counts(val.records, val.names)
+        try:
+            class_places(val.names, train.names, counts, source=val.source, whose=train.source)
+        except YolomishError as error:
+            yield Finding(check="classes-differ", split="both", message=str(error))
+        else:
+            message = f"{val.source} does not number its classes as {train.source} does: they are compared by name"
+            yield Finding(check="classes-reordered", split="both", message=message)
     shared = {record.path for record in train.records} & {record.path for record in val.records}
+    if len(shared) == len(val.records) > 1:
+        message = f"all {len(shared)} images of val are in train: what is learnt by heart cannot be told from what is learnt"
+        yield Finding(check="train-val-overlap-file", split="both", message=message)
+        return
     for path in sorted(shared):
         yield Finding(check="train-val-overlap-file", split="both", message=f"{path} is in train and in val")
     for sha1 in sorted(hashes["train"].keys() & hashes["val"].keys()):

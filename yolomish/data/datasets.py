@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
 
 from yolomish.config import DataConfig
+from yolomish.data.classes import class_places
 from yolomish.data.formats import read_listing
-from yolomish.data.formats.record import Listing, Split
+from yolomish.data.formats.record import LEFT_OUT, Listing, Split, class_counts
 from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
 from yolomish.files import cache_folder
@@ -45,6 +48,23 @@ class DetectionData:
     def annotated(self) -> bool:
         """Whether there is a ground truth: false for COCO's test sets, whose annotations are kept by the server."""
         return self.listing.annotated
+
+    @property
+    def left_out(self) -> str:
+        """One line that counts what was there and is not used; empty where nothing is left out."""
+        found = [f.check for f in self.listing.findings]
+        counted = ", ".join(f"{found.count(check)} {check}" for check in LEFT_OUT if check in found)
+        return f"warning: {self.source.name}: {counted}: `yolomish check` says where" if counted else ""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of classes, file names, sizes and boxes in their order: what a run's steps follow from, but the pixels."""
+        found = hashlib.sha256(json.dumps(self.names).encode())
+        for record in self._records:
+            found.update(f"{record.path.name} {record.size_hw} {record.image_id}".encode(errors="surrogateescape"))
+            for values in (record.boxes, record.labels, record.crowd, record.ignore):
+                found.update(values.tobytes())
+        return found.hexdigest()
 
     def first(self, count: int) -> DetectionData:
         """The first ``count`` images with their annotations."""
@@ -137,10 +157,21 @@ class DetectionData:
         except OSError as error:
             raise YolomishError(f"{folder} cannot be written: {error.strerror}; name another in YOLOMISH_CACHE") from None
 
-    def check_classes(self, count: int, whose: str | Path) -> None:
-        """YolomishError, naming ``whose`` they are, unless ``count`` classes are as many as the data has."""
-        if count != len(self.names):
-            raise YolomishError(f"{whose} has {count} classes, the data {len(self.names)}: wrong --data?")
+    def with_classes(self, names: tuple[str, ...], whose: str | Path) -> DetectionData:
+        """The same images with their labels counted as in ``names``, the classes of ``whose``; see ``class_places``.
+
+        A class that the data does not know gets a category id of its own. YolomishError where a box's class has no place.
+        """
+        if names == self.names:
+            return self
+        counts = class_counts(self._records, self.names)
+        places = class_places(self.names, names, counts, source=self.source, whose=whose)
+        fresh = itertools.count(max(self.category_ids, default=0) + 1)
+        known = {place: self.category_ids[label] for label, place in enumerate(places) if place is not None}
+        ids = tuple(known[place] if place in known else next(fresh) for place in range(len(names)))
+        new = np.array([-1 if place is None else place for place in places], np.int64)
+        records = tuple(replace(record, labels=new[record.labels]) for record in self._records)
+        return DetectionData(replace(self.listing, names=names, category_ids=ids, records=records))
 
     def boxes_at(self, size_hw: SizeHW, *, keep_aspect: bool) -> tuple[np.ndarray, np.ndarray]:
         """Labels (N,) and box widths and heights (N, 2) of all images in px at a network size, from annotations alone.

@@ -18,7 +18,7 @@ from yolomish.data.datasets import DetectionData
 from yolomish.data.streams import Use, stream
 from yolomish.data.transforms import apply_resize
 from yolomish.errors import YolomishError
-from yolomish.types import Batch, InputSpec, Resize, Sample, SizeHW
+from yolomish.types import Batch, InputSpec, Resize, Sample, SizeHW, size_text
 
 Item = tuple[Sample, Resize]
 
@@ -130,6 +130,28 @@ def largest_size(config: TrainConfig, stride: int) -> SizeHW:
     return _scaled_size(config.multi_scale, config, stride) if config.multi_scale else config.image_size
 
 
+def smallest_step(count: int, config: TrainConfig, stride: int, world_size: int = 1) -> int:
+    """The values of a channel that batch norm sees at least, in the coarsest map of the smallest mini-batch of ``count`` images.
+
+    ``stride`` is the network's coarsest; norms are synchronised over ``world_size`` processes. YolomishError where that is one
+    value, which has no variance, and where there are fewer images than processes.
+    """
+    if count < world_size:
+        raise YolomishError(f"{count} training images cannot be shared by {world_size} processes: start {count} at most")
+    images = min(config.batch, count)
+    images -= images % world_size
+    mini = config.mini_batch if config.mini_batch > 0 else config.batch
+    images = min(images, images % mini or mini)
+    size_hw = _scaled_size(1 / config.multi_scale, config, stride) if config.multi_scale else config.image_size
+    values = images * math.prod(max(side // stride, 1) for side in size_hw)
+    if values < 2:
+        raise YolomishError(
+            f"batch norm cannot learn from one value: a mini-batch of {images} image at {size_text(size_hw)} px is one cell "
+            f"after stride {stride}; take a larger --imgsz or --batch, or more images"
+        )
+    return values
+
+
 def step_size(step: int, total_steps: int, config: TrainConfig, stride: int) -> SizeHW:
     """The network size in px of an optimiser step, counted from 0 (src/detector.c train_detector, random=1).
 
@@ -163,10 +185,8 @@ def train_loader(
     ``config`` holds size, batch, mini-batch, augmentation, workers and seed; of ``spec``, the network's input, come the
     stride for multi-scale and the grey that pads. ``epoch`` counts from 0, as does ``first_step`` within it.
     ``rank`` of ``world_size`` processes gets its share of every mini-batch; images that a short step cannot share out
-    evenly wait for another epoch. YolomishError where there are fewer images than processes.
+    evenly wait for another epoch; see ``smallest_step`` for what is too few.
     """
-    if len(data) < world_size:
-        raise YolomishError(f"{len(data)} training images cannot be shared by {world_size} processes: start {len(data)} at most")
     steps = steps_per_epoch(len(data), config)
     order = stream(Use.ORDER, config.seed, epoch).permutation(len(data)).tolist()
     mini = config.mini_batch or config.batch

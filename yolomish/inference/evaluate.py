@@ -73,7 +73,11 @@ def evaluate_weights(
     for note in loaded.notes:
         log(note)
     source = open_data(data, split)
-    source.check_classes(len(loaded.names), weights)
+    if source.left_out:
+        log(source.left_out)
+    if loaded.names != source.names:
+        log(f"classes: {weights} and {source.source} are not named or numbered alike; they are compared by name")
+    source = source.with_classes(loaded.names, weights)
     network = loaded.network
     size_hw = size_hw or network.input.size_hw
     network.input.check_size(size_hw)

@@ -12,8 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import DropBlock2d
 
 from yolomish.config import RESUMABLE, TrainConfig, check_train, config_difference, from_dict
-from yolomish.data.formats.faults import different_classes
-from yolomish.data.loader import steps_per_epoch
+from yolomish.data.loader import smallest_step, steps_per_epoch
 from yolomish.errors import YolomishError
 from yolomish.files import digest
 from yolomish.kernels import describe, using_kernels
@@ -62,8 +61,12 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     if not (resumed and config.initial_weights_sha256):
         config = with_initial_weights(config)
     train, val = task.open(config.data, "train"), task.open(config.data, "val")
-    if fault := different_classes(train.names, val.names):
-        raise YolomishError(fault)
+    val = val.with_classes(train.names, train.source)
+    for line in filter(None, (train.left_out, val.left_out)):
+        log(line)
+    learnt = {record.path for record in train.listing.records}
+    if shared := sum(record.path in learnt for record in val.listing.records):
+        log(f"warning: {shared} of {len(val)} validation images are in train: AP cannot tell what was learnt by heart")
     config = replace(config, model=replace(config.model, num_classes=len(train.names)))
     if config.cache == "ram":
         log(f"{train.keep_in_memory() / 2**20:.0f} MiB of decoded training images held in memory")
@@ -85,6 +88,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
         network = cast(Network, network.to(memory_format=torch.channels_last))
     if config.mini_batch < 0:
         config = replace(config, mini_batch=_mini_batch_by_memory(task, network, config, device, log))
+    smallest_step(len(train), config, network.input.stride, world_size())
     average = build_average(network, config.ema_decay) if config.ema else None
     forward: Any = network
     if world_size() > 1:
@@ -169,12 +173,25 @@ def _freeze(network: Network, wanted: tuple[str, ...], log: Log) -> frozenset[st
     return frozenset(frozen)
 
 
-def check_same(config: TrainConfig, saved: dict[str, Any], path: Path) -> None:
-    """YolomishError naming every setting in which a checkpoint's run differs from ``config``, but for ``RESUMABLE`` ones."""
+def data_marks(run: Run) -> dict[str, list[Any]]:
+    """The number of images and the digest of each split, to tell whether a run goes on with the data that it began with."""
+    return {"train": [len(run.train), run.train.digest], "val": [len(run.val), run.val.digest]}
+
+
+def check_same(run: Run, saved: dict[str, Any], path: Path) -> None:
+    """YolomishError naming every setting in which a checkpoint's run differs from ``run``, but for ``RESUMABLE`` ones, and a
+    split that has changed since."""
     theirs = from_dict(TrainConfig, saved["config"], f"configuration in {path}")
-    changed = [f"{k} ({a} -> {b})" for k, (a, b) in config_difference(theirs, config).items() if k not in RESUMABLE]
+    changed = [f"{k} ({a} -> {b})" for k, (a, b) in config_difference(theirs, run.config).items() if k not in RESUMABLE]
     if changed:
         raise YolomishError(f"cannot resume {path} with other settings: {', '.join(changed)}")
+    began = saved["progress"].get("data") or {}  # not in checkpoints of earlier versions
+    for split, (count, mark) in data_marks(run).items():
+        if split in began and began[split][1] != mark:
+            raise YolomishError(
+                f"cannot resume {path}: its {split} data has changed, {began[split][0]} images then, {count} now; put back what "
+                f"was there, or start a new run from it: --weights {path}"
+            )
 
 
 def restore(run: Run, saved: dict[str, Any]) -> None:

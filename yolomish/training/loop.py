@@ -24,7 +24,7 @@ from yolomish.errors import YolomishError
 from yolomish.files import clear_partial_files
 from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import process_group, rank, sum_over_ranks, world_size
-from yolomish.training.build import check_same, prepare, restore
+from yolomish.training.build import check_same, data_marks, prepare, restore
 from yolomish.training.plots import save_curves
 from yolomish.training.record import TIMES, Log, columns, epoch_line, peak_memory, result_row, save_rows, tensorboard
 from yolomish.training.run import Run
@@ -79,7 +79,8 @@ class _State:
             updates=int(run.average.n_averaged) - 1 if run.average else 0,
             optimizer=run.optimizer,
             scaler=run.scaler,
-            progress=vars(self) | {"images_seen": self.steps_done(run) * min(run.config.batch, len(run.train))},
+            progress=vars(self)
+            | {"images_seen": self.steps_done(run) * min(run.config.batch, len(run.train)), "data": data_marks(run)},
         )
 
 
@@ -104,9 +105,9 @@ def fit(config: TrainConfig, out_dir: Path, *, resume: bool = False, log: Log = 
         run = prepare(replace(config, device=device) if world_size() > 1 else config, log, resumed=saved is not None)
         state = _State(sums=[0.0] * len(run.task.losses))
         if saved:
-            check_same(run.config, saved, last)
+            check_same(run, saved, last)
             restore(run, saved)
-            state = _State(**{k: v for k, v in saved["progress"].items() if k != "images_seen"})
+            state = _State(**{k: v for k, v in saved["progress"].items() if k not in ("images_seen", "data")})
             log(f"resuming {out_dir} after epoch {state.epoch} of {run.config.epochs}, step {state.position} of {run.steps}")
         for line in run.task.describe_data(run.train, run.config, run.network):
             log(line)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from yolomish.data.formats.record import CHECKS, Finding, Listing, Record, Split
+from yolomish.data.formats.record import CHECKS, Finding, Listing, Record, Split, class_counts
 
 TOLERANCE = 1.0  # px over the border that rounding may explain
 
@@ -30,7 +30,7 @@ def common_faults(listing: Listing, split: Split) -> Iterator[Finding]:
                     yield Finding(check="box-duplicate", split=split, message=message)
     if not listing.annotated:
         return
-    counts = np.bincount(np.concatenate([np.empty(0, np.int64), *(r.labels for r in records)]), minlength=len(names))
+    counts = class_counts(records, names)
     if records and not counts.any():
         message = f"{listing.source}: not one box in {len(records)} images: are the labels where they should be?"
         yield Finding(check="box-none", split=split, message=message)
@@ -68,11 +68,6 @@ def _box_faults(records: Sequence[Record], names: tuple[str, ...], split: Split)
         else:
             message = f"{place}: {name} at {_text(boxes[i])} reaches over the {size}'s border"
             yield Finding(check="box-clipped", split=split, message=message)
-
-
-def different_classes(train: tuple[str, ...], val: tuple[str, ...]) -> str:
-    """What is wrong where two splits do not have the same classes in the same order; empty where they do."""
-    return "" if train == val else f"train and val have different classes: {', '.join(train)} and {', '.join(val)}"
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
