@@ -22,6 +22,7 @@ from yolomish.commands.landscape import landscape
 from yolomish.commands.train import train
 from yolomish.commands.weights import weights_app
 from yolomish.errors import YolomishError
+from yolomish.threads import settle_threads
 
 app = typer.Typer(
     name="yolomish",
@@ -64,6 +65,7 @@ app.add_typer(landscape, name="landscape")
 
 def main() -> None:
     """Run the command line; what the user can fix is one line on stderr and exit code 2."""
+    settle_threads()
     try:
         app()
     except YolomishError as error:

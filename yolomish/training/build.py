@@ -24,6 +24,7 @@ from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import gather, world_size
 from yolomish.tasks.base import Task
 from yolomish.tasks.registry import find_task
+from yolomish.threads import busy_note
 from yolomish.training.memory import AMP_TYPES, cuda_step_peak, largest_fitting, mixed_precision
 from yolomish.training.optim import build_average, build_optimizer, burn_in_steps
 from yolomish.training.record import Log
@@ -112,6 +113,8 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
         kept = "; activations recomputed in backward" if config.memory == "lean" else ""
         dtype = AMP_TYPES[config.amp] if mixed_precision(config, device) else torch.float32
         log(describe(device, dtype, list(network.activations())) + kept)
+    if device.type == "cpu" and (note := busy_note()):
+        log(note)
     return Run(
         config=config,
         task=task,
