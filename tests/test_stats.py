@@ -1,6 +1,8 @@
 """The statistics agree with pycocotools and scipy, and their 95 % intervals cover a known difference 95 % of the time."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +10,18 @@ import scipy.stats
 from pycocotools.coco import COCO
 from reference.detections import Images, coco, simulate_results, simulate_truth
 
-from yolomish.evaluation import stats
+from yolomish.evaluation import precision, seed_tests
 from yolomish.evaluation.coco import run_cocoeval
 from yolomish.evaluation.resample import draw_images, match, resampled_ap, summarise
-from yolomish.evaluation.stats import Verdict, paired_difference
+from yolomish.evaluation.stats import Difference, Sample, Verdict, difference, family
+
+
+def _paired(a: Sequence[float], b: Sequence[float], drawn: np.ndarray | None = None, **kwargs: Any) -> Difference:
+    """The difference of paired values, whose (S, R) differences on resamples are ``drawn``."""
+    second = np.zeros_like(drawn) if drawn is not None else None
+    return difference(
+        "AP", "a", "b", Sample(values=tuple(a), resampled=drawn), Sample(values=tuple(b), resampled=second), **kwargs
+    )
 
 
 def _ap(truth: COCO, results: list[dict]) -> np.ndarray:
@@ -65,7 +75,7 @@ def test_tests_over_seeds_agree_with_scipy() -> None:
     rng = np.random.default_rng(0)
     for n in (2, 3, 5, 9):
         a, b = rng.normal(0.4, 0.02, n), rng.normal(0.39, 0.02, n)
-        d = paired_difference("AP", "a", "b", list(a), list(b))
+        d = _paired(a, b)
         t = scipy.stats.ttest_rel(a, b)
         low, high = t.confidence_interval(0.95)
         assert d.p_t == pytest.approx(t.pvalue) and d.p == pytest.approx(t.pvalue, rel=1e-5)
@@ -77,41 +87,38 @@ def test_tests_over_seeds_agree_with_scipy() -> None:
 
 def test_many_seeds_are_drawn_not_enumerated() -> None:
     x = np.random.default_rng(0).normal(0.3, 1, 30)
-    assert stats.sign_flip_p(x) == pytest.approx(scipy.stats.ttest_1samp(x, 0).pvalue, abs=0.01)
-    assert stats.wilcoxon_p(x) == pytest.approx(scipy.stats.wilcoxon(x, method="exact").pvalue, abs=0.01)
+    assert seed_tests.sign_flip_p(x) == pytest.approx(scipy.stats.ttest_1samp(x, 0).pvalue, abs=0.01)
+    assert seed_tests.wilcoxon_p(x) == pytest.approx(scipy.stats.wilcoxon(x, method="exact").pvalue, abs=0.01)
 
 
-def test_holm_is_that_of_r() -> None:
-    p = (0.01, 0.04, 0.03, 0.005)
-    assert stats.holm(p) == pytest.approx((0.03, 0.06, 0.06, 0.02))  # R: p.adjust(p, "holm")
-    assert stats.holm_confidences(p) == pytest.approx((1 - 0.05 / 3, 0.975, 0.975, 1 - 0.05 / 4))
-
-
-def test_an_interval_leaves_out_zero_just_where_holm_rejects() -> None:
+def test_an_interval_leaves_out_zero_just_where_bonferronis_p_rejects() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
-        arms = [list(rng.normal(m, 0.02, 5)) for m in (0.5, 0.52, 0.46, 0.5)]
-        family = stats.corrected([paired_difference("AP", "a", str(i), arms[0], arm) for i, arm in enumerate(arms[1:])])
-        for d in family:
+        samples = {str(i): Sample(values=tuple(rng.normal(m, 0.02, 5))) for i, m in enumerate((0.5, 0.52, 0.46, 0.5))}
+        found = family("AP", samples, [("0", "1"), ("0", "2"), ("0", "3")])
+        assert {d.confidence for d in found} == {1 - 0.05 / 3}
+        for d in found:
             assert (d.p_adjusted < 0.05) == (d.verdict in (Verdict.A_BETTER, Verdict.B_BETTER)) == (not d.low <= 0 <= d.high)
+            assert d.p_adjusted == pytest.approx(min(1, 3 * d.p))
 
 
 def test_cohens_d_of_a_published_pair() -> None:
     # Mish 87.48 ± 0.40 and Leaky ReLU 86.85 ± 0.46 over 23 runs (Mish repository, significance table): 0.63 / 0.431
     shape = np.random.default_rng(0).normal(size=23)
     shape = (shape - shape.mean()) / shape.std(ddof=1)
-    effect = stats.cohens_d(list(87.48 + 0.40 * shape), list(86.85 + 0.46 * shape[::-1]))
+    effect = seed_tests.cohens_d(list(87.48 + 0.40 * shape), list(86.85 + 0.46 * shape[::-1]))
     assert effect.d == pytest.approx(1.4616, abs=1e-3) and effect.low < 0.9 and effect.high > 2.0
-    assert stats.cohens_d([0.5], [0.4]) is None and stats.cohens_d([0.5, 0.5], [0.4, 0.4]) is None
+    assert seed_tests.cohens_d([0.5, 0.6, 0.5, 0.6], [0.4, 0.3, 0.4, 0.3]) is None  # four seeds say nothing of a size
+    assert seed_tests.cohens_d([0.5] * 5, [0.4] * 5) is None
 
 
 @pytest.mark.parametrize(("degrees", "confidence"), [(4, 0.95), (9, 0.95), (30, 0.975), (None, 0.95)])
 def test_detectable_difference_has_the_power_of_the_noncentral_t(degrees: float | None, confidence: float) -> None:
-    shift = stats.detectable(1.0, degrees, confidence)
+    shift = precision.detectable(1.0, degrees, confidence)
     t = scipy.stats.t.ppf((1 + confidence) / 2, degrees or 1e7)
     power = scipy.stats.nct.sf(t, degrees or 1e7, shift) + scipy.stats.nct.cdf(-t, degrees or 1e7, shift)
     assert power == pytest.approx(0.8, abs=2e-3)
-    assert stats.detectable(1.0, 1, 0.95) > 15  # two seeds see next to nothing
+    assert precision.detectable(1.0, 1, 0.95) > 15  # two seeds see next to nothing
 
 
 def _differences(quality: list[tuple[float, float]], images: Images, rng: np.random.Generator, resamples: int):
@@ -128,7 +135,7 @@ def test_image_intervals_cover_a_known_difference() -> None:
     covered = 0
     for _ in range(300):
         a, b, drawn = _differences([(0.9, 0.7)], Images(100, rng), rng, 200)
-        d = paired_difference("AP", "a", "b", a, b, resampled=drawn)
+        d = _paired(a, b, drawn)
         assert d.verdict == Verdict.ONE_SEED and d.p_t is None
         covered += d.low <= truth <= d.high
     assert 0.04 < truth < 0.08 and 0.93 <= covered / 300 <= 0.97
@@ -141,7 +148,7 @@ def test_intervals_of_both_chances_cover_a_known_difference(seed_sd: float, imag
     for _ in range(400):
         own = rng.normal(0.3, seed_sd, (seeds, 1)) + rng.normal(0, image_sd, (1, images)) + rng.normal(0, 4, (seeds, images))
         drawn = own @ draw_images(images, 100, rng).T / images  # a metric that is a mean over images
-        d = paired_difference("AP", "a", "b", list(own.mean(1)), [0.0] * seeds, resampled=drawn)
+        d = _paired(list(own.mean(1)), [0.0] * seeds, drawn)
         covered += d.low <= 0.3 <= d.high
     assert 0.93 <= covered / 400 <= 0.97
 
@@ -153,7 +160,7 @@ def test_a_planted_difference_is_found_and_a_planted_null_is_not() -> None:
         for _ in range(40):
             quality = [(0.7 + gain + rng.normal(0, 0.05), 0.7 + rng.normal(0, 0.05)) for _ in range(3)]
             a, b, drawn = _differences(quality, Images(100, rng), rng, 100)
-            verdicts.append(paired_difference("AP", "a", "b", a, b, resampled=drawn).verdict)
+            verdicts.append(_paired(a, b, drawn).verdict)
     assert found[0.5].count(Verdict.A_BETTER) >= 36 and found[0.5].count(Verdict.B_BETTER) == 0
     assert found[0.0].count(Verdict.NO_DIFFERENCE) >= 36
 
@@ -162,15 +169,15 @@ def test_seeds_and_images_are_both_counted_once() -> None:
     rng = np.random.default_rng(4)
     own = rng.normal(0, 1, (6, 400))  # each seed has its own chance on the images, none is shared: all of it is in s already
     drawn = own @ draw_images(400, 500, rng).T / 400
-    d = paired_difference("AP", "a", "b", list(own.mean(1)), [0.0] * 6, resampled=drawn)
-    assert d.image_error < 0.5 * d.seed_error
+    d = _paired(list(own.mean(1)), [0.0] * 6, drawn)
+    assert d.images.error < 0.5 * d.seeds.error
     shared = np.repeat(rng.normal(0, 1, (1, 400)), 6, 0)
     drawn = shared @ draw_images(400, 500, rng).T / 400
-    d = paired_difference("AP", "a", "b", list(shared.mean(1)), [0.0] * 6, resampled=drawn)
-    assert d.sd < 1e-12 and d.image_error == pytest.approx(1 / 20, rel=0.1) and d.verdict == Verdict.NO_DIFFERENCE
+    d = _paired(list(shared.mean(1)), [0.0] * 6, drawn)
+    assert d.sd < 1e-12 and d.images.error == pytest.approx(1 / 20, rel=0.1) and d.verdict == Verdict.NO_DIFFERENCE
 
 
 def test_resamples_without_a_value_are_left_out() -> None:
     drawn = np.array([[0.1, np.nan, 0.3], [0.1, 0.2, 0.3]])
-    d = paired_difference("APs", "a", "b", [0.2, 0.2], [0.0, 0.1], resampled=drawn)
-    assert np.isfinite([d.low, d.high, d.image_error]).all() and dataclasses.asdict(d)
+    d = _paired([0.2, 0.2], [0.0, 0.1], drawn)
+    assert np.isfinite([d.low, d.high, d.images.error]).all() and dataclasses.asdict(d)
