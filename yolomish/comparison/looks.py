@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yolomish.comparison.report import Look, Report
 from yolomish.errors import YolomishError
-from yolomish.evaluation.sequential import FIRST_LOOK, look_levels, looks_at
+from yolomish.evaluation.sequential import FIRST_LOOK, looks_at, t_levels
 from yolomish.evaluation.stats import LEVEL, Equality, Verdict
 from yolomish.files import write_json
 
@@ -44,7 +44,7 @@ def declared_looks(seeds: int, most_seeds: int) -> tuple[Look, ...]:
     if most_seeds < FIRST_LOOK:
         raise YolomishError(f"--max-seeds must be at least {FIRST_LOOK}, where the first look is, not {most_seeds}")
     counts = looks_at(most_seeds)
-    return tuple(Look(seeds=n, level=level, most_seeds=most_seeds) for n, level in zip(counts, look_levels(counts), strict=True))
+    return tuple(Look(seeds=n, level=level, most_seeds=most_seeds) for n, level in zip(counts, t_levels(counts), strict=True))
 
 
 def undeclared(looks: tuple[Look, ...]) -> int:

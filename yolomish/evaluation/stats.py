@@ -26,7 +26,7 @@ from yolomish.evaluation.seed_tests import Effect, ahead, cohens_d, mean_sd, sig
 LEVEL = 0.05  # of all comparisons of a family together
 FEWEST_IMAGES = 10  # that hold a class: below, its resamples say nothing of other images
 FEWEST_SEEDS = 3  # for a statement on what could have been found
-POOLED_AT = 0.25  # p of Bartlett's test from which arms' variances are taken for equal
+POOLED_AT = 0.5  # p of Bartlett's test from which arms' variances are taken for equal; lower levels miss 4:1
 
 
 class Verdict(str, Enum):
@@ -314,7 +314,7 @@ def family(
 
 def _pooled(values: Sequence[Sequence[float]], paired: bool) -> tuple[float, float] | None:
     """Residual variance over all arms and its degrees; None for two arms, a single seed, or where Bartlett's test (1937) finds
-    the arms' variances unequal at p < 0.25."""
+    the arms' variances unequal at p < 0.5."""
     arms = len(values)
     if arms < 3 or min(map(len, values)) < 2:
         return None
