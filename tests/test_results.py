@@ -80,7 +80,7 @@ def test_other_tools_habits_are_translated_and_said(data: DetectionData, tmp_pat
     changed = []
     for i, row in enumerate(plain):
         new = {key: value(i) if callable(value) else value for key, value in odd.items()}
-        texts = {"image_id": str(row["image_id"])} if new.get("image_id") == "1" else {}
+        texts = {"image_id": str(row["image_id"])} if odd == {"image_id": "1"} else {}
         changed.append(row | new | texts | ({"bbox": [str(x) for x in row["bbox"]]} if "bbox" in odd else {}))
     found = _read(data, tmp_path, changed)
     assert found.detections == _read(data, tmp_path, plain).detections and any(note in line for line in found.notes)
