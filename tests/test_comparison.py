@@ -18,7 +18,7 @@ from yolomish.comparison import Report, compare_activations, write_report
 from yolomish.comparison.arms import build_arms, require_controlled
 from yolomish.comparison.evidence import weigh
 from yolomish.comparison.findings import build_report
-from yolomish.comparison.render import declared, headline, limits, not_controlled, to_json
+from yolomish.comparison.render import declared, findings, headline, limits, not_controlled, to_json
 from yolomish.comparison.render.gallery import disagreements
 from yolomish.comparison.report import Design
 from yolomish.comparison.runs import EpochPoint, Run, Start, State
@@ -170,7 +170,9 @@ def test_the_three_reports_hold_the_same_numbers(tmp_path: Path) -> None:
         ):
             assert part in text, part
         assert f"[{100 * low:+.1f}, {100 * high:+.1f}]" in text
-        assert headline(report) in text and "What this does not show" in text and report.design.command in text
+        assert (
+            all(line in text for line in findings(report)) and "What this does not show" in text and report.design.command in text
+        )
         assert "model.activation" in text and all(limit in text for limit in limits(report))
     assert report.primary[0].verdict is Verdict.A_BETTER and "mish - relu: mish better" in headline(report)
     data = json.loads((tmp_path / "report.json").read_text())

@@ -26,7 +26,7 @@ from yolomish.evaluation.seed_tests import Effect, ahead, cohens_d, mean_sd, sig
 LEVEL = 0.05  # of all comparisons of a family together
 FEWEST_IMAGES = 10  # that hold a class: below, its resamples say nothing of other images
 FEWEST_SEEDS = 3  # for a statement on what could have been found
-POOLED_AT = 0.5  # p of Bartlett's test from which arms' variances are taken for equal; lower levels miss 4:1
+OWN_ALIKE, RESIDUALS_ALIKE = 0.25, 0.5  # p of Bartlett's tests from which arms' variances are pooled (``benchmarks/coverage.py``)
 
 
 class Verdict(str, Enum):
@@ -251,7 +251,8 @@ def judged(d: Difference, *, level: float = LEVEL, pairs: int = 1, margin: float
     verdict = Verdict.A_BETTER if low > 0 else Verdict.B_BETTER if high < 0 else Verdict.NO_DIFFERENCE
     findable = None
     if min(d.counts) >= FEWEST_SEEDS and (upper := total([part.at_most() for part in (d.seeds, d.images) if part])):
-        findable = detectable(upper.error, upper.degrees, confidence)
+        found = detectable(upper.error, upper.degrees, confidence)
+        findable = found if found < 1 else None  # no metric differs by more
     return replace(
         d, verdict=verdict, detectable=findable, equivalence=_equivalence(d, margin, level / pairs) if margin else None
     )
@@ -313,23 +314,33 @@ def family(
 
 
 def _pooled(values: Sequence[Sequence[float]], paired: bool) -> tuple[float, float] | None:
-    """Residual variance over all arms and its degrees; None for two arms, a single seed, or where Bartlett's test (1937) finds
-    the arms' variances unequal at p < 0.5."""
+    """Residual variance over all arms and its degrees; None for two arms, a single seed, or variances that look unequal.
+
+    A single loud arm is in every residual of paired arms, at a third in the others' of three: so the arms' own variances
+    are asked too.
+    """
     arms = len(values)
     if arms < 3 or min(map(len, values)) < 2:
         return None
+    own = [np.asarray(v, float) - np.mean(v) for v in values]
+    own_degrees = [float(len(v) - 1) for v in values]
+    residuals, degrees = own, own_degrees
     if paired:
-        table = np.asarray(values, float)
-        residuals: list[np.ndarray] = list(table - table.mean(1, keepdims=True) - table.mean(0) + table.mean())
+        table = np.stack(own)
+        residuals = list(table - table.mean(0))
         degrees = [(table.shape[1] - 1) * (arms - 1) / arms] * arms
-    else:
-        residuals = [np.asarray(v, float) - np.mean(v) for v in values]
-        degrees = [len(v) - 1 for v in values]
+    if _equal_variances(own, own_degrees) < OWN_ALIKE or _equal_variances(residuals, degrees) < RESIDUALS_ALIKE:
+        return None
+    return math.fsum(float((r**2).sum()) for r in residuals) / math.fsum(degrees), math.fsum(degrees)
+
+
+def _equal_variances(residuals: Sequence[np.ndarray], degrees: Sequence[float]) -> float:
+    """p of Bartlett's test (1937); 0 where an arm does not vary at all."""
     squares = [float((r**2).sum()) for r in residuals]
     if min(squares) <= 1e-24:
-        return None
-    whole = math.fsum(degrees)
-    variance = math.fsum(squares) / whole
-    unlike = whole * math.log(variance) - math.fsum(f * math.log(s / f) for s, f in zip(squares, degrees, strict=True))
-    scale = 1 + (math.fsum(1 / f for f in degrees) - 1 / whole) / (3 * (arms - 1))
-    return (variance, whole) if special.chdtrc(arms - 1, unlike / scale) >= POOLED_AT else None
+        return 0.0
+    groups, whole = len(squares), math.fsum(degrees)
+    unlike = whole * math.log(math.fsum(squares) / whole)
+    unlike -= math.fsum(f * math.log(s / f) for s, f in zip(squares, degrees, strict=True))
+    scale = 1 + (math.fsum(1 / f for f in degrees) - 1 / whole) / (3 * (groups - 1))
+    return float(special.chdtrc(groups - 1, unlike / scale))

@@ -8,7 +8,7 @@ from pathlib import Path
 from yolomish.comparison.render.gallery import Disagreement
 from yolomish.comparison.render.html import to_html
 from yolomish.comparison.render.text import summary, to_json, to_latex, to_markdown
-from yolomish.comparison.render.wording import badges, declared, headline, left_out, limits, next_steps, not_controlled
+from yolomish.comparison.render.wording import badges, declared, findings, headline, left_out, limits, next_steps, not_controlled
 from yolomish.comparison.report import Report
 from yolomish.errors import YolomishError
 from yolomish.files import write_text
@@ -16,6 +16,7 @@ from yolomish.files import write_text
 __all__ = [
     "badges",
     "declared",
+    "findings",
     "headline",
     "left_out",
     "limits",

@@ -119,6 +119,7 @@ def _curve(report: Report, what: Literal["loss", "ap"], label: str, caption: str
 
     axis, scale = _axis(6, 4), 100 if what == "ap" else 1
     last = max(p.epoch for run in report.runs for p in run.epochs)
+    evaluated = {p.epoch for run in report.runs for p in run.epochs if getattr(p, what) is not None}
     for i, arm in enumerate(report.arms):
         colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
         values: dict[int, list[float]] = {}
@@ -142,7 +143,7 @@ def _curve(report: Report, what: Literal["loss", "ap"], label: str, caption: str
     axis.set_xlim(0.5, last + 0.5)  # all epochs, however few were evaluated
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(loc="lower left" if what == "ap" and evaluated == {last} else "best")
     return _figure(axis, caption)
 
 

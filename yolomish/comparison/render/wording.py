@@ -77,22 +77,29 @@ def equivalence(d: Difference) -> str:
     return f" {words[e.finding]}."
 
 
-def _findings(differences: Sequence[Difference], report: Report, images: int | None, highest: float) -> str:
+def _findings(differences: Sequence[Difference], report: Report, images: int | None, highest: float) -> list[str]:
     """The finding of every pair; ``highest`` is the best arm's AP."""
-    text = " ".join(sentence(d, report, images) for d in differences)
+    lines = [sentence(d, report, images) for d in differences]
     confidences = {d.confidence for d in differences if d.low is not None}
     if confidences:
-        text = f"AP x 100, {percent(min(confidences))} intervals. {text}"
+        lines[0] = f"AP x 100, {percent(min(confidences))} intervals. {lines[0]}"
     if highest < LEARNED:
-        text += f" No arm reaches an AP of {points(LEARNED)}: they have hardly learned to detect, so this says nothing of them."
-    return text
+        lines.append(
+            f"No arm reaches an AP of {points(LEARNED)}: they have hardly learned to detect, so this says nothing of them."
+        )
+    return lines
+
+
+def findings(report: Report) -> list[str]:
+    """What was not controlled, the finding of every pair, and what the arms started from."""
+    lines = _findings(report.primary, report, report.images, max(arm.mean["AP"] for arm in report.arms))
+    lead = [] if report.controlled else [f"NOT CONTROLLED ({', '.join(not_controlled(report))})."]
+    return [*lead, *lines, *far(report), *starts(report)]
 
 
 def headline(report: Report) -> str:
-    """The finding of every pair, led by what was not controlled and followed by what the arms started from."""
-    text = _findings(report.primary, report, report.images, max(arm.mean["AP"] for arm in report.arms))
-    text = " ".join((text, *far(report), *starts(report)))
-    return text if report.controlled else f"NOT CONTROLLED ({', '.join(not_controlled(report))}). {text}"
+    """``findings`` in one line."""
+    return " ".join(findings(report))
 
 
 def badges(report: Report) -> list[str]:
@@ -104,7 +111,7 @@ def badges(report: Report) -> list[str]:
 
 def tuned_headline(report: Report, tuned: Tuned) -> str:
     """The finding of every pair at each arm's best rate."""
-    return _findings(tuned.differences, report, tuned.images, max(max(aps.values()) for aps in tuned.trials.values()))
+    return " ".join(_findings(tuned.differences, report, tuned.images, max(max(aps.values()) for aps in tuned.trials.values())))
 
 
 def not_controlled(report: Report) -> list[str]:
@@ -192,7 +199,7 @@ def declared(report: Report) -> list[str]:
 def range_text(found: Range, unit: str) -> str:
     """``6 seeds per arm (5 to 21)``; open ends are said in words."""
     if found.low is None:
-        return f"more {unit} than can be told"
+        return f"more than 100 {unit}"
     low, high = str(found.low), "more than 100" if found.high is None else str(found.high)
     guess = "more than 100" if found.guess is None else str(found.guess)
     return f"{guess} {unit}" + (f" ({low} to {high})" if low != high else "")
