@@ -51,7 +51,7 @@ def sentence(d: Difference, report: Report, images: int | None) -> str:
     if d.per_seed and not any(d.per_seed) and several:
         text += f" Their {d.metric} is equal in every seed."
     elif not several:
-        if d.images is not None:
+        if d.low is not None:
             text += " The interval is that of these trained models over images."
         text += " One training cannot tell an activation from chance: use --seeds 3 or more."
     elif half is not None:
