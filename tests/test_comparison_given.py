@@ -143,6 +143,8 @@ def test_looks_are_counted_whoever_takes_them(tmp_path: Path) -> None:
     assert declared_looks(4, 0) == (Look(seeds=4, level=0.05),)
     with pytest.raises(YolomishError, match="--max-seeds must be at least 3"):
         declared_looks(3, 2)
+    for words, way_out in ((["--max-seeds", "5"], "or say --seeds"), (["--until-decided", "--seeds", "4"], "leave out --seeds")):
+        assert str(CliRunner().invoke(app, ["compare", *words]).exception).endswith(way_out)
 
 
 @pytest.mark.parametrize(("gain", "seeds"), [(0.3, 3), (0.0, 6)])

@@ -182,6 +182,8 @@ def compare(
         raise unknown_name("--pairs", pairs, PAIRS)
     if "max_seeds" in given and not until_decided:
         raise YolomishError("--max-seeds is where --until-decided ends: add it, or say --seeds")
+    if until_decided and "seeds" in given:
+        raise YolomishError("--until-decided looks from 3 seeds on, to --max-seeds: leave out --seeds")
     judging = Judging(margin=margin, all_pairs=pairs == "all", cluster=cluster, resolve=resolve, allow_missing=allow_missing)
     if plan:
         from yolomish.comparison.budget import plan_from_runs, plan_from_spreads
