@@ -234,7 +234,7 @@ def test_few_images_have_the_quantiles_of_t(images: int) -> None:
         rows = rng.normal(0, 0.1, (1, images))
         d = _paired([rows.mean()], [0.0], rows @ draw_images(images, 400, rng).T / images, units=images)
         covered.append(d.low <= 0 <= d.high)
-    assert 0.93 <= np.mean(covered) <= 0.98  # with normal quantiles 0.84, 0.90 and 0.92
+    assert 0.92 <= np.mean(covered) <= 0.98  # ± 0.011; with normal quantiles 0.84, 0.90 and 0.92
 
 
 def test_the_promised_power_is_kept_in_most_reports_and_not_promised_of_two_seeds() -> None:
