@@ -12,12 +12,15 @@ import typer
 
 from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, choose_recipe, flag, given_options, split_list
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, unknown_name
 
 if TYPE_CHECKING:
     from yolomish.config import TrainConfig
 
-TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid", *SETTINGS} - {"device"}
+TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid"}
+TRAINING = (TRAINING | {"until_decided", "max_seeds"} | set(SETTINGS)) - {"device"}
+JUDGING = {"margin", "pairs", "cluster", "resolve", "allow_missing"}
+PAIRS = ("first", "all")
 
 
 def split_acts(acts: str) -> list[str]:
@@ -91,7 +94,34 @@ def compare(
     aa: Annotated[
         bool, typer.Option("--aa", help="Train the first activation twice at different seeds: must show no difference.")
     ] = False,
-    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each activation, with different seeds.")] = 2,
+    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each activation, with different seeds.")] = 3,
+    until_decided: Annotated[
+        bool,
+        typer.Option("--until-decided", help="Train seed after seed until AP's differences are decided; errs in 5 % in all."),
+    ] = False,
+    max_seeds: Annotated[int, typer.Option("--max-seeds", help="Where --until-decided ends, declared at the start.")] = 10,
+    margin: Annotated[
+        float, typer.Option("--margin", help="AP, 0..1: say whether arms are equivalent within it, such as 0.005; 0: do not.")
+    ] = 0.0,
+    pairs: Annotated[str, typer.Option("--pairs", help="first: every arm against the first; all: all against all.")] = "first",
+    cluster: Annotated[
+        str,
+        typer.Option("--cluster", help="What images are drawn together by: folder, '(.+)_frame' of file names, a COCO key."),
+    ] = "",
+    resolve: Annotated[
+        float, typer.Option("--resolve", help="AP, 0..1: the true difference that plans and 'what next' are made for.")
+    ] = 0.01,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Take files although one arm has no detections on many more images.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Train nothing: say how many seeds, images and hours a difference takes.")
+    ] = False,
+    spread: Annotated[float, typer.Option("--spread", help="For --plan: the deviation of one seed's AP difference, 0..1.")] = 0.0,
+    image_error: Annotated[
+        float, typer.Option("--image-error", help="For --plan: the images' standard error of the AP difference, 0..1.")
+    ] = 0.0,
+    hours: Annotated[float, typer.Option("--hours", help="For --plan: hours of one training; 0: as the runs took.")] = 0.0,
     scope: Annotated[
         str,
         typer.Option(
@@ -142,6 +172,7 @@ def compare(
     ] = "",
 ) -> None:
     """Train one model with different activations, all else equal, or take finished runs, and report the difference."""
+    from yolomish.comparison.report import Judging
     from yolomish.config import load_data_config
 
     given = given_options(ctx)
@@ -149,16 +180,34 @@ def compare(
     def log(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    if pairs not in PAIRS:
+        raise unknown_name("--pairs", pairs, PAIRS)
+    if "max_seeds" in given and not until_decided:
+        raise YolomishError("--max-seeds is where --until-decided ends: add it, or say --seeds")
+    if until_decided and "seeds" in given:
+        raise YolomishError("--until-decided looks from 3 seeds on, to --max-seeds: leave out --seeds")
+    judging = Judging(margin=margin, all_pairs=pairs == "all", cluster=cluster, resolve=resolve, allow_missing=allow_missing)
+    if plan:
+        from yolomish.comparison.budget import plan_from_runs, plan_from_spreads
+        from yolomish.comparison.render.plan import plan_text
+
+        if runs:
+            where = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
+            truth = load_data_config(data) if "data" in given else None
+            found = plan_from_runs(runs, where, judging, data=truth, hours=hours, device=device or "auto", log=log)
+        else:
+            found = plan_from_spreads(len(split_list(acts)), judging, spread=spread, image_error=image_error, hours=hours)
+        typer.echo(plan_text(found))
+        return
     if runs:
         if wrong := sorted(given & TRAINING):
             raise YolomishError(f"finished runs are taken as they are: leave out {', '.join(map(flag, wrong))}")
         from yolomish.comparison import compare_finished
 
         folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
-        words = [*runs, *(["--data", data] if "data" in given else [])]
-        done = "yolomish compare " + " ".join(map(shlex.quote, words))
+        done = " ".join(["yolomish compare", *map(shlex.quote, runs), *_options(ctx, given & (JUDGING | {"data"}))])
         truth = load_data_config(data) if "data" in given else None
-        report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
+        report = compare_finished(runs, folder, data=truth, judging=judging, command=done, device=device or "auto", log=log)
     else:
         from yolomish.config import check_train, recipe_model
         from yolomish.networks import find_model
@@ -183,12 +232,8 @@ def compare(
 
         kind = ["aa"] if aa else []
         folder = output / (name or _folder_name([*dict.fromkeys(names), *kind, scope, Path(data).stem]))
-        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & TRAINING
-        command = ["yolomish compare"]
-        for key in sorted(shown):
-            value = ctx.params[key]
-            for item in value if isinstance(value, list | tuple) else [value]:
-                command += [flag(key)] if item is True else [f"{flag(key)} {shlex.quote(str(item))}"]
+        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & (TRAINING | JUDGING)
+        command = " ".join(["yolomish compare", *_options(ctx, shown)])
         try:
             report = compare_activations(
                 base,
@@ -200,7 +245,9 @@ def compare(
                 other_seeds=aa,
                 devices=split_list(devices),
                 lr_grid=rates,
-                command=" ".join(command),
+                most_seeds=max_seeds if until_decided else 0,
+                judging=judging,
+                command=command,
                 log=log,
             )
         except KeyboardInterrupt:
@@ -213,6 +260,16 @@ def compare(
 
     typer.echo(summary(report))
     typer.echo(f"wrote {folder / 'report.html'}, report.md, report.tex and report.json")
+
+
+def _options(ctx: typer.Context, keys: Iterable[str]) -> list[str]:
+    """The options of ``keys`` as they were given, for the command that a report states."""
+    words = []
+    for key in sorted(keys):
+        value = ctx.params[key]
+        for item in value if isinstance(value, list | tuple) else [value]:
+            words.append(flag(key) if item is True else f"{flag(key)} {shlex.quote(str(item))}")
+    return words
 
 
 def _folder_name(parts: Iterable[str]) -> str:

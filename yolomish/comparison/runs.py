@@ -60,8 +60,8 @@ class Run:
     ``path`` is the run's folder, or the COCO result file where ``state`` is DETECTIONS: then there is no configuration,
     curve or cost. ``home`` is the folder in which the comparison keeps the run's detections. ``config`` is what was asked
     for until the run is read from its folder, then what ran. ``ran_on`` is the recorded software and device.
-    ``metrics`` (AP, AP50, AP75, APs, APm, APl, 0..1; None without such objects) and ``per_class`` are the last
-    checkpoint's, empty until measured.
+    ``seconds`` is what all its epochs took. ``metrics`` (AP, AP50, AP75, APs, APm, APl, 0..1; None without such objects) and
+    ``per_class`` are the last checkpoint's, empty until measured.
     """
 
     arm: str
@@ -74,6 +74,7 @@ class Run:
     ran_on: Mapping[str, str] = field(default_factory=dict)
     epochs: tuple[EpochPoint, ...] = ()
     step_ms: float | None = None
+    seconds: float | None = None
     peak_memory_bytes: int | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     per_class: Mapping[str, float | None] = field(default_factory=dict)
@@ -105,6 +106,11 @@ class Run:
         """What it was trained for; bare detections are detection's."""
         return self.config.task if self.config else "detect"
 
+    @property
+    def name(self) -> str:
+        """What tells it from the other runs of its arm: its seed, or its file's name."""
+        return f"seed {self.config.seed}" if self.config else self.path.name
+
     def trained(self) -> TrainConfig:
         """The configuration of a run that has one; ValueError for bare detections."""
         if self.config is None:
@@ -119,6 +125,7 @@ class Run:
         points = _points(_rows(self.path / RESULTS))
         times = _rows(self.path / TIMES)
         steps = [v for row in times if (v := _number(row, "step_ms")) is not None]
+        seconds = [v for row in times if (v := _number(row, "seconds")) is not None]
         peaks = [v for row in times if (v := _number(row, "peak_memory_bytes")) is not None]
         done = points[-1].epoch if points else 0
         return replace(
@@ -128,6 +135,7 @@ class Run:
             ran_on=read_identity(self.path).get("ran_on", {}),
             epochs=points,
             step_ms=statistics.median(steps) if steps else None,
+            seconds=math.fsum(seconds) if seconds else None,
             peak_memory_bytes=int(max(peaks)) if peaks else None,
         )
 
