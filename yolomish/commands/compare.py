@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, choose_recipe, flag, given_options, split_list
+from yolomish.commands.options import (
+    RECIPE_HELP,
+    SIZE_HELP,
+    Classes,
+    Fraction,
+    TrainShare,
+    choose_recipe,
+    flag,
+    given_options,
+    read_data,
+    split_list,
+)
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError
 
@@ -18,6 +29,8 @@ if TYPE_CHECKING:
     from yolomish.config import TrainConfig
 
 TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid", *SETTINGS} - {"device"}
+
+PART = {"fraction", "classes", "train_share"}  # of the data
 
 
 def split_acts(acts: str) -> list[str]:
@@ -101,6 +114,9 @@ def compare(
         ),
     ] = "backbone",
     data: Annotated[str, typer.Option("--data", help="Built-in data set (shapes) or a data YAML.")] = "shapes",
+    fraction: Fraction = None,
+    classes: Classes = "",
+    train_share: TrainShare = None,
     model: Annotated[
         str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
     ] = "",
@@ -140,22 +156,21 @@ def compare(
     ] = "",
 ) -> None:
     """Train one model with different activations, all else equal, or take finished runs, and report the difference."""
-    from yolomish.config import load_data_config
-
     given = given_options(ctx)
 
     def log(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     if runs:
-        if wrong := sorted(given & TRAINING):
+        if wrong := sorted(given & (TRAINING if "data" in given else TRAINING | PART)):
             raise YolomishError(f"finished runs are taken as they are: leave out {', '.join(map(flag, wrong))}")
         from yolomish.comparison import compare_finished
 
         folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
-        words = [*runs, *(["--data", data] if "data" in given else [])]
+        part = [word for key in sorted(given & {"data", *PART}) for word in (flag(key), str(ctx.params[key]))]
+        words = [*runs, *part]
         done = "yolomish compare " + " ".join(map(shlex.quote, words))
-        truth = load_data_config(data) if "data" in given else None
+        truth = read_data(data, fraction, classes, train_share) if "data" in given else None
         report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
     else:
         from yolomish.config import check_train, recipe_model
@@ -169,7 +184,7 @@ def compare(
         names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
         model = ctx.params["model"] = model or recipe_model(recipe) or "yolov4-n"
-        base = choose_recipe(recipe, model, find_model(model), load_data_config(data), settings, log)
+        base = choose_recipe(recipe, model, find_model(model), read_data(data, fraction, classes, train_share), settings, log)
         base = with_values(base, set_ or [])
         check_train(base)
         files = split_weights(weights, names) if weights else {}
@@ -181,7 +196,7 @@ def compare(
 
         kind = ["aa"] if aa else []
         folder = output / (name or _folder_name([*dict.fromkeys(names), *kind, scope, Path(data).stem]))
-        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & TRAINING
+        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & (TRAINING | PART)
         command = ["yolomish compare"]
         for key in sorted(shown):
             value = ctx.params[key]

@@ -66,7 +66,10 @@ class DataConfig:
     """Where a data set lies. ``format`` is coco (JSON + image folder), voc (root with Annotations/JPEGImages/ImageSets), yolo
     (image list or folder; labels beside or in labels/) or shapes (generated). Relative paths start at the YAML's folder.
 
-    ``test`` may be COCO image information without annotations (image_info_test-dev2017.json)."""
+    ``test`` may be COCO image information without annotations (image_info_test-dev2017.json).
+
+    ``fraction`` takes that share of the images of each split, ``classes`` the boxes of those classes alone, and ``split`` makes
+    train and val of the train split, such a share for training; val is then not read. See ``data.formats.subset``."""
 
     format: str = "shapes"
     root: str = ""
@@ -77,6 +80,9 @@ class DataConfig:
     test: str = ""
     test_images: str = ""
     names: tuple[str, ...] = ()
+    fraction: Annotated[float, Between(0, 1, without_low=True)] = 1.0
+    classes: tuple[str, ...] = ()
+    split: Annotated[float, Between(0, 1, without_high=True)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from yolomish.data.formats.coco import COCO_JSON
 from yolomish.data.formats.faults import common_faults, in_order
 from yolomish.data.formats.record import Listing, Split
 from yolomish.data.formats.shapes import SHAPES
+from yolomish.data.formats.subset import source_split, subset
 from yolomish.data.formats.voc import PASCAL_VOC
 from yolomish.data.formats.yolo import YOLO_TXT
 from yolomish.errors import unknown_name
@@ -23,5 +24,5 @@ def read_listing(config: DataConfig, split: Split) -> Listing:
     """
     if config.format not in FORMATS:
         raise unknown_name("data format", config.format, FORMATS)
-    listing = FORMATS[config.format].read(config, split)
+    listing = subset(FORMATS[config.format].read(config, source_split(config, split)), config, split)
     return replace(listing, findings=tuple(in_order([*listing.findings, *common_faults(listing, split)])))
