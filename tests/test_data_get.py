@@ -163,6 +163,6 @@ def test_more_than_the_disk_holds_is_refused(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_list_is_json_too() -> None:
-    result = CliRunner().invoke(app, ["data", "get", "--list", "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["data", "get", "--json"], catch_exceptions=False)
     rows = {row["name"]: row for row in json.loads(result.output)}
     assert rows["coco"]["bytes"] == 252_907_541 + 815_585_330 + 19_336_861_798 and set(rows) == set(get.PUBLISHED)
