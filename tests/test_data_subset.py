@@ -58,5 +58,5 @@ def test_options_win_over_the_yaml_and_are_checked(tmp_path: Path) -> None:
     (tmp_path / "d.yaml").write_text("format: yolo\nnames: [a, b]\nfraction: 0.5\n")
     config = read_data(str(tmp_path / "d.yaml"), None, "a,b", 0.9)
     assert (config.fraction, config.classes, config.split) == (0.5, ("a", "b"), 0.9)
-    with pytest.raises(YolomishError, match="fraction must be over 0"):
+    with pytest.raises(YolomishError, match="fraction must be positive and at most 1"):
         read_data(str(tmp_path / "d.yaml"), 0.0, "", None)
