@@ -12,6 +12,8 @@ from yolomish.commands.options import read_data
 from yolomish.config import DataConfig
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.errors import YolomishError
+from yolomish.inference.evaluate import evaluate_weights
+from yolomish.tasks.detection.protocol import find_protocol
 
 
 def names(data: DetectionData) -> list[str]:
@@ -60,3 +62,17 @@ def test_options_win_over_the_yaml_and_are_checked(tmp_path: Path) -> None:
     assert (config.fraction, config.classes, config.split) == (0.5, ("a", "b"), 0.9)
     with pytest.raises(YolomishError, match="fraction must be positive and at most 1"):
         read_data(str(tmp_path / "d.yaml"), 0.0, "", None)
+
+
+def test_weights_of_more_classes_are_evaluated_on_some(tmp_path: Path) -> None:
+    """A class's AP is that of the whole evaluation, whose other classes' detections are left out."""
+    protocol = find_protocol("darknet")
+    config = DataConfig(fraction=0.1)
+    runs = [
+        evaluate_weights("demo", dataclasses.replace(config, classes=c), protocol, tmp_path / "run", plots=False, log=print)
+        for c in ((), ("star", "circle"))
+    ]
+    whole, some = (run.metrics["per_class"] for run in runs)
+    assert some == {name: whole[name] for name in ("star", "circle")} and 0 < some["star"] < 1
+    assert "fraction 0.1, classes star and circle" in runs[1].protocol
+    assert runs[1].metrics["data"]["classes"] == ["star", "circle"] and runs[1].metrics["images"] == 10
