@@ -1,6 +1,7 @@
 """Shared fixtures: small models, and real data where it lies beside the checkout."""
 
 import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from yolomish.config import DataConfig
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
 
+CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -65,3 +67,48 @@ def randomise(model: torch.nn.Module) -> None:
             module.bias.data.normal_(0, 0.1)
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; ``cuts`` are the bytes after which the next answers break off, ``ranges`` what was asked for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.cuts: list[int] = []
+        self.ranges: list[str] = []
+        self.content, self.status, self.resumes, self.kind = CONTENT, 200, True, "application/octet-stream"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", f"{server.url}/file")
+            self.end_headers()
+            return
+        asked = self.headers.get("Range", "")
+        server.ranges.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.resumes else 0
+        status = 206 if start else server.status
+        if start > len(server.content):
+            status = 416
+        self.send_response(status)
+        body = b"" if status >= 400 else server.content[start:]
+        self.send_header("Content-Type", server.kind)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        self.end_headers()
+        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+
+    def log_message(self, *_: object) -> None:
+        pass

@@ -279,7 +279,7 @@ def test_a_tools_export_is_read_as_it_is(tmp_path: Path, write: Callable[[Path],
             np.testing.assert_allclose(sample.boxes, [box for _, box in rows], atol=1e-4)
             assert sample.image.shape == (96, 128, 3)
     findings = check_data(config)
-    expected_checks = [] if splits == BOTH else ["train-val-overlap-file"]
+    expected_checks = [] if splits == BOTH else ["split-overlap-file"]
     assert [f.check for f in findings if f.check != "box-clipped"] == expected_checks, findings
 
 

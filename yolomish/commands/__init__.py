@@ -10,7 +10,6 @@ import typer
 from yolomish import __version__
 from yolomish.commands.acts import acts
 from yolomish.commands.bench import bench
-from yolomish.commands.check import anchors, check
 from yolomish.commands.compare import compare
 from yolomish.commands.data import data_app
 from yolomish.commands.demo import demo
@@ -52,14 +51,12 @@ app.command("detect")(detect)
 app.command("predict", hidden=True)(detect)
 app.command("compare")(compare)
 app.command("demo")(demo)
+app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
 app.command("export")(export)
 app.command("bench")(bench)
 app.command("info")(info)
 app.command("acts")(acts)
-app.command("check")(check)
-app.command("anchors")(anchors)
-app.add_typer(data_app, name="data")
 app.add_typer(landscape, name="landscape")
 
 

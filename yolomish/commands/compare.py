@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, choose_recipe, flag, given_options, split_list
+from yolomish.commands.options import (
+    RECIPE_HELP,
+    SIZE_HELP,
+    Classes,
+    Fraction,
+    TrainShare,
+    choose_recipe,
+    flag,
+    given_options,
+    read_data,
+    split_list,
+)
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError, unknown_name
 
@@ -21,6 +32,8 @@ TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights"
 TRAINING = (TRAINING | {"until_decided", "max_seeds"} | set(SETTINGS)) - {"device"}
 JUDGING = {"margin", "pairs", "cluster", "resolve", "allow_missing"}
 PAIRS = ("first", "all")
+
+PART = {"fraction", "classes", "train_share"}  # of the data
 
 
 def split_acts(acts: str) -> list[str]:
@@ -133,6 +146,9 @@ def compare(
     data: Annotated[
         str, typer.Option("--data", help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
     ] = "shapes",
+    fraction: Fraction = None,
+    classes: Classes = "",
+    train_share: TrainShare = None,
     model: Annotated[
         str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
     ] = "",
@@ -173,7 +189,6 @@ def compare(
 ) -> None:
     """Train one model with different activations, all else equal, or take finished runs, and report the difference."""
     from yolomish.comparison.report import Judging
-    from yolomish.config import load_data_config
 
     given = given_options(ctx)
 
@@ -193,20 +208,20 @@ def compare(
 
         if runs:
             where = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
-            truth = load_data_config(data) if "data" in given else None
+            truth = read_data(data, fraction, classes, train_share) if "data" in given else None
             found = plan_from_runs(runs, where, judging, data=truth, hours=hours, device=device or "auto", log=log)
         else:
             found = plan_from_spreads(len(split_list(acts)), judging, spread=spread, image_error=image_error, hours=hours)
         typer.echo(plan_text(found))
         return
     if runs:
-        if wrong := sorted(given & TRAINING):
+        if wrong := sorted(given & (TRAINING if "data" in given else TRAINING | PART)):
             raise YolomishError(f"finished runs are taken as they are: leave out {', '.join(map(flag, wrong))}")
         from yolomish.comparison import compare_finished
 
         folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
-        done = " ".join(["yolomish compare", *map(shlex.quote, runs), *_options(ctx, given & (JUDGING | {"data"}))])
-        truth = load_data_config(data) if "data" in given else None
+        done = " ".join(["yolomish compare", *map(shlex.quote, runs), *_options(ctx, given & (JUDGING | PART | {"data"}))])
+        truth = read_data(data, fraction, classes, train_share) if "data" in given else None
         report = compare_finished(runs, folder, data=truth, judging=judging, command=done, device=device or "auto", log=log)
     else:
         from yolomish.config import check_train, recipe_model
@@ -220,7 +235,7 @@ def compare(
         names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
         model = ctx.params["model"] = model or recipe_model(recipe) or "yolov4-n"
-        base = choose_recipe(recipe, model, find_model(model), load_data_config(data), settings, log)
+        base = choose_recipe(recipe, model, find_model(model), read_data(data, fraction, classes, train_share), settings, log)
         base = with_values(base, set_ or [])
         check_train(base)
         files = split_weights(weights, names) if weights else {}
@@ -232,7 +247,7 @@ def compare(
 
         kind = ["aa"] if aa else []
         folder = output / (name or _folder_name([*dict.fromkeys(names), *kind, scope, Path(data).stem]))
-        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & (TRAINING | JUDGING)
+        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & (TRAINING | JUDGING | PART)
         command = " ".join(["yolomish compare", *_options(ctx, shown)])
         try:
             report = compare_activations(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import NMS_HELP, Device, ImageSize, Swap, read_size
+from yolomish.commands.options import NMS_HELP, TRAIN_SHARE_HELP, Classes, Device, Fraction, ImageSize, Swap, read_data, read_size
 
 
 def eval_(
@@ -20,6 +20,9 @@ def eval_(
     ] = "",
     swap: Swap = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test; test may have no labels: a submission.")] = "val",
+    fraction: Fraction = None,
+    classes: Classes = "",
+    train_share: Annotated[float | None, typer.Option("--train-share", metavar="SHARE", help=TRAIN_SHARE_HELP)] = None,
     protocol: Annotated[
         str,
         typer.Option(
@@ -60,7 +63,6 @@ def eval_(
     from functools import partial
     from typing import cast
 
-    from yolomish.config import load_data_config
     from yolomish.data.formats.record import SPLITS, Split
     from yolomish.errors import unknown_name
     from yolomish.evaluation.coco import NAMES
@@ -72,7 +74,7 @@ def eval_(
     chosen = find_protocol(protocol).changed(conf=conf, iou=iou, nms=nms, max_det=max_det, rect=rect, tta=tta)
     done = evaluate_weights(
         weights,
-        load_data_config(data),
+        read_data(data, fraction, classes, train_share),
         chosen,
         output,
         split=cast(Split, split),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, load_recipe, parse_size
+from yolomish.config import DataConfig, ModelConfig, TrainConfig, check_fields, load_data_config, load_recipe, parse_size
 from yolomish.errors import YolomishError
 
 SIZE_HELP = "Network size in px: 416, or height x width as 416x608"
@@ -25,6 +25,13 @@ Swap = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+YAML = "left out: the data YAML's, else all"
+Fraction = Annotated[
+    float | None, typer.Option("--fraction", help=f"Share of each split's images, 0 to 1, chosen by their names; {YAML}.")
+]
+Classes = Annotated[str, typer.Option("--classes", metavar="NAMES", help=f"Classes kept, by commas; {YAML}.")]
+TRAIN_SHARE_HELP = "Divide the train split: this share, 0 to 1, trains, the rest is val; left out: the data YAML's, else not."
+TrainShare = Annotated[float | None, typer.Option("--split", "--train-share", metavar="SHARE", help=TRAIN_SHARE_HELP)]
 RECIPE_HELP = "Training recipe: small, finetune, darknet, scaled, paper-*, a YAML, or cfg: the model's own cfg."
 Log = Callable[[str], None]
 
@@ -47,6 +54,15 @@ def read_size(text: str) -> tuple[int, int] | None:
 def split_list(text: str) -> list[str]:
     """The parts of a list by commas, empty ones left out."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_data(name: str, fraction: float | None, classes: str, train_share: float | None) -> DataConfig:
+    """The data set of a name or YAML with what the options ``Fraction``, ``Classes`` and ``TrainShare`` take of it."""
+    config = load_data_config(name)
+    given = {"fraction": fraction, "classes": tuple(split_list(classes)) or None, "split": train_share}
+    config = replace(config, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    check_fields(config)
+    return config
 
 
 def choose_recipe(

@@ -11,13 +11,24 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, Swap, choose_recipe, flag, given_options, split_list
+from yolomish.commands.options import (
+    RECIPE_HELP,
+    SIZE_HELP,
+    Classes,
+    Fraction,
+    Swap,
+    TrainShare,
+    choose_recipe,
+    flag,
+    given_options,
+    read_data,
+    split_list,
+)
 from yolomish.config import (
     RESUMABLE,
     TrainConfig,
     check_train,
     from_dict,
-    load_data_config,
     load_yaml,
     parse_size,
     recipe_model,
@@ -84,6 +95,9 @@ def train(
     data: Annotated[
         str, typer.Option(help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
     ] = "shapes",
+    fraction: Fraction = None,
+    classes: Classes = "",
+    train_share: TrainShare = None,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "scaled",
     weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137); empty: none.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
@@ -145,7 +159,9 @@ def train(
             neck_activation=structure.neck_activation if neck_act is None else neck_act,
             swap=(*structure.swap, *(swap or ())),
         )
-        config = choose_recipe(recipe, model, structure, load_data_config(data), settings, log, details=dry_run)
+        config = choose_recipe(
+            recipe, model, structure, read_data(data, fraction, classes, train_share), settings, log, details=dry_run
+        )
         config = replace(config, initial_weights=weights)
         shown = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(structure.activation).name)
         folder = free_name(output / (name or f"{Path(model).stem}-{shown}".rstrip("-")))

@@ -1,6 +1,6 @@
 """Frozen dataclasses for every setting, the schema that checks them, and what comes with the package."""
 
-from yolomish.config.schema import config_difference, from_dict, load_yaml, parse_size, save_yaml, to_dict
+from yolomish.config.schema import check_fields, config_difference, from_dict, load_yaml, parse_size, save_yaml, to_dict
 from yolomish.config.settings import (
     RESUMABLE,
     AugmentConfig,
@@ -22,6 +22,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "TrainConfig",
+    "check_fields",
     "check_model",
     "check_train",
     "config_difference",

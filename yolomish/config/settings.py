@@ -69,7 +69,10 @@ class DataConfig:
     image folders or lists, labels beside or in labels/. darknet: lists, their paths as Darknet has them. openimages: CSV and
     image folder. shapes: generated. auto: ``root`` is the file or folder itself. Several paths a split go with yolo alone.
 
-    ``test`` may be COCO image information without annotations (image_info_test-dev2017.json)."""
+    ``test`` may be COCO image information without annotations (image_info_test-dev2017.json).
+
+    ``fraction`` takes that share of the images of each split, ``classes`` the boxes of those classes alone, and ``split`` makes
+    train and val of the train split, such a share for training; val is then not read. See ``data.formats.subset``."""
 
     format: str = "shapes"
     root: str = ""
@@ -80,6 +83,9 @@ class DataConfig:
     test: str | tuple[str, ...] = ""
     test_images: str = ""
     names: tuple[str, ...] = ()
+    fraction: Annotated[float, Between(0, 1, without_low=True)] = 1.0
+    classes: tuple[str, ...] = ()
+    split: Annotated[float, Between(0, 1, without_high=True)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

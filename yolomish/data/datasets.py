@@ -21,6 +21,7 @@ from yolomish.data.classes import class_places
 from yolomish.data.formats import read_listing
 from yolomish.data.formats.record import LEFT_OUT, Listing, Split, class_counts
 from yolomish.data.images import read_image
+from yolomish.data.summary import all_boxes
 from yolomish.errors import YolomishError
 from yolomish.files import cache_folder
 from yolomish.types import Sample, SizeHW
@@ -178,15 +179,8 @@ class DetectionData:
 
         Crowds and boxes without area are left out. With ``keep_aspect`` both axes scale alike, as in a letterbox.
         """
-        labels: list[np.ndarray] = [np.empty(0, np.int64)]
-        sizes: list[np.ndarray] = [np.empty((0, 2))]
-        for index, record in enumerate(self._records):
-            scale = np.divide(size_hw, self.size_hw(index))[::-1]
-            sides = (record.boxes[:, 2:] - record.boxes[:, :2]) * (scale.min() if keep_aspect else scale)
-            keep = ~record.crowd & (sides > 0).all(1)
-            labels.append(record.labels[keep])
-            sizes.append(sides[keep])
-        return np.concatenate(labels), np.concatenate(sizes)
+        boxes = all_boxes(self.listing, size_hw, keep_aspect=keep_aspect)
+        return boxes.labels, boxes.sides
 
     def coco(self) -> COCO:
         """The ground truth as pycocotools wants it, crowds included, with annotation ids from 1.

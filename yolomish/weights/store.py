@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolomish.download import check_content, fetch, pin_path
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.files import cache_folder
 from yolomish.weights import catalogue
 from yolomish.weights.catalogue import published, published_names
-from yolomish.weights.fetch import check_content, fetch, pin_path
 
 DEMO = "demo"
 # Trained on the built-in shapes and kept in fp16: train --recipe small --imgsz 160 --epochs 60 --batch 8 --lr 0.02, of a

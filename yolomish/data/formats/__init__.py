@@ -12,6 +12,7 @@ from yolomish.data.formats.faults import common_faults, in_order
 from yolomish.data.formats.openimages import OPEN_IMAGES
 from yolomish.data.formats.record import SPLITS, Listing, Split
 from yolomish.data.formats.shapes import SHAPES
+from yolomish.data.formats.subset import source_split, subset
 from yolomish.data.formats.voc import PASCAL_VOC
 from yolomish.data.formats.yolo import YOLO_TXT
 from yolomish.errors import YolomishError, unknown_name
@@ -28,7 +29,7 @@ def read_listing(config: DataConfig, split: Split) -> Listing:
     YolomishError where the format is unknown, the YAML does not name the split or its list cannot be read.
     """
     config = resolved(config)
-    listing = FORMATS[config.format].read(config, split)
+    listing = subset(FORMATS[config.format].read(config, source_split(config, split)), config, split)
     if twice := sorted({name for name in listing.names if listing.names.count(name) > 1}):
         raise YolomishError(f"{listing.source} has the class {twice[0][:60]!r} twice: give each class a name of its own")
     return replace(listing, findings=tuple(in_order([*listing.findings, *common_faults(listing, split)])))

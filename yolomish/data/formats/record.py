@@ -34,18 +34,21 @@ CHECKS = {
     "box-outside": "error",
     "box-none": "error",
     "classes-differ": "error",
-    "train-val-overlap-file": "error",
-    "train-val-overlap-content": "error",
+    "split-overlap-file": "error",
+    "split-overlap-content": "error",
+    "split-overlap-near": "warning",
     "box-degenerate": "warning",
     "box-clipped": "warning",
     "box-duplicate": "warning",
     "image-duplicate": "warning",
     "image-passed-over": "warning",
     "label-passed-over": "warning",
+    "image-near-duplicate": "warning",
     "exif-rotated": "warning",
     "class-empty": "warning",
     "classes-reordered": "info",
     "image-empty": "info",
+    "box-tiny": "info",
 }
 LEFT_OUT = ("box-degenerate", "image-passed-over", "label-passed-over")  # what these name is not trained on
 LONGEST = 480  # characters of a message
@@ -59,12 +62,19 @@ shown: Callable[[Any], str] = _shortened.repr  # a value of the user's file for 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One fault: a ``check`` of ``CHECKS``, the split (or both) and a message with the file, the place and the value, one line
-    of at most ``LONGEST`` characters whatever names the data has."""
+    """One fault: a ``check`` of ``CHECKS``, the split (or two) and a message with the file, the place and the value, one line
+    of at most ``LONGEST`` characters whatever names the data has.
+
+    ``image`` is the picture it is about, where it is about one, ``other`` the one it is held against, ``box`` (4,) xyxy in
+    the picture's px.
+    """
 
     check: str
     split: str
     message: str
+    image: Path | None = None
+    box: tuple[float, float, float, float] | None = None
+    other: Path | None = None
 
     def __post_init__(self) -> None:
         text = self.message
@@ -272,11 +282,11 @@ def image_sizes(
     """
     folders, sizes = Folders(), list(stated)
     missing = [path for path in paths if not folders.has(path)]
-    findings = [Finding(check="image-missing", split=split, message=f"{path} does not exist") for path in missing]
+    findings = [Finding(check="image-missing", split=split, message=f"{path} does not exist", image=path) for path in missing]
     gone = set(missing)
     wanted = [i for i, size in enumerate(sizes) if size is None and paths[i] not in gone]
     for i, header in zip(wanted, read_headers([paths[i] for i in wanted]), strict=True):
         if header.size_hw is None:
-            findings.append(Finding(check="image-unreadable", split=split, message=header.fault))
+            findings.append(Finding(check="image-unreadable", split=split, message=header.fault, image=paths[i]))
         sizes[i] = header.size_hw
     return sizes, findings

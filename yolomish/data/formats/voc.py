@@ -95,7 +95,7 @@ def read_voc(config: DataConfig, split: Split) -> Listing:
                 message = f"{place}: class {shown(item.name)} is not one of the data set's"
                 findings.append(Finding(check="label-unknown", split=split, message=message))
             elif x1 - x0 <= 1 or y1 - y0 <= 1:  # VOC includes the last pixel, and no object is one pixel wide
-                findings.append(no_area(split, place, item.name, item.box))
+                findings.append(no_area(split, place, item.name, item.box, path))
             else:
                 kept.append(item)
         records.append(
