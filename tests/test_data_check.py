@@ -289,5 +289,5 @@ def test_check_exits_by_severity(tmp_path: Path) -> None:
     assert run(bad).exit_code == 1
     assert run(bad, "--only", "exif-rotated").exit_code == 0 and run(bad, "--only", "exif-rotated", "--strict").exit_code == 1
     content = json.loads(run(bad, "--json").output)
-    assert content["counts"]["error"] == 8 and content["findings"][0]["severity"] == "error"
+    assert content["counts"]["error"] == 7 and content["findings"][0]["severity"] == "error"
     assert "did you mean" in str(run(bad, "--only", "exif-rotate").exception)

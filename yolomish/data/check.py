@@ -80,7 +80,8 @@ def examine(
         try:
             listing = listings[split] = read_listing(config, split)
         except YolomishError as error:
-            found.append(Finding(check="split-unreadable", split=split, message=str(error)))
+            check = "test-unreadable" if split == "test" else "split-unreadable"
+            found.append(Finding(check=check, split=split, message=str(error)))
             continue
         found += listing.findings
         boxes = all_boxes(listing, size_hw, keep_aspect=keep_aspect)

@@ -43,8 +43,12 @@ WHY = {
     "box-duplicate": "Of equal boxes one can be found, the others always count as missed.",
     "image-duplicate": "The same bytes under two names: this picture weighs double.",
     "image-near-duplicate": "These look alike: such a picture weighs double.",
+    "image-passed-over": "Pictures that nothing is said of: they are not trained on.",
+    "label-passed-over": "Labels whose picture is not there: they are not trained on.",
+    "test-unreadable": "The set names a test split that is not there; training and evaluation of val do without.",
     "exif-rotated": "Shown upright here; tools that ignore EXIF see other pixels under the boxes.",
     "class-empty": "Nothing can be learnt or measured of these classes here.",
+    "classes-reordered": "The splits number their classes differently; they are compared by name.",
     "image-empty": "Background teaches what is no object; it is no fault if it is meant.",
     "box-tiny": "At this network size too few pixels are left: a larger size or tiles would show more.",
 }

@@ -44,6 +44,7 @@ CHECKS = {
     "image-passed-over": "warning",
     "label-passed-over": "warning",
     "image-near-duplicate": "warning",
+    "test-unreadable": "warning",
     "exif-rotated": "warning",
     "class-empty": "warning",
     "classes-reordered": "info",
