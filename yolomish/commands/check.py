@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import ImageSize, split_list
+from yolomish.commands.options import ImageSize, MaxPixels, split_list
 
 SHOWN = 5
 
@@ -17,6 +17,7 @@ def check(
     fast: Annotated[bool, typer.Option("--fast", help="Read images' headers alone: no broken or equal pictures.")] = False,
     only: Annotated[str, typer.Option("--only", help="Ids of the checks to report, by commas; empty = all.")] = "",
     show_all: Annotated[bool, typer.Option("--all", help=f"Show every finding, not {SHOWN} of each kind.")] = False,
+    max_pixels: MaxPixels = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
 ) -> None:

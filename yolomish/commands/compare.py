@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, choose_recipe, flag, given_options, split_list
+from yolomish.commands.options import (
+    RECIPE_HELP,
+    SIZE_HELP,
+    Force,
+    Trust,
+    choose_recipe,
+    flag,
+    given_options,
+    split_list,
+    trust_named,
+)
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError
 
@@ -60,19 +70,14 @@ def split_rates(rates: str) -> list[float]:
 
 def with_values(config: TrainConfig, texts: Iterable[str]) -> TrainConfig:
     """``config`` with ``KEY=VALUE`` settings, values read as YAML; YolomishError for an unknown key or a wrong type."""
-    import yaml
-
-    from yolomish.config import from_dict, to_dict
+    from yolomish.config import from_dict, parse_yaml, to_dict
 
     values = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or key in ("model", "data"):
             raise YolomishError(f"--set needs KEY=VALUE of a training setting, not {text!r}: --set mosaic=0")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise YolomishError(f"--set {text!r}: the value cannot be read") from None
+        values[key] = parse_yaml(value, f"--set {text}")
     return from_dict(type(config), to_dict(config) | values, "--set")
 
 
@@ -86,7 +91,12 @@ def compare(
         ),
     ] = None,
     acts: Annotated[
-        str, typer.Option("--acts", help="Two or more activations, separated by commas; the first is held against the others.")
+        str,
+        typer.Option(
+            "--acts",
+            help="Two or more activations, separated by commas; the first is held against the others.",
+            callback=trust_named,
+        ),
     ] = "mish,leaky_relu",
     aa: Annotated[
         bool, typer.Option("--aa", help="Train the first activation twice at different seeds: must show no difference.")
@@ -98,8 +108,11 @@ def compare(
             "--scope",
             help="Where the activation changes: backbone, neck (with heads), all, numbers of `info` (0-104), a module, an "
             "activation (leaky_relu), or leaky_relu=mish: those as they are against mish there.",
+            callback=trust_named,
         ),
     ] = "backbone",
+    trust: Trust = False,
+    force: Force = False,
     data: Annotated[str, typer.Option("--data", help="Built-in data set (shapes) or a data YAML.")] = "shapes",
     model: Annotated[
         str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
@@ -156,7 +169,7 @@ def compare(
         words = [*runs, *(["--data", data] if "data" in given else [])]
         done = "yolomish compare " + " ".join(map(shlex.quote, words))
         truth = load_data_config(data) if "data" in given else None
-        report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
+        report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", force=force, log=log)
     else:
         from yolomish.config import check_train, recipe_model
         from yolomish.networks import find_model
@@ -199,6 +212,7 @@ def compare(
                 devices=split_list(devices),
                 lr_grid=rates,
                 command=" ".join(command),
+                force=force,
                 log=log,
             )
         except KeyboardInterrupt:

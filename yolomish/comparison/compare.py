@@ -13,7 +13,7 @@ from yolomish.comparison.environment import environment
 from yolomish.comparison.evidence import gather, require_classes, require_objects
 from yolomish.comparison.layers import all_layers, shared_batch
 from yolomish.comparison.rates import tune
-from yolomish.comparison.render import headline, left_out, write_report
+from yolomish.comparison.render import check_report, headline, left_out, write_report
 from yolomish.comparison.render.gallery import disagreements
 from yolomish.comparison.report import Design, Pairing, Report, Tuned, build_report
 from yolomish.comparison.runs import Run, State, initial_kernels, is_run, read_run
@@ -41,6 +41,7 @@ def compare_activations(
     devices: Sequence[str] = (),
     lr_grid: Sequence[float] = (),
     command: str = "",
+    force: bool = False,
     log: Log = print,
 ) -> Report:
     """Train every arm at seeds ``base.seed`` … ``base.seed + seeds - 1``, write the report and return it.
@@ -58,8 +59,10 @@ def compare_activations(
     devices: several train at once, one run per device; empty: one after the other on ``base.device``
     lr_grid: peak rates to try for each arm, for a second comparison at each arm's best
     command: what the report says reproduces it; empty: the equal command line
+    force: overwrite a report.html, .md, .tex or .json that is not as a comparison left it
     log: takes a line of progress
     """
+    check_report(out_dir, force)
     if seeds < 1:
         raise YolomishError(f"seeds must be at least 1, not {seeds}")
     for act in acts:
@@ -87,7 +90,7 @@ def compare_activations(
         environment=ran_on,
         command=command or f"yolomish compare --acts {','.join(acts)} --seeds {seeds} --scope {scope}",
     )
-    return _conclude(runs, data, design, out_dir, training_data=[base.data], tuned=tuned, device=device, log=log)
+    return _conclude(runs, data, design, out_dir, training_data=[base.data], tuned=tuned, device=device, force=force, log=log)
 
 
 def compare_finished(
@@ -97,6 +100,7 @@ def compare_finished(
     data: DataConfig | None = None,
     command: str = "",
     device: str = "auto",
+    force: bool = False,
     log: Log = print,
 ) -> Report:
     """Compare run folders or COCO result files; nothing is trained and nothing is written outside ``out_dir``.
@@ -109,8 +113,10 @@ def compare_finished(
     data: the truth of files, or in place of the data that the runs were trained with
     command: what the report says reproduces it; empty: the equal command line
     device: where runs detect
+    force: overwrite a report.html, .md, .tex or .json that is not as a comparison left it
     log: takes a line of progress
     """
+    check_report(out_dir, force)
     arms = split_repeats(group(read_given(texts)))
     firsts = [run.config for run in (of_arm[0] for of_arm in arms.values()) if run.config is not None]
     if not firsts and data is None:
@@ -132,7 +138,7 @@ def compare_finished(
         command=command or "yolomish compare " + " ".join(texts),
     )
     places = [config.data for config in firsts[:1]] + ([data] if data else [])
-    return _conclude(runs, truth, design, out_dir, training_data=places, tuned=None, device=device, log=log)
+    return _conclude(runs, truth, design, out_dir, training_data=places, tuned=None, device=device, force=force, log=log)
 
 
 def _conclude(
@@ -144,6 +150,7 @@ def _conclude(
     training_data: Sequence[DataConfig],
     tuned: Tuned | None,
     device: str,
+    force: bool,
     log: Log,
 ) -> Report:
     """Detect with every run's last checkpoint, weigh the evidence, measure speed and layers, and write the report.
@@ -177,7 +184,7 @@ def _conclude(
         tuned=tuned,
         missing=missing,
     )
-    write_report(report, disagreements({label: results[label, run.seed] for label, run in firsts.items()}, data))
+    write_report(report, disagreements({label: results[label, run.seed] for label, run in firsts.items()}, data), force=force)
     log(headline(report))
     return report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from yolomish.comparison.runs import Run
 
 def summary(report: Report) -> str:
     """The findings, results and paired differences as Markdown."""
-    parts = ["# Activation comparison", "", f"**{wording.headline(report)}**", ""]
+    parts = ["# Activation comparison", "", f"**{plain_line(wording.headline(report))}**", ""]
     return "\n".join(parts + _markdown(tables.results(report)) + _markdown(tables.differences(report))).strip()
 
 
@@ -24,18 +25,24 @@ def to_markdown(report: Report) -> str:
     lines = [summary(report), ""]
     for table in (*rest, tables.surroundings):
         lines += _markdown(table(report))
-    lines += ["## What this does not show", "", *(f"- {line}" for line in wording.limits(report)), ""]
-    lines += ["## How to reproduce", "", "```", report.design.command, "```", ""]
+    lines += ["## What this does not show", "", *(f"- {plain_line(line)}" for line in wording.limits(report)), ""]
+    lines += ["## How to reproduce", "", "```", report.design.command.replace("\n", " "), "```", ""]
     return "\n".join(lines)
+
+
+def plain_line(text: str) -> str:
+    """Text as one line of Markdown in which no class or arm can begin a tag or a link."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", line).replace("](", "]\\(")
 
 
 def _markdown(table: Table) -> list[str]:
     def row(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+        return "| " + " | ".join(plain_line(c).replace("|", "\\|") for c in cells) + " |"
 
     if table.empty:
         return []
-    lines = [f"## {table.title}", ""] + ([table.note, ""] if table.note else [])
+    lines = [f"## {table.title}", ""] + ([plain_line(table.note), ""] if table.note else [])
     if table.rows:
         lines += [row(table.head), "|" + " --- |" * len(table.head), *map(row, table.rows), ""]
     return lines
