@@ -159,7 +159,9 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     write_text(tmp_path / ("z" * 251 + ".txt"), "the longest name")
 
 
-@pytest.mark.parametrize("text", ["..", ".", "", " ", "a/b\\c", ".hidden", "x" * 400, "ö" * 200, "a\0b", "\ud800", "e\u0301", "CON."])
+@pytest.mark.parametrize(
+    "text", ["..", ".", "", " ", "a/b\\c", ".hidden", "x" * 400, "ö" * 200, "a\0b", "\ud800", "e\u0301", "CON."]
+)
 def test_a_clean_name_is_a_name_everywhere(tmp_path: Path, text: str) -> None:
     name = clean_name(text)
     assert name not in ("", ".", "..") and not name.startswith(".") and len(name.encode()) <= 120

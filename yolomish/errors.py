@@ -35,8 +35,8 @@ _SHORT = _Short()
 
 
 def shown(value: object) -> str:
-    """``value`` as a message holds it: ``repr``, but short however large or deep the value is."""
-    return _SHORT.repr(value)[:300]
+    """``value`` as a message holds it: ``repr`` on one line, and short however large or deep the value is."""
+    return " ".join(_SHORT.repr(value).split())[:300]
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> YolomishError:

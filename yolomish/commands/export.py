@@ -44,7 +44,7 @@ def export(
     from yolomish.errors import YolomishError, unknown_name
     from yolomish.files import read_names, refuse_existing
     from yolomish.inference.export.verify import generated_image
-    from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
+    from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network, target_files
     from yolomish.weights.load import load_network
     from yolomish.weights.store import locate_weights
 
@@ -52,9 +52,10 @@ def export(
         raise unknown_name("export format", format, SUFFIXES)
     path = locate_weights(weights)
     target = Path(output) if output else path.with_suffix(SUFFIXES[format][0])
-    if path.resolve() in (target.with_suffix(s).resolve() for s in SUFFIXES[format]):
+    files = target_files(target, format)
+    if path.resolve() in (file.resolve() for file in files):
         raise YolomishError(f"this would overwrite {path} itself: name another file by --output")
-    refuse_existing((target.with_suffix(s) for s in SUFFIXES[format]), force)
+    refuse_existing(files, force)
     loaded = load_network(str(path), cfg=cfg, model=model, swap=swap or ())
     for note in loaded.notes:
         typer.echo(note, err=True)

@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
         if self.depth > MOST_DEPTH:
             raise YolomishError(f"it is nested over {MOST_DEPTH} deep")
         try:
-            return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+            return super().compose_node(parent, index)
         finally:
             self.depth -= 1
 

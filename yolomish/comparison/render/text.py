@@ -33,7 +33,7 @@ def to_markdown(report: Report) -> str:
 def plain_line(text: str) -> str:
     """Text as one line of Markdown in which no class or arm can begin a tag or a link."""
     line = "".join(c if c.isprintable() else " " for c in text)
-    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", line).replace("](", "]\\(")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line).replace("](", "]\\(")
 
 
 def _markdown(table: Table) -> list[str]:

@@ -70,6 +70,14 @@ class Exported:
     agreement: Agreement
 
 
+def target_files(output: Path, format: str) -> tuple[Path, ...]:
+    """The files that an export to ``output`` writes, the one that is opened first; YolomishError for a suffix of another
+    format."""
+    if output.suffix != SUFFIXES[format][0]:
+        raise YolomishError(f"a file of format {format} must end in {SUFFIXES[format][0]}, not {output.name!r}")
+    return tuple(output.with_suffix(suffix) for suffix in SUFFIXES[format])
+
+
 def export_network(
     loaded: LoadedNetwork,
     output: str | Path,
@@ -92,9 +100,7 @@ def export_network(
     if options.nms and format != "onnx":
         raise YolomishError(f"--nms is for onnx alone, not {format}: our engines do it by themselves")
     output = Path(output)
-    if output.suffix != SUFFIXES[format][0]:
-        raise YolomishError(f"a file of format {format} must end in {SUFFIXES[format][0]}, not {output.name!r}")
-    files = tuple(output.with_suffix(suffix) for suffix in SUFFIXES[format])
+    files = target_files(output, format)
     refuse_existing(files, force)
     network = loaded.network
     network.input.check_size(size_hw)
