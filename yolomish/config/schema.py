@@ -136,8 +136,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
                     return kind(number)
             except (ValueError, OverflowError):
                 pass
-    elif kind is str and isinstance(value, str | int | float | None):
-        text = "" if value is None else value if isinstance(value, str) else shown(value)
+    elif kind is str and isinstance(value, str | int | float | None) and not (isinstance(value, int) and abs(value) > 1 << 200):
+        text = "" if value is None else str(value)
         if not ODD.search(text):
             return text
         raise YolomishError(f"{where} holds a character that no name or path can have: {shown(value)}")
