@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -63,6 +64,20 @@ def test_a_bug_is_one_line_with_a_log_and_its_traceback_on_demand(
     (tmp_path / "file").touch()
     monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "file"))
     assert "this is a bug" in leave(lambda: 1 / 0, capsys)[1]
+
+
+def test_what_ends_a_thread_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back at the end
+
+    def write() -> None:
+        raise OSError(28, "No space left on device")
+
+    def app() -> None:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+
+    assert leave(app, capsys) == (0, "yolomish: a thread in the background ended: No space left on device\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

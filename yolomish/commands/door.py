@@ -8,6 +8,7 @@ import platform
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -31,12 +32,21 @@ def run(app: Callable[[], Any]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, or a code page without a name's letters
+    threading.excepthook = _of_thread
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _code(app)
     finally:
         signal.signal(signal.SIGTERM, before)
     sys.exit(_flushed(code))
+
+
+def _of_thread(raised: threading.ExceptHookArgs) -> None:
+    """One line for what ends a thread that nobody waits for, such as TensorBoard's writer on a full disk."""
+    if os.environ.get(DEBUG):
+        threading.__excepthook__(raised)
+    error = raised.exc_value
+    _say(f"a thread in the background ended: {getattr(error, 'strerror', None) or f'{type(error).__name__}: {error}'}", 1)
 
 
 def _terminate(*_: Any) -> None:
