@@ -61,6 +61,9 @@ def from_json(text: str | None, path: str | Path) -> Description:
 def _check_heads(description: Description) -> None:
     if not description.names or not description.heads:
         raise YolomishError("it names no class, or no head")
+    spec = description.input
+    if not 1 <= spec.stride <= 1024 or not 1 <= spec.channels <= 64:
+        raise YolomishError(f"its input has stride {shown(spec.stride)} and {shown(spec.channels)} channels")
     for head in description.heads:
         if head.num_classes != len(description.names):
             raise YolomishError(f"a head has {head.num_classes} classes, and there are {len(description.names)} names")
