@@ -1,6 +1,7 @@
 """Shared fixtures: small models, and real data where it lies beside the checkout."""
 
 import os
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from yolomish.config import DataConfig
+from yolomish.trust import trusting
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
@@ -22,6 +24,19 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def _seeded() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _own_trust(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test starts with nothing trusted, and leaves the user's own store alone."""
+    monkeypatch.setenv("YOLOMISH_CONFIG", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.setenv("YOLOMISH_TRUSTED", "")
+
+
+@pytest.fixture
+def trusted() -> Iterator[None]:
+    with trusting():
+        yield
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_the_three_reports_hold_the_same_numbers(tmp_path: Path) -> None:
             "123.4 ms",
             "0.81x",
             "512 MiB",
-            "<Some & CPU>",
+            "Some & CPU>",
         ):
             assert part in text, part
         assert f"[{100 * low:+.1f}, {100 * high:+.1f}]" in text

@@ -14,13 +14,16 @@ from yolomish.commands.options import (
     RECIPE_HELP,
     SIZE_HELP,
     Classes,
+    Force,
     Fraction,
     TrainShare,
+    Trust,
     choose_recipe,
     flag,
     given_options,
     read_data,
     split_list,
+    trust_named,
 )
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError, unknown_name
@@ -76,19 +79,14 @@ def split_rates(rates: str) -> list[float]:
 
 def with_values(config: TrainConfig, texts: Iterable[str]) -> TrainConfig:
     """``config`` with ``KEY=VALUE`` settings, values read as YAML; YolomishError for an unknown key or a wrong type."""
-    import yaml
-
-    from yolomish.config import from_dict, to_dict
+    from yolomish.config import from_dict, parse_yaml, to_dict
 
     values = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or key in ("model", "data"):
             raise YolomishError(f"--set needs KEY=VALUE of a training setting, not {text!r}: --set mosaic=0")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise YolomishError(f"--set {text!r}: the value cannot be read") from None
+        values[key] = parse_yaml(value, f"--set {text}")
     return from_dict(type(config), to_dict(config) | values, "--set")
 
 
@@ -102,7 +100,12 @@ def compare(
         ),
     ] = None,
     acts: Annotated[
-        str, typer.Option("--acts", help="Two or more activations, separated by commas; the first is held against the others.")
+        str,
+        typer.Option(
+            "--acts",
+            help="Two or more activations, separated by commas; the first is held against the others.",
+            callback=trust_named,
+        ),
     ] = "mish,leaky_relu",
     aa: Annotated[
         bool, typer.Option("--aa", help="Train the first activation twice at different seeds: must show no difference.")
@@ -141,8 +144,11 @@ def compare(
             "--scope",
             help="Where the activation changes: backbone, neck (with heads), all, numbers of `info` (0-104), a module, an "
             "activation (leaky_relu), or leaky_relu=mish: those as they are against mish there.",
+            callback=trust_named,
         ),
     ] = "backbone",
+    trust: Trust = False,
+    force: Force = False,
     data: Annotated[
         str, typer.Option("--data", help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
     ] = "shapes",
@@ -222,7 +228,9 @@ def compare(
         folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
         done = " ".join(["yolomish compare", *map(shlex.quote, runs), *_options(ctx, given & (JUDGING | PART | {"data"}))])
         truth = read_data(data, fraction, classes, train_share) if "data" in given else None
-        report = compare_finished(runs, folder, data=truth, judging=judging, command=done, device=device or "auto", log=log)
+        report = compare_finished(
+            runs, folder, data=truth, judging=judging, command=done, device=device or "auto", force=force, log=log
+        )
     else:
         from yolomish.config import check_train, recipe_model
         from yolomish.networks import find_model
@@ -263,6 +271,7 @@ def compare(
                 most_seeds=max_seeds if until_decided else 0,
                 judging=judging,
                 command=command,
+                force=force,
                 log=log,
             )
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from yolomish.commands.convert import convert
-from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, Classes, Fraction, TrainShare, read_data, split_list
+from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, Classes, Fraction, MaxPixels, TrainShare, read_data, split_list
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, draw and convert data sets; choose anchors.")
 data_app.command("convert")(convert)
@@ -33,6 +33,7 @@ def check(
     train_share: TrainShare = None,
     imgsz: Size = "416",
     resize: ResizeBy = "stretch",
+    max_pixels: MaxPixels = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 4,
     output: Annotated[
         str, typer.Option("--output", help="Folder of report.html and report.json; a number is added if it exists; empty = none.")

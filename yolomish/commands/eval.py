@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import NMS_HELP, TRAIN_SHARE_HELP, Classes, Device, Fraction, ImageSize, Swap, read_data, read_size
+from yolomish.commands.options import (
+    NMS_HELP,
+    TRAIN_SHARE_HELP,
+    Classes,
+    Device,
+    Fraction,
+    ImageSize,
+    MaxPixels,
+    Swap,
+    Trust,
+    read_data,
+    read_size,
+)
 
 
 def eval_(
@@ -19,6 +31,7 @@ def eval_(
         str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
     ] = "",
     swap: Swap = None,
+    trust: Trust = False,
     split: Annotated[str, typer.Option("--split", help="train, val or test; test may have no labels: a submission.")] = "val",
     fraction: Fraction = None,
     classes: Classes = "",
@@ -47,6 +60,7 @@ def eval_(
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Curves, confusion matrix and error types.")] = True,
     name: Annotated[str, typer.Option("--name", help="Name in a submission's file; empty = the weights'.")] = "",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images per batch.")] = 8,
+    max_pixels: MaxPixels = 0,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that decode; 0 = none but this.")] = 0,
     device: Device = "auto",
     engine: Annotated[

@@ -16,13 +16,16 @@ from yolomish.commands.options import (
     SIZE_HELP,
     Classes,
     Fraction,
+    MaxPixels,
     Swap,
     TrainShare,
+    Trust,
     choose_recipe,
     flag,
     given_options,
     read_data,
     split_list,
+    trust_named,
 )
 from yolomish.config import (
     RESUMABLE,
@@ -36,7 +39,7 @@ from yolomish.config import (
 from yolomish.errors import YolomishError
 from yolomish.files import free_name
 
-WITH_RESUME = {"resume", "dry_run", *RESUMABLE}
+WITH_RESUME = {"resume", "dry_run", "trust", "max_pixels", *RESUMABLE}
 # option -> TrainConfig key; an option left out keeps the recipe's value
 SETTINGS = {
     "epochs": "epochs",
@@ -87,10 +90,14 @@ def given_settings(ctx: typer.Context) -> dict[str, Any]:
 def train(
     ctx: typer.Context,
     act: Annotated[
-        str | None, typer.Option(help="Backbone activation: a registered name or FILE.py:NAME; left out: the model's.")
+        str | None,
+        typer.Option(help="Backbone activation: a registered name or FILE.py:NAME; left out: the model's.", callback=trust_named),
     ] = None,
-    neck_act: Annotated[str | None, typer.Option(help="Activation of neck and heads; left out: the model's.")] = None,
+    neck_act: Annotated[
+        str | None, typer.Option(help="Activation of neck and heads; left out: the model's.", callback=trust_named)
+    ] = None,
     swap: Swap = None,
+    trust: Trust = False,
     model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg; empty: the recipe's, else yolov4.")] = "",
     data: Annotated[
         str, typer.Option(help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
@@ -135,6 +142,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation" + RECIPE)] = None,
     eval_every: Annotated[int | None, typer.Option(help="Epochs between evaluations" + RECIPE)] = None,
     ema: Annotated[bool | None, typer.Option("--ema/--no-ema", help="Average the weights, evaluate those" + RECIPE)] = None,
+    max_pixels: MaxPixels = 0,
     name: Annotated[str, typer.Option(help="Name of the run's folder; empty: MODEL-ACT.")] = "",
     output: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/train"),
     resume: Annotated[str, typer.Option(help="Run folder or its last.pt to go on with; empty: a new run.")] = "",

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from yolomish.commands.options import Force, Trust
+
 weights_app = typer.Typer(no_args_is_help=True, help="Fetch, list, describe and convert weights.")
 
 
@@ -47,6 +49,7 @@ def import_(
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that the file fits; empty = by itself.")] = "",
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = COCO's, or numbers.")] = "",
     output: Annotated[str, typer.Option("--output", help="Checkpoint to write; empty = beside the source, as .pt.")] = "",
+    force: Force = False,
 ) -> None:
     """Turn Darknet weights into one checkpoint that knows its structure, classes and origin."""
     from yolomish.files import read_names
@@ -55,7 +58,7 @@ def import_(
 
     path = locate_weights(source)
     target = Path(output) if output else path.with_suffix(".pt")
-    import_darknet(path, target, cfg=cfg, model=model, names=read_names(names) if names else ())
+    import_darknet(path, target, cfg=cfg, model=model, names=read_names(names) if names else (), force=force)
     typer.echo(f"wrote {target}")
 
 
@@ -63,6 +66,8 @@ def import_(
 def export(
     source: Annotated[str, typer.Argument(help="Our checkpoint (.pt) or its name.")],
     output: Annotated[str, typer.Option("--output", help="Folder; empty = the checkpoint's.")] = "",
+    force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write a checkpoint as Darknet's .weights, .cfg and .names."""
     from yolomish.weights.describe import write_darknet
@@ -70,7 +75,7 @@ def export(
     from yolomish.weights.store import locate_weights
 
     path = locate_weights(source)
-    for file in write_darknet(load_network(str(path)), Path(output) if output else path.parent, path.stem):
+    for file in write_darknet(load_network(str(path)), Path(output) if output else path.parent, path.stem, force=force):
         typer.echo(f"wrote {file}")
 
 
@@ -79,6 +84,7 @@ def info(
     source: Annotated[str, typer.Argument(help="A .pt, .weights or .conv.N file, or its name.")],
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to it; empty = by the file's size.")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML; empty = by the file's size.")] = "",
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a weights file holds: header, iterations, layers, activations, checksum, origin."""

@@ -15,7 +15,7 @@ from yolomish.comparison.given import prepare
 from yolomish.comparison.layers import all_layers, shared_batch
 from yolomish.comparison.looks import decided, declared_looks, take_look
 from yolomish.comparison.rates import tune
-from yolomish.comparison.render import headline, write_report
+from yolomish.comparison.render import check_report, headline, write_report
 from yolomish.comparison.render.gallery import disagreements
 from yolomish.comparison.report import Design, Judging, Pairing, Report, Tuned
 from yolomish.comparison.results import Detections
@@ -45,6 +45,7 @@ def compare_activations(
     most_seeds: int = 0,
     judging: Judging = DEFAULT,
     command: str = "",
+    force: bool = False,
     log: Log = print,
 ) -> Report:
     """Train every arm at seeds ``base.seed`` … ``base.seed + seeds - 1``, write the report and return it.
@@ -67,8 +68,10 @@ def compare_activations(
     most_seeds: train until decided, at most so many seeds; 0: ``seeds``, looked at once
     judging: margin of equivalence, pairs, clusters of images
     command: what the report says reproduces it; empty: the equal command line
+    force: overwrite a report.html, .md, .tex or .json that is not as a comparison left it
     log: takes a line of progress
     """
+    check_report(out_dir, force)
     if seeds < 1:
         raise YolomishError(f"seeds must be at least 1, not {seeds}")
     for act in acts:
@@ -103,7 +106,7 @@ def compare_activations(
     if len(devices) > 1:
         ran_on = {**ran_on, "trained on": ", ".join(devices) + " at once: step times include what they share"}
     design = replace(design, environment=ran_on)
-    return _conclude(runs, data, design, out_dir, training_data=[base.data], tuned=tuned, device=device, log=log)
+    return _conclude(runs, data, design, out_dir, training_data=[base.data], tuned=tuned, device=device, force=force, log=log)
 
 
 def _decided(runs: Sequence[Run], data: DetectionData, design: Design, out_dir: Path, device: str, log: Log) -> bool:
@@ -137,6 +140,7 @@ def compare_finished(
     judging: Judging = DEFAULT,
     command: str = "",
     device: str = "auto",
+    force: bool = False,
     log: Log = print,
 ) -> Report:
     """Compare run folders or COCO result files; nothing is trained and nothing is written outside ``out_dir``.
@@ -151,13 +155,15 @@ def compare_finished(
     judging: margin of equivalence, pairs, clusters of images
     command: what the report says reproduces it; empty: the equal command line
     device: where runs detect
+    force: overwrite a report.html, .md, .tex or .json that is not as a comparison left it
     log: takes a line of progress
     """
+    check_report(out_dir, force)
     runs, truth, design = prepare(texts, out_dir, data, judging, log)
     design = replace(design, environment=environment(device), command=command or "yolomish compare " + " ".join(texts))
     firsts = [run.config for run in runs if run.config is not None]
     places = [config.data for config in firsts[:1]] + ([data] if data else [])
-    return _conclude(runs, truth, design, out_dir, training_data=places, tuned=None, device=device, log=log)
+    return _conclude(runs, truth, design, out_dir, training_data=places, tuned=None, device=device, force=force, log=log)
 
 
 def _conclude(
@@ -169,6 +175,7 @@ def _conclude(
     training_data: Sequence[DataConfig],
     tuned: Tuned | None,
     device: str,
+    force: bool,
     log: Log,
 ) -> Report:
     """Detect with every run's last checkpoint, weigh the evidence, measure speed and layers, and write the report.
@@ -198,7 +205,7 @@ def _conclude(
         tuned=tuned,
         missing=missing,
     )
-    write_report(report, disagreements({label: results[label, run.seed] for label, run in firsts.items()}, data))
+    write_report(report, disagreements({label: results[label, run.seed] for label, run in firsts.items()}, data), force=force)
     log(headline(report))
     return report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import io
 import math
 import statistics
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from yolomish.config import TrainConfig, from_dict, load_yaml
-from yolomish.errors import YolomishError
+from yolomish.config import TrainConfig, check_train, from_dict, load_yaml, parse_json
+from yolomish.errors import YolomishError, first_line, shown
+from yolomish.files import read_text
 from yolomish.networks import build_network
 
 RESULTS, TIMES, CONFIG = "results.csv", "timing.csv", "config.yaml"
@@ -122,7 +123,8 @@ class Run:
         if not is_run(self.path):
             return self
         config = from_dict(TrainConfig, load_yaml(self.path / CONFIG), str(self.path / CONFIG))
-        points = _points(_rows(self.path / RESULTS))
+        check_train(config)
+        points = _points(_rows(self.path / RESULTS), self.path / RESULTS)
         times = _rows(self.path / TIMES)
         steps = [v for row in times if (v := _number(row, "step_ms")) is not None]
         seconds = [v for row in times if (v := _number(row, "seconds")) is not None]
@@ -132,12 +134,16 @@ class Run:
             self,
             state=State.FINISHED if done >= config.epochs else State.BEGUN,
             config=config,
-            ran_on=read_identity(self.path).get("ran_on", {}),
+            ran_on=_texts(read_identity(self.path).get("ran_on")),
             epochs=points,
             step_ms=statistics.median(steps) if steps else None,
             seconds=math.fsum(seconds) if seconds else None,
             peak_memory_bytes=int(max(peaks)) if peaks else None,
         )
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {str(k): str(v)[:200] for k, v in value.items()} if isinstance(value, dict) else {}
 
 
 def is_run(folder: Path) -> bool:
@@ -162,8 +168,8 @@ def read_run(folder: Path) -> Run:
 def read_identity(folder: Path) -> dict[str, Any]:
     """What ``identity.json`` holds, empty where there is none."""
     try:
-        content = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json(read_text(folder / IDENTITY), IDENTITY)
+    except YolomishError:
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -197,27 +203,31 @@ def initial_kernels(config: TrainConfig, weights_sha256: str) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except OSError:
+    if not path.is_file():
         return []
+    try:
+        return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
+        raise YolomishError(f"{path} cannot be read as CSV: {first_line(error)}") from None
 
 
 def _number(row: dict[str, str], key: str) -> float | None:
     text = row.get(key) or ""
     try:
         value = float(text)
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: a list, of a row that is too long
         return None
     return value if math.isfinite(value) else None
 
 
-def _points(rows: Iterable[dict[str, str]]) -> tuple[EpochPoint, ...]:
+def _points(rows: Iterable[dict[str, str]], path: Path) -> tuple[EpochPoint, ...]:
     points = []
     for row in rows:
-        parts = [_number(row, key) for key in row if key.startswith("train/") and key.endswith("_loss")]
+        parts = [_number(row, key) for key in row if key and key.startswith("train/") and key.endswith("_loss")]
         loss = math.fsum(p for p in parts if p is not None) if parts and None not in parts else None
         ap, ap50 = _number(row, "metrics/AP"), _number(row, "metrics/AP50")
-        points.append(EpochPoint(epoch=int(row["epoch"]), loss=loss, ap=ap, ap50=ap50))
+        epoch = _number(row, "epoch")
+        if epoch is None or not 1 <= epoch < 1e9 or epoch % 1:
+            raise YolomishError(f"{path}: the column epoch must hold whole numbers from 1, not {shown(row.get('epoch'))}")
+        points.append(EpochPoint(epoch=int(epoch), loss=loss, ap=ap, ap50=ap50))
     return tuple(points)

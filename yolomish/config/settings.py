@@ -43,11 +43,11 @@ class ModelConfig:
 
     name: str = "yolov4"
     architecture: str = "yolov4"
-    num_classes: Annotated[int, COUNT] = 80
+    num_classes: Annotated[int, Between(1, 100_000)] = 80
     activation: str = "mish"
     neck_activation: str = "leaky_relu"
-    width: Annotated[float, POSITIVE] = 1.0
-    depth: Annotated[float, POSITIVE] = 1.0
+    width: Annotated[float, Between(0, 8, without_low=True)] = 1.0
+    depth: Annotated[float, Between(0, 8, without_low=True)] = 1.0
     image_size: ImageSize = (608, 608)
     resize: ResizeMode = "stretch"
     bn_momentum: Annotated[float, SHARE] = 0.01
@@ -94,9 +94,9 @@ class OptimConfig:
     memory at once. ``burn_in`` counts steps, or ``burn_in_epochs`` epochs if that is more. ``freeze`` names parts of the
     network, such as backbone, or the start of parameters' names."""
 
-    epochs: Annotated[int, COUNT, MAY_CHANGE] = 100
-    batch: Annotated[int, COUNT] = 16
-    mini_batch: Annotated[int, Between(-1)] = 0
+    epochs: Annotated[int, Between(1, 1_000_000), MAY_CHANGE] = 100
+    batch: Annotated[int, Between(1, 65_536)] = 16
+    mini_batch: Annotated[int, Between(-1, 65_536)] = 0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     peak_lr: Annotated[float, POSITIVE] = 0.01
     schedule: Literal["cosine", "linear", "steps"] = "cosine"
@@ -169,7 +169,7 @@ class MachineConfig:
     memory: Literal["normal", "lean"] = "normal"
     channels_last: bool = True
     cache: Annotated[Literal["off", "ram", "disk"], MAY_CHANGE] = "off"
-    workers: Annotated[int, NOT_NEGATIVE, MAY_CHANGE] = 2
+    workers: Annotated[int, Between(0, 256), MAY_CHANGE] = 2
     device: Annotated[str, MAY_CHANGE] = "auto"
 
 
@@ -186,7 +186,7 @@ class TrainConfig(OptimConfig, LossConfig, AugmentConfig, MachineConfig):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     image_size: ImageSize = (416, 416)
-    seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     initial_weights: str = ""
     initial_weights_sha256: str = ""
     eval_every: Annotated[int, COUNT] = 1

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from yolomish.config.data_yaml import data_values
-from yolomish.config.schema import from_dict, load_yaml, to_dict
+from yolomish.config.schema import from_dict, to_dict
 from yolomish.config.settings import DataConfig, ModelConfig, TrainConfig, check_model
-from yolomish.errors import YolomishError, unknown_name
+from yolomish.config.text import load_yaml
+from yolomish.errors import YolomishError, shown, unknown_name
 
 T = TypeVar("T")
 
@@ -97,11 +98,11 @@ def _read_recipe(name: str) -> _Recipe:
     values = load_yaml(known.get(name, Path(name)))
     base, model = values.pop("base", None), values.pop("model", None) or {}
     if not isinstance(model, dict | str):
-        raise YolomishError(f"{name}.model must be a mapping or a shipped model's name, not {model!r}")
+        raise YolomishError(f"{name}.model must be a mapping or a shipped model's name, not {shown(model)}")
     below = _Recipe(values={}, changes={}, model="")
     if base is not None:
-        if str(base) not in known:
-            raise unknown_name("recipe", str(base), known)
+        if not isinstance(base, str) or base not in known:
+            raise unknown_name("recipe", base, known)
         below = _read_recipe(base)
     values = below.values | values
     if isinstance(model, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import cv2
@@ -17,7 +18,7 @@ from yolomish.data.augment import augment_one, clip_sample, cutmix, mixup, mosai
 from yolomish.data.datasets import DetectionData
 from yolomish.data.streams import Use, stream
 from yolomish.data.transforms import apply_resize
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, first_line
 from yolomish.types import Batch, InputSpec, Resize, Sample, SizeHW, size_text
 
 Item = tuple[Sample, Resize]
@@ -97,6 +98,24 @@ def collate(items: list[Item | YolomishError]) -> Batch | YolomishError:
         resizes=tuple(resize for _, resize in samples),
         image_ids=tuple(sample.image_id for sample, _ in samples),
     )
+
+
+class WorkerLost(YolomishError):
+    """A process that loads images has ended though nobody asked it to."""
+
+
+@contextmanager
+def lost_workers() -> Iterator[None]:
+    """What torch raises, at any moment, when a loader's process is killed becomes ``WorkerLost``."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerLost(
+            f"a process that loads images was killed ({first_line(error)}): is there enough memory, and shared memory? "
+            "Fewer --workers need less"
+        ) from None
 
 
 class BatchLoader(DataLoader):

@@ -122,7 +122,7 @@ def _write(canvas: np.ndarray, place: _Label, colour: Colour) -> None:
 def _text_mask(text: str, size: int) -> np.ndarray:
     """How much of each pixel of a label (height, width) is ink, float32 0..1, with a margin around the text."""
     margin = max(1, size // 6)
-    text = "".join(letter if letter.isprintable() else " " for letter in text)  # a line break cannot be laid out
+    text = "".join(letter if letter.isprintable() else " " for letter in text[:200])  # a line break cannot be laid out
     runs = [(font, "".join(letters)) for font, letters in groupby(text, lambda letter: _font_with(letter, size))]
     metrics = [font.getmetrics() if isinstance(font, ImageFont.FreeTypeFont) else (size, size // 4) for font, _ in runs]
     ascent, descent = (max(column) for column in zip(*metrics, strict=True)) if metrics else (size, size // 4)

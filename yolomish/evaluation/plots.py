@@ -8,16 +8,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from yolomish.drawing.labels import plot_label
 from yolomish.evaluation.confusion import Confusion
 from yolomish.evaluation.curves import ClassCurve, best_threshold
 from yolomish.evaluation.error_types import ErrorBreakdown
+from yolomish.files import replace_file
 
 MOST_NAMED = 20  # classes in a legend
 MOST_NUMBERED = 25  # classes whose cells hold numbers
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    figure.savefig(path, dpi=110)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
 def _finish(axis: Axes, xlabel: str, ylabel: str, title: str) -> None:
@@ -38,7 +40,7 @@ def plot_precision_recall(curves: list[ClassCurve], iou: float, path: str | Path
         places = np.searchsorted(curve.recall, grid, side="left")
         values = np.append(falling, 0.0)[np.minimum(places, len(falling))]
         sampled.append(values)
-        label = f"{curve.name} {curve.ap:.3f}" if len(curves) <= MOST_NAMED else None
+        label = f"{plot_label(curve.name)} {curve.ap:.3f}" if len(curves) <= MOST_NAMED else None
         axis.plot(grid, values, linewidth=1, alpha=0.8, label=label)
     if sampled:
         mean = np.mean(sampled, axis=0)
@@ -54,7 +56,7 @@ def plot_f1(curves: list[ClassCurve], iou: float, path: str | Path) -> None:
     grid = np.linspace(0, 1, 1001)
     for curve in curves:
         threshold, value = curve.best()
-        label = f"{curve.name} {value:.2f} at {threshold:.2f}" if len(curves) <= MOST_NAMED else None
+        label = f"{plot_label(curve.name)} {value:.2f} at {threshold:.2f}" if len(curves) <= MOST_NAMED else None
         axis.plot(grid, curve.at(grid), linewidth=1, alpha=0.8, label=label)
     if curves:
         threshold, value = best_threshold(curves)
@@ -67,14 +69,15 @@ def plot_f1(curves: list[ClassCurve], iou: float, path: str | Path) -> None:
 
 def plot_confusion(confusion: Confusion, path: str | Path) -> None:
     """Write a PNG: shares of each true class by what it was taken for; up to 25 classes with the counts in the cells."""
-    shares, labels = confusion.shares(), (*confusion.names, "background")
+    shares, names = confusion.shares(), [plot_label(name) for name in confusion.names]
+    labels = (*names, "background")
     n = len(labels)
     side = min(max(5.0, 0.55 * n if n <= MOST_NUMBERED + 1 else 0.18 * n), 18.0)
     figure = Figure(figsize=(side + 1.5, side), layout="constrained")
     axis = figure.subplots()
     picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 8 if n <= MOST_NUMBERED + 1 else 5
-    axis.set_xticks(range(n), (*confusion.names, "missed"), rotation=90, fontsize=size)
+    axis.set_xticks(range(n), (*names, "missed"), rotation=90, fontsize=size)
     axis.set_yticks(range(n), labels, fontsize=size)
     if n <= MOST_NUMBERED + 1:
         for (i, j), count in np.ndenumerate(confusion.counts):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import DropBlock2d
 
-from yolomish.config import RESUMABLE, TrainConfig, check_train, config_difference, from_dict
+from yolomish.config import RESUMABLE, TrainConfig, check_train, config_difference
 from yolomish.data.loader import smallest_step, steps_per_epoch
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, first_line
 from yolomish.files import digest
 from yolomish.kernels import describe, using_kernels
 from yolomish.networks import Network, build_network
@@ -29,6 +29,7 @@ from yolomish.training.memory import AMP_TYPES, cuda_step_peak, largest_fitting,
 from yolomish.training.optim import build_average, build_optimizer, burn_in_steps
 from yolomish.training.record import Log
 from yolomish.training.run import Run
+from yolomish.weights.checkpoint import config_of, require_finite
 from yolomish.weights.load import start_from
 from yolomish.weights.store import locate_weights
 
@@ -184,7 +185,7 @@ def data_marks(run: Run) -> dict[str, list[Any]]:
 def check_same(run: Run, saved: dict[str, Any], path: Path) -> None:
     """YolomishError naming every setting in which a checkpoint's run differs from ``run``, but for ``RESUMABLE`` ones, and a
     split that has changed since."""
-    theirs = from_dict(TrainConfig, saved["config"], f"configuration in {path}")
+    theirs = config_of(saved, path)
     changed = [f"{k} ({a} -> {b})" for k, (a, b) in config_difference(theirs, run.config).items() if k not in RESUMABLE]
     if changed:
         raise YolomishError(f"cannot resume {path} with other settings: {', '.join(changed)}")
@@ -197,11 +198,20 @@ def check_same(run: Run, saved: dict[str, Any], path: Path) -> None:
             )
 
 
-def restore(run: Run, saved: dict[str, Any]) -> None:
-    """Put a checkpoint's weights, optimiser, scaler and average into ``run``."""
-    run.network.load_state_dict(saved["model"])
-    run.optimizer.load_state_dict(saved["optimizer"])
-    run.scaler.load_state_dict(saved["scaler"])
-    if run.average:
-        run.average.module.load_state_dict(saved["ema"])
-        run.average.n_averaged.fill_(int(saved["ema_updates"]) + 1)
+def restore(run: Run, saved: dict[str, Any], path: Path) -> None:
+    """Put a checkpoint's weights, optimiser, scaler and average into ``run``; YolomishError where they are not there or do
+    not fit."""
+    if saved["optimizer"] is None or saved["scaler"] is None or (run.average and saved["ema"] is None):
+        raise YolomishError(
+            f"{path} holds weights alone, not a run that can go on: start from it with yolomish train --weights {path}"
+        )
+    require_finite(saved["model"], path)
+    try:
+        run.network.load_state_dict(saved["model"])
+        run.optimizer.load_state_dict(saved["optimizer"])
+        run.scaler.load_state_dict(saved["scaler"])
+        if run.average:
+            run.average.module.load_state_dict(saved["ema"])
+            run.average.n_averaged.fill_(saved["ema_updates"] + 1)
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:  # torch's, by what is wrong
+        raise YolomishError(f"{path} does not fit its own run: {first_line(error)}") from None

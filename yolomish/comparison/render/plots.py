@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from yolomish.comparison.render.tables import MOST_CLASSES
 from yolomish.comparison.report import Level, Report
 from yolomish.drawing.colours import COLOURS
+from yolomish.drawing.labels import plot_label
 from yolomish.evaluation.stats import Difference
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def tradeoff(report: Report) -> list[Figure]:
         size = 60 + 300 * (arm.peak_memory_bytes or 0) / most if most else 80
         peak = f", {arm.peak_memory_bytes / 2**20:,.0f} MiB" if arm.peak_memory_bytes else ""
         axis.scatter([s.median_ms], [100 * level.mean], s=size, color=colour, alpha=0.75, zorder=3)
-        axis.plot([], [], "o", color=colour, label=f"{arm.label}{peak}")
+        axis.plot([], [], "o", color=colour, label=f"{plot_label(arm.label)}{peak}")
     axis.set(xlabel="one image, ms (median and quartiles)", ylabel="AP x 100, 95 %")
     axis.margins(0.12)  # room for whole discs
     axis.set_ylim(bottom=0)
@@ -134,7 +135,7 @@ def _curve(report: Report, what: Literal["loss", "ap"], label: str, caption: str
         epochs = sorted(e for e, v in values.items() if len(v) == len(of_arm))
         means = [sum(values[e]) / len(values[e]) for e in epochs]
         marker = "." if len(epochs) < 40 else ""
-        axis.plot(epochs, means, color=colour, linestyle=dash, linewidth=2, marker=marker, label=arm.label)
+        axis.plot(epochs, means, color=colour, linestyle=dash, linewidth=2, marker=marker, label=plot_label(arm.label))
         if len(of_arm) > 1:
             lows, highs = [min(values[e]) for e in epochs], [max(values[e]) for e in epochs]
             axis.fill_between(epochs, lows, highs, color=colour, alpha=0.12, linewidth=0)
@@ -160,11 +161,15 @@ def _differences(differences: Sequence[Difference], caption: str) -> Figure:
         axis.errorbar([mean], [row], xerr=reach, color=colour, capsize=4, linewidth=2, fmt="D", markersize=5)
     axis.axvline(0, color="#444444", linewidth=1)
     several = len(pairs) > 1
-    axis.set_yticks(range(len(differences)), [f"{d.a} - {d.b}: {d.metric}" if several else d.metric for d in differences])
+    axis.set_yticks(
+        range(len(differences)), [plot_label(f"{d.a} - {d.b}: {d.metric}" if several else d.metric) for d in differences]
+    )
     axis.set_ylim(len(differences) - 0.5, -0.5)
     widest = max(abs(v) for d in differences for v in (*d.per_seed, d.mean, d.low or 0, d.high or 0)) or 0.01
     axis.set_xlim(-110 * widest, 110 * widest)
-    axis.set_xlabel("first arm - other, AP x 100" if several else f"{pairs[0][0]} - {pairs[0][1]}, AP x 100")
+    axis.set_xlabel(
+        "first arm - other, AP x 100" if several else f"{plot_label(pairs[0][0])} - {plot_label(pairs[0][1])}, AP x 100"
+    )
     axis.grid(alpha=0.3, axis="x")
     return _figure(axis, caption)
 
@@ -177,7 +182,9 @@ def _sizes(report: Report) -> Figure:
         places = [x + 0.16 * (i - (len(report.arms) - 1) / 2) for x in range(len(names))]
         levels = [arm.levels[m] for m in names]
         marker, colour, means = MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)], [100 * v.mean for v in levels]
-        axis.errorbar(places, means, _errors(levels), fmt=marker, color=colour, capsize=4, markersize=7, label=arm.label)
+        axis.errorbar(
+            places, means, _errors(levels), fmt=marker, color=colour, capsize=4, markersize=7, label=plot_label(arm.label)
+        )
     axis.set_xticks(range(len(names)), [SIZES[m] for m in names])
     axis.set_ylabel("AP x 100")
     axis.set_ylim(bottom=0)
@@ -195,7 +202,7 @@ def _layer_panel(report: Report, key: str) -> Figure:
         axis.axvspan(inside[0] - 0.5, inside[-1] + 0.5, color="#888888", alpha=0.12, linewidth=0)
     for i, arm in enumerate(report.arms):
         values = [getattr(row, key) for row in report.layers if row.arm == arm.label]
-        axis.plot(values, DASHES[i % len(DASHES)], color=COLOURS[i % len(COLOURS)], label=arm.label, linewidth=1.6)
+        axis.plot(values, DASHES[i % len(DASHES)], color=COLOURS[i % len(COLOURS)], label=plot_label(arm.label), linewidth=1.6)
     axis.set_yscale(scale)
     axis.set(xlabel="layer (shaded: backbone)", ylabel=title)
     axis.grid(alpha=0.3)

@@ -16,7 +16,7 @@ from yolomish.comparison.runs import Run
 
 def summary(report: Report) -> str:
     """The findings, results and paired differences as Markdown."""
-    parts = ["# Activation comparison", "", f"**{wording.headline(report)}**", "", *wording.looks(report), ""]
+    parts = ["# Activation comparison", "", f"**{plain_line(wording.headline(report))}**", "", *wording.looks(report), ""]
     return "\n".join(parts + markdown(tables.results(report)) + markdown(tables.differences(report))).strip()
 
 
@@ -26,21 +26,27 @@ def to_markdown(report: Report) -> str:
     lines = [summary(report), ""]
     for table in (*rest, tables.surroundings):
         lines += markdown(table(report))
-    lines += ["## What next", "", *(f"- {line}" for line in wording.next_steps(report)), ""]
-    lines += ["## What this does not show", "", *(f"- {line}" for line in wording.limits(report)), ""]
-    lines += ["## How to reproduce", "", "```", report.design.command, "```", ""]
+    lines += ["## What next", "", *(f"- {plain_line(line)}" for line in wording.next_steps(report)), ""]
+    lines += ["## What this does not show", "", *(f"- {plain_line(line)}" for line in wording.limits(report)), ""]
+    lines += ["## How to reproduce", "", "```", report.design.command.replace("\n", " "), "```", ""]
     return "\n".join(lines)
+
+
+def plain_line(text: str) -> str:
+    """Text as one line of Markdown in which no class or arm can begin a tag or a link."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line).replace("](", "]\\(")
 
 
 def markdown(table: Table) -> list[str]:
     """The lines of a table, what stands out in bold; none where it is empty."""
 
     def row(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+        return "| " + " | ".join(plain_line(c).replace("|", "\\|") for c in cells) + " |"
 
     if table.empty:
         return []
-    lines = [f"## {table.title}", ""] + ([table.note, ""] if table.note else [])
+    lines = [f"## {table.title}", ""] + ([plain_line(table.note), ""] if table.note else [])
     if table.rows:
         marked = [
             tuple(f"**{cell}**" if (i, j) in table.best else cell for j, cell in enumerate(cells))
