@@ -232,7 +232,7 @@ def _annotation(item: Any) -> tuple[int, int, Box, float, bool]:
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError(f"bbox must be [x, y, width, height], not {shown(bbox)}")
     try:
-        x, y, w, h = (number(v) for v in bbox)
+        x, y, w, h = map(number, bbox)
     except ValueError as error:
         raise ValueError(f"bbox {shown(bbox)}: {error}") from None
     if not (0 <= w <= MAX_PX and 0 <= h <= MAX_PX and abs(x) <= MAX_PX and abs(y) <= MAX_PX):
