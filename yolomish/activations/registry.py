@@ -21,6 +21,7 @@ from torch import nn
 
 from yolomish.activations.record import Activation
 from yolomish.activations.standard import STANDARD
+from yolomish.activations.trial import tried
 from yolomish.errors import YolomishError, unknown_name
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -92,16 +93,16 @@ def _from_file(name: str) -> Activation:
     except Exception as error:
         raise YolomishError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
     if attribute in registered:
-        return replace(registered[attribute], name=name, aliases=())
+        return tried(replace(registered[attribute], name=name, aliases=()))
     if not hasattr(module, attribute):
         raise YolomishError(f"{file} has no {attribute!r}")
-    return _own(name, getattr(module, attribute))
+    return tried(_own(name, getattr(module, attribute)))
 
 
 def find_activation(name: str) -> Activation:
     """The record of a name, an alias or ``file.py:name``; a file is executed once per content.
 
-    YolomishError on an unknown name (with the nearest), a missing file, or a thing that is not callable.
+    YolomishError on an unknown name (with the nearest), a missing file, or what is no activation (see ``tried``).
     """
     if ".py:" in name:
         return _from_file(name)
@@ -109,7 +110,7 @@ def find_activation(name: str) -> Activation:
         point = next((p for p in entry_points(group="yolomish.activations") if p.name == name), None)
         if point is None:
             raise unknown_name("activation", name, activation_names())
-        _RECORDS[name] = _own(name, point.load())
+        _RECORDS[name] = tried(_own(name, point.load()))
     return _RECORDS[name]
 
 
