@@ -18,6 +18,7 @@ from yolomish.commands.eval import eval_
 from yolomish.commands.export import export
 from yolomish.commands.info import info
 from yolomish.commands.landscape import landscape
+from yolomish.commands.swap import swap
 from yolomish.commands.train import train
 from yolomish.commands.weights import weights_app
 from yolomish.errors import YolomishError
@@ -55,6 +56,7 @@ app.command("export")(export)
 app.command("bench")(bench)
 app.command("info")(info)
 app.command("acts")(acts)
+app.command("swap")(swap)
 app.command("check")(check)
 app.command("anchors")(anchors)
 app.add_typer(landscape, name="landscape")
