@@ -96,9 +96,7 @@ def transfer(loaded: LoadedNetwork, data: DataConfig, options: TransferOptions, 
     """
     name, device = find_activation(options.to).name, choose_device(options.device)
     if options.anneal > options.epochs or (options.distil and not options.epochs):
-        raise YolomishError(
-            f"--anneal {options.anneal} and --distil are parts of the training: give --epochs {options.anneal or 1}"
-        )
+        raise YolomishError(f"--anneal and --distil are parts of the training: give --epochs {options.anneal or 1} or more")
     original = copy.deepcopy(loaded.network).to(device)
     if not original.heads:
         raise YolomishError(f"{original.name} is a classifier: swap is for detectors")
