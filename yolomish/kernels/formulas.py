@@ -110,8 +110,8 @@ def _gelu_tanh_slope(z: Tensor) -> Tensor:
 
 
 def _squareplus(z: Tensor) -> Tensor:
-    larger = (torch.where(z >= 0, z, -z) + (z * z + 4).sqrt()) / 2
-    return torch.where(z >= 0, larger, 1 / larger)  # f(z)·f(-z) = 1: nothing is lost below 0
+    above = z.clamp(min=0)
+    return above + 2 / ((z * z + 4).sqrt() + (2 * above - z))  # f(z) - f(-z) = z: nothing is lost below 0
 
 
 def _squareplus_slope(z: Tensor) -> Tensor:
