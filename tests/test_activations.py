@@ -1,5 +1,6 @@
 """The contract that every activation inherits: its module, and each of its other forms against that module."""
 
+import re
 import sys
 import threading
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import optimize, special
 from torch import nn
 
 from yolomish.activations import (
@@ -19,20 +21,32 @@ from yolomish.activations import (
 )
 from yolomish.activations.plot import plot_activations
 from yolomish.activations.standard import STANDARD
-from yolomish.config import ModelConfig
+from yolomish.config import ModelConfig, OptimConfig, TrainConfig
 from yolomish.darknet.network import read_cfg
 from yolomish.darknet.write import write_cfg
 from yolomish.errors import YolomishError
 from yolomish.inference.engines.packed import PackedConv, packing_missing
 from yolomish.inference.export.onnx_graph import _Graph
 from yolomish.kernels import CLOSED_FORMS
+from yolomish.networks import build_network
 from yolomish.networks.registry import outline
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.fold import fold_batch_norm
+from yolomish.training.optim import build_average, build_optimizer
+from yolomish.weights.checkpoint import save_checkpoint
+from yolomish.weights.load import load_network
 
 pytestmark = pytest.mark.usefixtures("trusted")
 NAMES = activation_names()
-SMOOTH = ("mish", "silu", "swish", "sigmoid", "gelu", "gelu_tanh", "softplus", "tanh", "linear")
+SMOOTH = ("mish", "silu", "swish", "sigmoid", "gelu", "gelu_tanh", "softplus", "squareplus", "tanhexp", "logish", "smish", "tanh")
+SMOOTH += ("swish_beta", "acon")
+TRAINABLE = ("prelu", "swish_beta", "acon", "star_relu")
+
+
+def learn(act: nn.Module) -> None:
+    """Give an activation's parameters values that differ from one another."""
+    for parameter in act.parameters():
+        nn.init.uniform_(parameter, -1, 1)
 
 
 def having(form: str) -> list[object]:
@@ -57,7 +71,7 @@ class TestContract:
         x = torch.tensor([[-4.5, -2.5, -1.3, -0.4, 0.3, 1.1, 2.7, 4.9, 7.3]], dtype=torch.float64).T.requires_grad_()
         act = build_activation(name).double()
         assert torch.autograd.gradcheck(act, (x,))
-        if name in SMOOTH and name != "linear":
+        if name in SMOOTH:
             assert torch.autograd.gradgradcheck(act, (x,))
 
     def test_layouts_do_not_matter(self, name: str) -> None:
@@ -136,8 +150,7 @@ def onnx_block(block: ConvBlock, x: torch.Tensor, opset: int) -> tuple[torch.Ten
 def test_onnx_has_the_modules_values(record: Activation) -> None:
     block = ConvBlock(4, 4, 1, activation=record.name).eval()
     nn.init.normal_(block.conv.weight, std=3)
-    if record.name == "prelu":
-        nn.init.uniform_(block.act.weight, -1, 1)  # type: ignore[arg-type]
+    learn(block.act)
     x = torch.randn(1, 4, 40, 41)
     conv = fold_batch_norm(block.conv, block.bn)
     first = record.onnx.opset  # type: ignore[union-attr]
@@ -187,6 +200,111 @@ def test_darknets_names_stand_for_darknets_functions(tmp_path: Path) -> None:
         read_cfg(file)
 
 
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return special.expit(x)
+
+
+PAPERS = {  # as the papers write them, in numpy
+    "squareplus": lambda x: (x + np.sqrt(x**2 + 4)) / 2,
+    "tanhexp": lambda x: x * np.tanh(np.exp(x)),
+    "logish": lambda x: x * np.log(1 + sigmoid(x)),
+    "smish": lambda x: x * np.tanh(np.log(1 + sigmoid(x))),
+    "prelu": lambda x, a: np.maximum(0, x) + a * np.minimum(0, x),
+    "swish_beta": lambda x, beta: x * sigmoid(beta * x),
+    "acon": lambda x, p1, p2, beta: (p1 - p2) * x * sigmoid(beta * (p1 - p2) * x) + p2 * x,
+    "star_relu": lambda x, s, b: s * np.maximum(0, x) ** 2 + b,
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_an_activation_is_its_papers_formula_with_parameters_of_any_value(name: str) -> None:
+    x = np.linspace(-30, 30, 4001)
+    act = build_activation(name).double()
+    learn(act)
+    truth = PAPERS[name](x, *(p.item() for p in act.parameters()))
+    np.testing.assert_allclose(act(torch.from_numpy(x)[:, None])[:, 0].detach().numpy(), truth, rtol=1e-9, atol=1e-13)
+    if name in ("tanhexp", "logish", "smish"):
+        found = optimize.minimize_scalar(PAPERS[name], (-2, -1, 0))
+        lowest = {"tanhexp": (-0.35329, -1.0789), "logish": (-0.25277, -1.3725), "smish": (-0.24999, -1.3945)}[name]
+        assert (found.fun, found.x) == pytest.approx(lowest, abs=1e-4)
+    wide = torch.tensor([[-1e4], [-300.0], [300.0], [1e4]])
+    torch.testing.assert_close(act.float()(wide).double(), act.double()(wide.double()), rtol=1e-6, atol=1e-30)
+
+
+def test_squareplus_meets_softplus_in_its_curvature_at_zero() -> None:
+    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    for name in ("squareplus", "softplus"):
+        (first,) = torch.autograd.grad(build_activation(name)(x).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), x)
+        assert second.tolist() == pytest.approx([0.25, 0.25])
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_a_trainable_activation_has_its_parameters_for_each_channel_and_their_gradients(name: str) -> None:
+    block = ConvBlock(2, 3, 1, activation=name).double()
+    assert {p.shape for p in block.act.parameters()} == {(1,) if name == "star_relu" else (3,)}
+    learn(block.act)
+    x = (torch.randn(2, 3, 3, 5, dtype=torch.float64) + 0.01).requires_grad_()
+    names = [n for n, _ in block.act.named_parameters()]
+
+    def values(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(block.act, dict(zip(names, parameters, strict=True)), x)
+
+    assert torch.autograd.gradcheck(values, (x, *block.act.parameters()))
+    whole = block.act(x)
+    for channel in range(3):
+        alone = build_activation(name).double()
+        with torch.no_grad():
+            for one, all_ in zip(alone.parameters(), block.act.parameters(), strict=True):
+                one.copy_(all_ if len(all_) == 1 else all_[channel : channel + 1])
+        torch.testing.assert_close(alone(x[:, channel : channel + 1]), whole[:, channel : channel + 1])
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_what_an_activation_learns_is_trained_without_decay_averaged_and_kept(name: str, tmp_path: Path) -> None:
+    config = ModelConfig(width=0.125, depth=0.1, num_classes=3, image_size=64, activation=name, neck_activation=name)
+    network = build_network(config)
+    optimizer = build_optimizer(network, OptimConfig(optimizer="adamw", weight_decay=0.1, peak_lr=1e-3))
+    decayed = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    own = {n: p for n, p in network.named_parameters() if ".act." in n}
+    assert own and {decayed[id(p)] for p in own.values()} == {0.0} and 0.1 in decayed.values()
+    average = build_average(network, 0.9)
+    before = {n: p.clone() for n, p in own.items()}
+    images = torch.randn(2, 3, 64, 64)
+    sum(raw.square().mean() for raw in network.train()(images)).backward()
+    optimizer.step()
+    average.update_parameters(network)
+    moved = dict(average.module.named_parameters())
+    learned = {n: p for n, p in own.items() if (p - before[n]).abs().max() > 1e-5}  # a batch norm undoes shifts
+    assert len(learned) >= len(own) / 3
+    for n, p in learned.items():
+        assert 0 < (moved[n] - before[n]).abs().max() < (p - before[n]).abs().max()
+    file = tmp_path / "w.pt"
+    trained = TrainConfig(model=config, image_size=64)
+    save_checkpoint(file, config=trained, model=network, names=("a", "b", "c"), average=average.module)
+    again = load_network(str(file)).network
+    with torch.no_grad():
+        for ours, theirs in zip(again(images), average.module.eval()(images), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)  # squares overflow without training
+
+
+def test_one_slope_of_an_earlier_checkpoint_is_every_channels() -> None:
+    act = ConvBlock(2, 3, 1, activation="prelu").act
+    act.load_state_dict({"weight": torch.tensor([0.5])})
+    assert act.weight.tolist() == [0.5] * 3
+
+
+def test_parameters_of_an_own_activation_never_decay_whatever_their_shape(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(
+        "import torch\nclass Scaled(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.bias = torch.nn.Parameter(torch.ones(1, 1, 1, 1))\n"
+        "    def forward(self, x):\n        return x * self.bias\n"
+    )
+    block = ConvBlock(2, 3, 1, activation=f"{tmp_path}/my.py:Scaled")
+    groups = {g["name"]: g["params"] for g in build_optimizer(nn.Sequential(block), OptimConfig()).param_groups}
+    assert any(p is block.act.bias for p in groups["rest"]) and len(groups["kernels"]) == 1
+
+
 def test_mish_equals_its_float64_formula_and_minimum() -> None:
     x = np.linspace(-30, 30, 4001)
     truth = x * np.tanh(np.logaddexp(0, x))
@@ -203,10 +321,10 @@ def test_an_alias_is_the_same_record_under_its_own_name() -> None:
 
 def test_own_activation_by_file_and_errors(tmp_path: Path) -> None:
     file = tmp_path / "my.py"
-    file.write_text('def squareplus(x):\n    """Mine.\n\n    More."""\n    return (x + (x * x + 4).sqrt()) / 2\n\nnumber = 3\n')
-    assert build_activation(f"{file}:squareplus")(torch.zeros(1)).item() == 1
-    record = find_activation(f"{file}:squareplus")
-    assert (record.name, record.description) == (f"{file}:squareplus", "Mine.")
+    file.write_text('def bent(x):\n    """Mine.\n\n    More."""\n    return 1 + x + (x * x + 1).sqrt() / 2\n\nnumber = 3\n')
+    assert build_activation(f"{file}:bent")(torch.zeros(1)).item() == 1.5
+    record = find_activation(f"{file}:bent")
+    assert (record.name, record.description) == (f"{file}:bent", "Mine.")
     assert not any((record.closed_form, record.in_place, record.onednn, record.onnx, record.darknet))
     (tmp_path / "broken.py").write_text("1 / 0\n")
     for name, message in (
@@ -219,6 +337,47 @@ def test_own_activation_by_file_and_errors(tmp_path: Path) -> None:
         with pytest.raises(YolomishError, match=message):
             build_activation(name)
     assert not any("yolomish_activation_broken" in name for name in sys.modules)
+
+
+FAULTY = {  # what a file says -> what is said of it
+    "def f(x): return None": "returns a NoneType, not a tensor",
+    "def f(x): return x.detach().numpy()": "returns a ndarray, not a tensor",
+    "def f(x): return x, x": "returns a tuple, not a tensor",
+    "def f(x): return x.sum()": r"returns a tensor of shape () for one of (2, 4, 3, 5)",
+    "def f(x): return x[:, :2]": r"returns a tensor of shape (2, 2, 3, 5) for one of (2, 4, 3, 5)",
+    "def f(x): return x.double()": "returns float64 for float32: keep the input's dtype",
+    "def f(x): return x.clamp_(0)": "changes its input: write relu(x), not relu_(x)",
+    "def f(x): return x.detach().relu()": "has no gradient: compute with torch's differentiable operations alone",
+    "def f(x): raise ValueError('no')": "raises ValueError: no",
+    "def f(x): return f(x)": "raises RecursionError: maximum recursion depth exceeded",
+    "def f(x, a): return x": "raises TypeError: f() missing 1 required positional argument: 'a'",
+    "import torch\nclass f(torch.nn.Module):\n    def __init__(s, a): pass": "raises TypeError: f.__init__() missing",
+    "import torch\nclass f(torch.nn.Module):\n    pass": "raises NotImplementedError: ",
+    "class f:\n    pass": "raises TypeError: f() takes no arguments",
+}
+
+
+@pytest.mark.parametrize("text", FAULTY)
+def test_an_own_activation_that_is_none_is_one_line_when_it_is_loaded(text: str, tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(text)
+    before = torch.get_rng_state()
+    with pytest.raises(YolomishError, match=re.escape(FAULTY[text])) as error:
+        find_activation(f"{tmp_path}/my.py:f")
+    assert "\n" not in str(error.value) and str(error.value).startswith(f"activation {tmp_path}/my.py:f ")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_own_activation_that_is_one_is_checked_on_whatever_device_and_leaves_chance_alone(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(
+        "import torch\ndef noisy(x):\n    return x + torch.rand_like(x)\nclass Flat(torch.nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.a = torch.nn.Parameter(torch.zeros(1))\n"
+        "    def forward(self, x):\n        return self.a * x\ndef zero(x):\n    return 0 * x\n"
+    )
+    before = torch.get_rng_state()
+    with torch.device("meta"), torch.no_grad():
+        names = [find_activation(f"{tmp_path}/my.py:{name}").name for name in ("noisy", "Flat", "zero")]
+    assert [name.rpartition(":")[2] for name in names] == ["noisy", "Flat", "zero"]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_file_is_executed_once_per_content_however_many_layers_and_threads(tmp_path: Path) -> None:
@@ -264,15 +423,15 @@ def test_names_registered_in_a_file_are_known_to_that_file_alone(tmp_path: Path)
 
 
 def test_activation_of_an_installed_package_is_listed_and_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "theirs.py").write_text('def squareplus(x):\n    """Theirs."""\n    return (x + (x * x + 4).sqrt()) / 2\n')
+    (tmp_path / "theirs.py").write_text('def bent(x):\n    """Theirs."""\n    return 1 + x + (x * x + 1).sqrt() / 2\n')
     info = tmp_path / "theirs-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[yolomish.activations]\nsquareplus = theirs:squareplus\n")
+    (info / "entry_points.txt").write_text("[yolomish.activations]\nbent = theirs:bent\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "squareplus" in activation_names()
-    assert build_activation("squareplus")(torch.zeros(1)).item() == 1
-    assert find_activation("squareplus").description == "Theirs."
+    assert "bent" in activation_names()
+    assert build_activation("bent")(torch.zeros(1)).item() == 1.5
+    assert find_activation("bent").description == "Theirs."
 
 
 def test_a_plot_is_written_and_leaves_the_users_backend_alone(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from yolomish.commands import app
 from yolomish.config import load_model_config
 from yolomish.darknet.order import file_order
 from yolomish.darknet.summary import summarise
-from yolomish.inference.bench import STAGES, OpenCvEngine, with_activation
+from yolomish.inference.act_bench import ActCost, as_table
+from yolomish.inference.bench import STAGES, OpenCvEngine, interleaved, with_activation
 
 
 def test_the_command_times_each_engine_and_stage() -> None:
@@ -50,3 +51,31 @@ def test_opencv_is_timed_on_the_networks_own_maps() -> None:
     with torch.no_grad():
         for ours, theirs in zip(OpenCvEngine(network, (64, 96))(images), network(images), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item())
+
+
+def test_activations_are_timed_in_each_engine_against_the_same_map_without_one() -> None:
+    options = [
+        "acts",
+        "--act",
+        "linear,swish,acon,gelu",
+        "--bench",
+        "--engines",
+        "torch,training,onnxruntime:half",
+        "--rounds",
+        "3",
+    ]
+    done = CliRunner().invoke(app, [*options, "--json"])
+    assert done.exit_code == 0, done.output
+    costs = {(cost["activation"], cost["engine"]): cost for cost in json.loads(done.stdout.splitlines()[-1])}
+    assert {("silu", "torch"), ("acon", "training"), ("gelu", "torch")} <= set(costs)
+    assert all(len(c["seconds"]) == len(c["linear"]) == 3 for (_, engine), c in costs.items() if "half" not in engine)
+    assert "bf16" in costs["linear", "onnxruntime:half"]["skipped"]
+    table = as_table([ActCost(activation="a", engine="torch", seconds=(0.004, 0.005, 0.006), linear=(0.003, 0.003, 0.003))])
+    assert table[-1] == "| a | 2.00 [1.50, 2.50] |"
+
+
+def test_interleaved_rounds_begin_with_another_call_each_time() -> None:
+    ran: list[int] = []
+    ticks = iter(range(100))
+    seconds = interleaved([lambda i=i: ran.append(i) for i in range(3)], 4, clock=lambda: next(ticks))
+    assert ran == [0, 1, 2, 1, 2, 0, 2, 0, 1, 0, 1, 2] and seconds == [[1] * 4] * 3

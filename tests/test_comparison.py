@@ -223,7 +223,7 @@ def test_a_report_refuses_missing_runs() -> None:
 
 
 def test_arms_of_one_seed_start_from_the_same_kernels(tmp_path: Path) -> None:
-    arms = build_arms(BASE, ["mish", "leaky_relu", "prelu"], scope="all")
+    arms = build_arms(BASE, ["mish", "leaky_relu", "prelu", "acon", "swish_beta", "star_relu"], scope="all")
     first, second = ({run.start.kernels for run in plan(arms, [seed], tmp_path)} for seed in (1, 2))
     assert len(first) == len(second) == 1 and first != second
 

@@ -13,17 +13,18 @@ from reference.networks import calibrated
 from typer.testing import CliRunner
 
 from yolomish.commands import app
-from yolomish.config import TrainConfig
+from yolomish.config import TrainConfig, load_data_config
 from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
 from yolomish.inference.detector import Detector
 from yolomish.inference.engines.exported import open_exported
+from yolomish.inference.export import int8
 from yolomish.inference.export.onnx_graph import write_graph
-from yolomish.inference.export.verify import compare
+from yolomish.inference.export.verify import compare, generated_image
 from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
-from yolomish.types import Detections
+from yolomish.types import Detections, Metrics
 from yolomish.weights.checkpoint import save_checkpoint
-from yolomish.weights.load import LoadedNetwork
+from yolomish.weights.load import LoadedNetwork, load_network
 
 CPU = torch.device("cpu")
 NMS = ExportOptions(nms=True, conf=0.15)
@@ -255,3 +256,45 @@ def test_a_program_that_was_exported_takes_no_other_structure(option: str) -> No
     values = {"compile": True, "swap": ("backbone=relu",), "cfg": "n.cfg", "model": "yolov4"}
     with pytest.raises(YolomishError, match=f"m.onnx is a finished program: leave --{option} out"):
         Detector("m.onnx", **{option: values[option]})
+
+
+def test_an_int8_file_holds_8_bit_weights_detects_and_says_its_ap(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is optional, not installed here")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is optional, not installed here")
+    target = tmp_path / "demo.onnx"
+    words = ["export", "--weights", "demo", "--format", "onnx", "--int8", "--output", str(target)]
+    done = CliRunner().invoke(app, [*words, "--data", "shapes", "--images", "12"])
+    assert done.exit_code == 0, done.output
+    before, after = (
+        float(line.partition("AP ")[2].split()[0]) for line in done.stdout.splitlines() if line.startswith(("fp32", "int8"))
+    )
+    assert after > 0.7 * before > 0.3 and after != before
+    model = onnx.load(target)
+    kinds = {initializer.name: initializer.data_type for initializer in model.graph.initializer}
+    dequantised = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    in_8_bits = [c for c in convolutions if kinds.get(dequantised.get(c.input[1], "")) == onnx.TensorProto.INT8]
+    assert len(convolutions) - len(in_8_bits) == len(load_network("demo").network.heads)
+    engine, description = open_exported(target, engine="onnxruntime", device=torch.device("cpu"))
+    assert description.names == load_network("demo").names and engine.heads == load_network("demo").network.heads
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.onnx"]
+    for extra in (["--format", "openvino"], []):
+        wrong = CliRunner().invoke(app, [*words[:3], *extra, "--int8", "--output", str(tmp_path / "x.onnx")])
+        assert isinstance(wrong.exception, YolomishError) and "give --data" in str(wrong.exception)
+
+
+def test_an_int8_file_that_lost_its_ap_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is optional, not installed here")
+    values = iter((0.5, 0.2))
+    monkeypatch.setattr(int8, "_found", lambda *_: Metrics(primary="AP", values={"AP": next(values)}, per_class={}))
+    with pytest.raises(YolomishError, match=r"8 bits leave AP 0.2000 of 0.5000: nothing was written"):
+        int8.export_int8(
+            load_network("demo"),
+            tmp_path / "x.onnx",
+            load_data_config("shapes"),
+            image=generated_image(),
+            size_hw=(128, 128),
+            options=ExportOptions(),
+            images=2,
+        )
+    assert not list(tmp_path.iterdir())

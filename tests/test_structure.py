@@ -19,7 +19,7 @@ FLOORS = [
     {"evaluation"},
     {"tasks"},
     {"training"},
-    {"inference", "comparison", "analysis"},
+    {"inference", "comparison", "analysis", "transfer"},
     {"commands", "__main__", "__init__"},
 ]
 HEIGHT = {name: floor for floor, names in enumerate(FLOORS) for name in names}

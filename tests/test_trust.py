@@ -142,22 +142,3 @@ def test_a_torchscript_that_writes_a_file_is_not_opened(tmp_path: Path, monkeypa
     with pytest.raises(YolomishError, match="pass --trust"):
         open_exported("w.torchscript", device=CPU)
     assert Path("mine.txt").read_text() == "mine, sixteen by"
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("class f(torch.nn.Module):\n    def __init__(self, a): super().__init__()", "TypeError"),
-        ("def f(x): raise ValueError('no')", "fails on a tensor: ValueError: no"),
-        ("def f(x): return f(x)", "fails on a tensor: RecursionError"),
-        ("def f(x): return x.double()", "returns .*float64 on cpu for .*float32"),
-        ("def f(x): return None", "returns a NoneType, not a tensor"),
-        ("def f(x): return x.numpy()", "returns a ndarray, not a tensor"),
-        ("def f(x): return x[:, :1]", r"returns \(2, 1, 4, 4\)"),
-    ],
-)
-@pytest.mark.usefixtures("trusted")
-def test_an_activation_that_is_none_is_named(tmp_path: Path, body: str, message: str) -> None:
-    (tmp_path / "a.py").write_text(f"import torch\n{body}\n")
-    with pytest.raises(YolomishError, match=message):
-        build_activation(f"{tmp_path}/a.py:f")

@@ -57,6 +57,7 @@ class Activation:
         name: What it is called in configurations and tables.
         aliases: Other names for it.
         definition: A function Tensor -> Tensor of equal shape, or a module class built without arguments.
+        per_channel: The class takes a number of channels too, for each of which it then has parameters.
         description: One line: the formula.
         source: Paper, Darknet file and function.
         in_place: A function that may overwrite its input, for inference.
@@ -70,6 +71,7 @@ class Activation:
     description: str
     source: str = ""
     aliases: tuple[str, ...] = ()
+    per_channel: bool = False
     in_place: Callable[[Tensor], Tensor] | None = None
     onednn: OneDnnForm | None = None
     onnx: OnnxForm | None = None
@@ -80,8 +82,8 @@ class Activation:
         """Value and derivative as formulas, from which the fused kernels are made; each has a Triton branch too."""
         return CLOSED_FORMS.get(self.name)
 
-    def build(self) -> nn.Module:
-        """A new module: any shape in, the same shape and dtype out."""
+    def build(self, channels: int = 1) -> nn.Module:
+        """A new module: any shape in, the same shape and dtype out; for maps of so many channels, 1 for any."""
         if inspect.isclass(self.definition) and issubclass(self.definition, nn.Module):
-            return self.definition()
+            return self.definition(channels) if self.per_channel else self.definition()
         return FunctionActivation(self.definition, self.name)  # type: ignore[arg-type]

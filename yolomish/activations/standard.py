@@ -5,12 +5,29 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from yolomish.activations.record import Activation, OneDnnForm, OnnxForm
+from yolomish.activations.trainable import AconC, PRelu, StarRelu, SwishBeta
 from yolomish.kernels import CLOSED_FORMS, mish, mish_
-from yolomish.kernels.formulas import LEAKY_SLOPE
+from yolomish.kernels.formulas import LEAKY_SLOPE, TANHEXP_CAP, value
+
+
+def tanhexp_(x: Tensor) -> Tensor:
+    """``tanhexp`` written into ``x``."""
+    return x.mul_(x.clamp(max=TANHEXP_CAP).exp_().tanh_())
+
+
+def logish_(x: Tensor) -> Tensor:
+    """``logish`` written into ``x``."""
+    return x.mul_(x.sigmoid().log1p_())
+
+
+def smish_(x: Tensor) -> Tensor:
+    """``smish`` written into ``x``."""
+    return x.mul_(x.sigmoid().log1p_().tanh_())
+
 
 STANDARD = (
     Activation(
@@ -132,6 +149,33 @@ STANDARD = (
         onnx=OnnxForm(operator="Softplus"),
     ),
     Activation(
+        name="squareplus",
+        definition=partial(value, act="squareplus"),
+        description="(x + √(x² + 4))/2: softplus without exponentials, of its curvature at 0",
+        source="arXiv:2112.11687",
+    ),
+    Activation(
+        name="tanhexp",
+        definition=partial(value, act="tanhexp"),
+        description="x·tanh(e^x), minimum -0.35329 at -1.0789",
+        source="arXiv:2003.09855",
+        in_place=tanhexp_,
+    ),
+    Activation(
+        name="logish",
+        definition=partial(value, act="logish"),
+        description="x·ln(1 + sigmoid(x))",
+        source="doi:10.1016/j.neucom.2021.06.067",
+        in_place=logish_,
+    ),
+    Activation(
+        name="smish",
+        definition=partial(value, act="smish"),
+        description="x·tanh(ln(1 + sigmoid(x)))",
+        source="doi:10.3390/electronics11040540",
+        in_place=smish_,
+    ),
+    Activation(
         name="tanh",
         definition=torch.tanh,
         description="The hyperbolic tangent",
@@ -143,10 +187,32 @@ STANDARD = (
     ),
     Activation(
         name="prelu",
-        definition=nn.PReLU,
-        description="x where positive, else a learned slope times x, from 0.25 on",
+        definition=PRelu,
+        per_channel=True,
+        description="x where positive, else the channel's learned slope times x, from 0.25 on",
         source="arXiv:1502.01852",
         onnx=OnnxForm(operator="PRelu"),
+    ),
+    Activation(
+        name="swish_beta",
+        definition=SwishBeta,
+        per_channel=True,
+        description="x·sigmoid(β·x), the channel's β learned from 1 on",
+        source="arXiv:1710.05941",
+    ),
+    Activation(
+        name="acon",
+        aliases=("acon_c",),
+        definition=AconC,
+        per_channel=True,
+        description="(p1 - p2)·x·sigmoid(β·(p1 - p2)·x) + p2·x, the channel's p1, p2 and β learned from 1, 0 and 1 on: ACON-C",
+        source="arXiv:2009.04759",
+    ),
+    Activation(
+        name="star_relu",
+        definition=StarRelu,
+        description="s·max(x, 0)² + b, s and b learned from 0.8944 and -0.4472 on",
+        source="arXiv:2210.13452",
     ),
     Activation(
         name="linear",

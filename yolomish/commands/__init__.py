@@ -19,6 +19,7 @@ from yolomish.commands.eval import eval_
 from yolomish.commands.export import export
 from yolomish.commands.info import info
 from yolomish.commands.landscape import landscape
+from yolomish.commands.swap import swap
 from yolomish.commands.train import train
 from yolomish.commands.weights import weights_app
 from yolomish.threads import settle_threads
@@ -63,6 +64,7 @@ app.command("export")(export)
 app.command("bench")(bench)
 app.command("info")(info)
 app.command("acts")(acts)
+app.command("swap")(swap)
 app.add_typer(landscape, name="landscape")
 
 

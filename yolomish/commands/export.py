@@ -34,6 +34,9 @@ def export(
     iou: Annotated[float, typer.Option("--iou", min=0, max=1, help="Threshold of --nms, 0..1.")] = 0.45,
     max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most boxes per class and image of --nms.")] = 100,
     force: Force = False,
+    int8: Annotated[bool, typer.Option("--int8", help="ONNX in 8 bits; --data sets its ranges and judges it.")] = False,
+    data: Annotated[str, typer.Option("--data", help="Data set of --int8: training images for the ranges, val for AP.")] = "",
+    images: Annotated[int, typer.Option("--images", min=1, help="Most training images of --int8.")] = 300,
     image: Annotated[str, typer.Option("--image", help="Photograph to verify on; empty = a generated picture.")] = "",
 ) -> None:
     """Write the network for ONNX, OpenVINO, torch or Darknet, verified against torch before it is kept."""
@@ -67,6 +70,20 @@ def export(
     size_hw = read_size(imgsz) or loaded.network.input.size_hw
     picture = read_image(image) if image else generated_image()
     options = ExportOptions(opset=opset, elementary=elementary, dynamic=dynamic, nms=nms, conf=conf, iou=iou, max_det=max_det)
+    if int8:
+        if format != "onnx" or not data:
+            raise YolomishError("--int8 is for --format onnx and needs a data set: give --data")
+        from yolomish.config import load_data_config
+        from yolomish.inference.export.int8 import export_int8
+
+        small = export_int8(
+            loaded, target, load_data_config(data), image=picture, size_hw=size_hw, options=options, images=images, force=force
+        )
+        typer.echo(small.protocol)
+        for what, metrics in (("fp32", small.before), (f"int8, ranges of {small.images} images", small.after)):
+            typer.echo(f"{what}: " + "  ".join(f"{name} {metrics.values[name]:.4f}" for name in ("AP", "AP50", "AP75")))
+        typer.echo(f"wrote {small.file}")
+        return
     done = export_network(loaded, target, format, image=picture, size_hw=size_hw, options=options, force=force)
     typer.echo(f"verified on {image or 'a generated picture'}: {done.agreement}")
     typer.echo(f"wrote {', '.join(str(file) for file in done.files)}")

@@ -172,7 +172,7 @@ def _product(plan: Plan, section: Section) -> None:
         wanted = (1, h, w) if section.integer("scale_wh", 0, 0, 1) else (c, 1, 1)
     if more or (own_c, own_h, own_w) != wanted:
         raise section.fault("from", f"{(c, h, w)} needs {wanted} in the section before, not {(own_c, own_h, own_w)}")
-    block = parts.Product(activation=activation_of(section, "linear"))
+    block = parts.Product(c, activation=activation_of(section, "linear"))
     block.fixed = True
     plan.add(block, (c, h, w), (before, source))
 
@@ -190,9 +190,10 @@ def _batchnorm(plan: Plan, section: Section) -> None:
 
 
 def _applied(plan: Plan, section: Section) -> None:
-    block = parts.Applied(activation=activation_of(section, "linear"))
+    shape = plan.shape(plan.index - 1)
+    block = parts.Applied(shape[0], activation=activation_of(section, "linear"))
     block.fixed = is_fixed(block)
-    plan.add(block, plan.shape(plan.index - 1))
+    plan.add(block, shape)
 
 
 def _nothing(plan: Plan, section: Section) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import statistics
 import time
@@ -112,6 +113,27 @@ def calibrate(model: Network, image: np.ndarray) -> Network:
     return model.eval()
 
 
+def interleaved(
+    calls: Sequence[Callable[[], object]],
+    rounds: int,
+    *,
+    device: torch.device = torch.device("cpu"),
+    clock: Callable[[], float] = time.perf_counter,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[list[float]]:
+    """Seconds of each call in each round; a round runs all of them in turn, beginning with another each time."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for i in range(rounds):
+        say(f"round {i + 1} of {rounds}")
+        for j in [*range(len(calls))][i % len(calls) :] + [*range(len(calls))][: i % len(calls)]:
+            time.sleep(REST_S)
+            began = clock()
+            calls[j]()
+            wait(device)
+            seconds[j].append(clock() - began)
+    return seconds
+
+
 def peak_gflops(dtype: torch.dtype, rounds: int, clock: Callable[[], float]) -> float:
     """GFLOP/s of torch's matrix product of ``PEAK_SIDE``² matrices on the CPU, the best round."""
     a, b = (torch.rand(PEAK_SIDE, PEAK_SIDE).to(dtype) for _ in range(2))
@@ -178,17 +200,10 @@ def measure(
             ready.append((name, activation, engine))
     if not ready:
         raise YolomishError(f"no engine can run: {'; '.join(f'{k}: {v}' for k, v in skipped.items())}")
-    seconds: list[list[float]] = [[] for _ in ready]
     if note := busy_note():
         say(note)
-    for i in range(rounds):
-        say(f"round {i + 1} of {rounds}")
-        for j in [*range(len(ready))][i % len(ready) :] + [*range(len(ready))][: i % len(ready)]:
-            time.sleep(REST_S)
-            began = clock()
-            ready[j][2](images)
-            wait(device)
-            seconds[j].append(clock() - began)
+    calls = [functools.partial(engine, images) for _, _, engine in ready]
+    seconds = interleaved(calls, rounds, device=device, clock=clock, say=say)
     detector = Detector(loaded, image_size=size_hw, conf=0.001, max_det=100, device=str(device))
     stages = _stages(detector, picture, rounds, clock)
     halves = torch.bfloat16 if device.type == "cpu" else torch.float16

@@ -22,6 +22,7 @@ LEAKY_SLOPE = 0.1  # Darknet src/activations.h leaky_activate; torch's default i
 MISH_CAP = 40.0
 GELU_SCALE = 2 * math.sqrt(2 / math.pi)  # 0.5 (1 + tanh(u)) = sigmoid(2 u)
 GELU_CUBIC = 0.044715
+TANHEXP_CAP = 4.0  # from 3 on tanh(e^x) is 1 in float64
 
 
 class ClosedForm(NamedTuple):
@@ -108,6 +109,47 @@ def _gelu_tanh_slope(z: Tensor) -> Tensor:
     return s + z * (s * (-w).sigmoid()) * (GELU_SCALE * (1 + 3 * GELU_CUBIC * z * z))
 
 
+def _squareplus(z: Tensor) -> Tensor:
+    above = z.clamp(min=0)
+    return above + 2 / ((z * z + 4).sqrt() + (2 * above - z))  # f(z) - f(-z) = z: nothing is lost below 0
+
+
+def _squareplus_slope(z: Tensor) -> Tensor:
+    return _squareplus(z) / (z * z + 4).sqrt()
+
+
+def _tanhexp(z: Tensor) -> Tensor:
+    return z * z.clamp(max=TANHEXP_CAP).exp().tanh()
+
+
+def _tanhexp_slope(z: Tensor) -> Tensor:
+    e = z.clamp(max=TANHEXP_CAP).exp()
+    q = (-2 * e).exp()
+    return e.tanh() + z * torch.where(z >= TANHEXP_CAP, 0.0, 4 * e * q / (1 + q).square())
+
+
+def _logish(z: Tensor) -> Tensor:
+    return z * z.sigmoid().log1p()
+
+
+def _logish_slope(z: Tensor) -> Tensor:
+    s = z.sigmoid()
+    return s.log1p() + z * (s * (1 - s) / (1 + s))
+
+
+def _smish(z: Tensor) -> Tensor:
+    s = z.sigmoid()
+    n = s * (s + 2)
+    return z * (n / (n + 2))  # tanh(ln(u)) = (u² - 1)/(u² + 1)
+
+
+def _smish_slope(z: Tensor) -> Tensor:
+    s = z.sigmoid()
+    n = s * (s + 2)
+    r = 1 / (n + 2)
+    return n * r + z * (4 * (s + 1) * r * r * s * (1 - s))
+
+
 def _linear(z: Tensor) -> Tensor:
     return z
 
@@ -123,6 +165,10 @@ CLOSED_FORMS: dict[str, ClosedForm] = {
     "hard_mish": ClosedForm(_hard_mish, _hard_mish_slope),
     "gelu": ClosedForm(_gelu, _gelu_slope),
     "gelu_tanh": ClosedForm(_gelu_tanh, _gelu_tanh_slope),
+    "squareplus": ClosedForm(_squareplus, _squareplus_slope),
+    "tanhexp": ClosedForm(_tanhexp, _tanhexp_slope),
+    "logish": ClosedForm(_logish, _logish_slope),
+    "smish": ClosedForm(_smish, _smish_slope),
     "linear": ClosedForm(_linear, torch.ones_like),
 }  # by the activation's name; ``triton_code`` has a branch for each
 

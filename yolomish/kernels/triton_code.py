@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from yolomish.kernels.formulas import GELU_CUBIC, GELU_SCALE, LEAKY_SLOPE, MISH_CAP
+from yolomish.kernels.formulas import GELU_CUBIC, GELU_SCALE, LEAKY_SLOPE, MISH_CAP, TANHEXP_CAP
 
 SLOPE = tl.constexpr(LEAKY_SLOPE)
 CAP = tl.constexpr(MISH_CAP)
@@ -24,6 +24,7 @@ SCALE = tl.constexpr(GELU_SCALE)
 CUBIC = tl.constexpr(GELU_CUBIC)
 LOG2E = tl.constexpr(1.4426950408889634)
 PTX = tl.constexpr(torch.version.hip is None and os.environ.get("TRITON_INTERPRET") != "1")  # what is compiled is NVIDIA's
+TANH_CAP = tl.constexpr(TANHEXP_CAP)
 TILE = 2048  # values of a program's tile
 PROGRAMS = 1024  # of a reduction: some waves over any GPU
 
@@ -42,6 +43,26 @@ def _reciprocal(x):
     if PTX:
         return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
     return 1 / x
+
+
+@triton.jit
+def _log1p(s):
+    u = 1 + s  # Kahan's: the rounding of u is divided out
+    return tl.where(u == 1, s, tl.log(u) * (s / tl.where(u == 1, 1.0, u - 1)))
+
+
+@triton.jit
+def _tanh(e):
+    """Of e >= 0: below 0.1 by its series."""
+    q = tl.exp(-2 * e)
+    square = e * e
+    return tl.where(e < 0.1, e * (1 - square * (1 / 3 - square * (2 / 15))), (1 - q) / (1 + q))
+
+
+@triton.jit
+def _squareplus(z):
+    larger = (tl.abs(z) + tl.sqrt(z * z + 4)) / 2
+    return tl.where(z >= 0, larger, 1 / larger)
 
 
 @triton.jit
@@ -68,6 +89,16 @@ def _value(z, ACT: tl.constexpr):
         y = z * (0.5 * (1 + tl.erf(z * 0.7071067811865476)))
     elif ACT == "gelu_tanh":
         y = z * _reciprocal(1 + _exp((z + z * z * z * CUBIC) * -SCALE))
+    elif ACT == "squareplus":
+        y = _squareplus(z)
+    elif ACT == "tanhexp":
+        y = z * _tanh(tl.exp(tl.minimum(z, TANH_CAP)))
+    elif ACT == "logish":
+        y = z * _log1p(1 / (1 + tl.exp(-z)))
+    elif ACT == "smish":
+        s = 1 / (1 + tl.exp(-z))
+        n = s * (s + 2)
+        y = z * (n / (n + 2))
     else:
         tl.static_assert(ACT == "linear")
         y = z
@@ -104,6 +135,20 @@ def _slope(z, ACT: tl.constexpr):
         w = (z + z * z * z * CUBIC) * SCALE
         s = _reciprocal(1 + _exp(-w))
         d = s + z * (s * _reciprocal(1 + _exp(w))) * ((1 + z * z * (3 * CUBIC)) * SCALE)
+    elif ACT == "squareplus":
+        d = 0.5 + 0.5 * (z / tl.sqrt(z * z + 4))
+    elif ACT == "tanhexp":
+        e = tl.exp(tl.minimum(z, TANH_CAP))
+        q = tl.exp(-2 * e)
+        d = _tanh(e) + z * tl.where(z >= TANH_CAP, 0.0, 4 * e * q / ((1 + q) * (1 + q)))
+    elif ACT == "logish":
+        s = 1 / (1 + tl.exp(-z))
+        d = _log1p(s) + z * (s * (1 - s) / (1 + s))
+    elif ACT == "smish":
+        s = 1 / (1 + tl.exp(-z))
+        n = s * (s + 2)
+        r = 1 / (n + 2)
+        d = n * r + z * (4 * (s + 1) * r * r * s * (1 - s))
     else:
         tl.static_assert(ACT == "linear")
         d = z * 0 + 1

@@ -19,6 +19,7 @@ class Activated(nn.Module):
     """A block that ends in an activation. ``fixed``: it belongs to the structure (a linear bottleneck, a gate), not to swap."""
 
     act: nn.Module
+    act_channels: int  # of the map that the activation takes
     activation_name: str  # never an alias
     fixed: bool = False
 
@@ -26,7 +27,7 @@ class Activated(nn.Module):
 def set_activation(block: Activated, activation: str) -> None:
     """Put another activation into a block; YolomishError for an unknown name."""
     record = find_activation(activation)
-    block.act, block.activation_name = record.build(), record.name
+    block.act, block.activation_name = record.build(block.act_channels), record.name
 
 
 class ConvBlock(Activated):
@@ -63,6 +64,7 @@ class ConvBlock(Activated):
         pad = kernel // 2 * dilation if padding is None else padding
         self.conv = nn.Conv2d(c_in, c_out, kernel, stride, pad, dilation, groups, bias=not norm)
         self.bn = nn.BatchNorm2d(c_out, eps=BN_EPSILON) if norm else None
+        self.act_channels = c_out
         set_activation(self, activation)
         # Darknet src/convolutional_layer.c make_convolutional_layer: U(-1, 1)·sqrt(2 / fan_in), no activation gain
         bound = math.sqrt(2 / (kernel * kernel * c_in // groups))

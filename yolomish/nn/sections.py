@@ -40,6 +40,7 @@ class Shortcut(Activated):
         self.normalisation = normalisation
         shape = len(channels), channels[0] if weighted == "per_channel" else 1
         self.register_parameter("weights", None if weighted == "none" else nn.Parameter(torch.ones(shape)))
+        self.act_channels = channels[0]
         set_activation(self, activation)
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
@@ -207,8 +208,9 @@ class Reorg(nn.Module):
 class Product(Activated):
     """A map times another, where one may be (B, C, 1, 1) or (B, 1, H, W), then an activation: [scale_channels] and [sam]."""
 
-    def __init__(self, *, activation: str) -> None:
+    def __init__(self, channels: int, *, activation: str) -> None:
         super().__init__()
+        self.act_channels = channels
         set_activation(self, activation)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
@@ -226,8 +228,9 @@ class Average(nn.Module):
 class Applied(Activated):
     """An activation alone ([activation])."""
 
-    def __init__(self, *, activation: str) -> None:
+    def __init__(self, channels: int, *, activation: str) -> None:
         super().__init__()
+        self.act_channels = channels
         set_activation(self, activation)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -241,6 +244,7 @@ class Connected(Activated):
         super().__init__()
         self.linear = nn.Linear(inputs, outputs, bias=not norm)
         self.bn = nn.BatchNorm1d(outputs, eps=BN_EPSILON) if norm else None
+        self.act_channels = outputs
         set_activation(self, activation)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,14 +13,17 @@ from yolomish.config import OptimConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """SGD or AdamW in three groups: ``kernels`` (4 dimensions) decay; ``biases`` and ``rest`` (norms, slopes) do not.
+    """SGD or AdamW in three groups: ``kernels`` (4 dimensions) decay; ``biases`` and ``rest`` do not.
 
-    SGD is heavy-ball as Darknet's unless ``nesterov``. Frozen parameters are left out.
+    The rest are norms and whatever an activation learns, for decay would pull a slope to 0 (arXiv:1502.01852, 2). SGD is
+    heavy-ball as Darknet's unless ``nesterov``. Frozen parameters are left out.
     """
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    kernels = [p for _, p in trained if p.ndim == 4]
-    biases = [p for n, p in trained if p.ndim != 4 and n.endswith(".bias")]
-    rest = [p for n, p in trained if p.ndim != 4 and not n.endswith(".bias")]
+    learned = [p for n, p in trained if ".act." in n]
+    others = [(n, p) for n, p in trained if ".act." not in n]
+    kernels = [p for _, p in others if p.ndim == 4]
+    biases = [p for n, p in others if p.ndim != 4 and n.endswith(".bias")]
+    rest = [p for n, p in others if p.ndim != 4 and not n.endswith(".bias")] + learned
     groups = [
         {"params": kernels, "weight_decay": config.weight_decay, "name": "kernels"},
         {"params": biases, "weight_decay": 0.0, "name": "biases"},

@@ -21,4 +21,5 @@ def require(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise YolomishError(f"this needs the package {package} ({error}): pip install 'yolomish[{EXTRAS[package]}]'") from None
+        extra = EXTRAS[package.partition(".")[0]]
+        raise YolomishError(f"this needs the package {package} ({error}): pip install 'yolomish[{extra}]'") from None
