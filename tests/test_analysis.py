@@ -159,7 +159,7 @@ def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: P
     save = Figure.savefig
 
     def record(figure: Figure, path: Path, **options: object) -> None:
-        drawn[Path(path).stem] = figure
+        drawn[Path(path).name[1:].partition(".part-")[0]] = figure
         save(figure, path, **options)
 
     monkeypatch.setattr(Figure, "savefig", record)

@@ -12,7 +12,7 @@ from reference.comparison import BASE, run_folder, squares
 from typer.testing import CliRunner
 
 from yolomish.commands import app
-from yolomish.comparison import compare, compare_activations, compare_finished
+from yolomish.comparison import compare, compare_activations, compare_finished, evidence
 from yolomish.comparison.arms import build_arms
 from yolomish.comparison.given import prepare
 from yolomish.comparison.looks import declared_looks, read_looks, take_look
@@ -68,7 +68,8 @@ def _runs(folder: Path, *configs: Any) -> list[str]:
     return found
 
 
-def test_runs_that_would_fool_are_refused_before_any_detection(tmp_path: Path) -> None:
+def test_runs_that_would_fool_are_refused_before_any_detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "read_checkpoint", lambda _: {"names": BASE_NAMES})  # of files that hold nothing
     data = squares(tmp_path / "data")
     mish, relu = build_arms(dataclasses.replace(BASE, data=data), ["mish", "relu"])
 

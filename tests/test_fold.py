@@ -61,6 +61,7 @@ def test_folding_keeps_mode_memory_format_and_gradients_of_the_original():
     assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
 
 
+@pytest.mark.usefixtures("trusted")
 @torch.no_grad()
 def test_folding_takes_a_users_activation(tmp_path):
     file = tmp_path / "mine.py"

@@ -270,7 +270,7 @@ def small_weights(folder: Path, monkeypatch: pytest.MonkeyPatch, objectness: flo
     model = build_network(SMALL)
     for head in model.head_layers:
         head.out.bias.data.view(3, -1)[:, 4] = objectness
-    save_checkpoint(folder / "best.pt", config=config, model=model, names=tuple("abcd"))
+    save_checkpoint(folder / "best.pt", config=config, model=model, names=few_shapes().names)
     return folder / "best.pt"
 
 

@@ -91,7 +91,7 @@ def test_sigkill_at_any_moment_changes_no_bit(config: TrainConfig, tmp_path: Pat
         process = start(config, killed)
     assert finish(process) == 0
     assert_same_run(whole, killed)
-    assert not list(killed.glob(".*"))
+    assert not [path for path in killed.glob(".*") if path.name != ".lock"]
 
 
 def test_sigterm_saves_in_mid_epoch_and_resume_changes_no_bit(config: TrainConfig, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ except YolomishError as error:
 
 def test_an_unwritable_folder_is_named(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(YolomishError, match=r"file/run cannot be written.*--output"):
+    with pytest.raises(YolomishError, match=r"file/run cannot be made: .*; name another"):
         fit(config, tmp_path / "file" / "run", log=lambda _: None)
 
 

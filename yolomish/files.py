@@ -195,7 +195,7 @@ def make_folder(path: str | Path) -> Path:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise YolomishError(f"the folder {shown_path(path)} cannot be made: {reason(error)}") from None
+        raise YolomishError(f"the folder {shown_path(path)} cannot be made: {reason(error)}; name another") from None
     return Path(path)
 
 
@@ -213,7 +213,7 @@ def free_folder(path: str | Path) -> Path:
         except FileExistsError:  # another process was faster
             continue
         except (OSError, ValueError) as error:
-            raise YolomishError(f"the folder {shown_path(folder)} cannot be made: {reason(error)}") from None
+            raise YolomishError(f"the folder {shown_path(folder)} cannot be made: {reason(error)}; name another") from None
 
 
 def refuse_existing(files: Iterable[Path], force: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,24 @@ def data_values(raw: dict[str, Any], file: Path) -> dict[str, Any]:
     if splits and values["format"] != "voc":  # whose lists have their names
         values |= {split: values.get(split, "") for split in SPLITS}
     root = values.get("root")
-    if root is not None and not isinstance(root, str):
-        return values  # refused by its type
+    if isinstance(root, list) or not all(_can_be_a_path(value) for value in (root, *splits.values())):
+        return values  # refused by the schema
     if foreign and values["format"] == "yolo":
         values["root"] = str(_root(root or "", file, splits))
         values |= {split: _inside(value, Path(values["root"])) for split, value in splits.items()}
     else:
         values["root"] = str((file.parent / (root or "")).resolve())
     return values
+
+
+def _can_be_a_path(value: Any) -> bool:
+    """Whether a value is none, or text (or a list of it) that a file system can be asked for."""
+    if isinstance(value, list):
+        return all(_can_be_a_path(item) for item in value)
+    try:
+        return value is None or (isinstance(value, str) and b"\0" not in os.fsencode(value))
+    except UnicodeEncodeError:
+        return False
 
 
 def _names(values: dict[str, Any], file: Path) -> dict[str, Any]:
