@@ -17,13 +17,20 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
+from yolomish.comparison.results import read_results
 from yolomish.comparison.runs import Run, State
-from yolomish.config import TrainConfig, load_data_config, load_model_config, load_recipe, to_dict
-from yolomish.darknet.cfg import load_cfg
+from yolomish.config import DataConfig, TrainConfig, load_data_config, load_model_config, load_recipe, to_dict
+from yolomish.darknet.cfg import parse_cfg
+from yolomish.darknet.network import config_of as config_of_sections
+from yolomish.darknet.network import read_cfg
+from yolomish.darknet.weights import read_weights
+from yolomish.data.check import check_data
+from yolomish.data.datasets import open_data
 from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
 from yolomish.inference.export.metadata import from_json
 from yolomish.inference.sources import expand_sources
+from yolomish.networks import Network, build_network
 from yolomish.networks.registry import outline
 from yolomish.weights.checkpoint import config_of, read_checkpoint
 from yolomish.weights.store import DEMO_FILE
@@ -145,11 +152,16 @@ channels=3
 
 [convolutional]
 batch_normalize=1
-filters=21
+filters=8
 size=3
 stride=8
 pad=1
 activation=mish
+
+[convolutional]
+filters=21
+size=1
+activation=linear
 
 [yolo]
 mask=0,1,2
@@ -195,6 +207,87 @@ def _read_run(file: Path) -> None:
     Run(arm="", seed=0, path=folder, home=folder, state=State.PLANNED).read()
 
 
+COCO = {
+    "images": [{"id": 1, "file_name": "a.png", "height": 24, "width": 31}, {"id": 2, "file_name": "b.png"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10.5, 8], "area": 84.0, "iscrowd": 0, "segmentation": []},
+        {"id": 2, "image_id": 2, "category_id": 3, "bbox": [0, 0, 31, 24], "area": 700, "iscrowd": 1},
+    ],
+    "categories": [{"id": 1, "name": "x", "supercategory": "none"}, {"id": 3, "name": "y"}],
+}
+VOC = """<annotation><folder>p</folder><filename>a.png</filename><size><width>31</width><height>24</height><depth>3</depth></size>
+<object><name>x</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>11</xmax><ymax>10</ymax></bndbox></object>
+<object><name>y</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>31</xmax><ymax>24</ymax></bndbox></object></annotation>"""
+LABELS = b"0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.4 0.1 0.4 0.3\n"
+FOUND = [
+    {"image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 8], "score": 0.9},
+    {"image_id": 2, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.1},
+]
+
+
+def _pictures(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("a.png", "b.png"):
+        if not (folder / name).exists():
+            (folder / name).write_bytes(_picture(".png"))
+
+
+def _open(config: DataConfig) -> None:
+    """Look at all of a data set, as ``data check`` does, and open it, as training does."""
+    check_data(config, workers=1)
+    data = open_data(config, "train")
+    for index in range(len(data)):
+        data.load(index)
+    data.coco()
+
+
+def _read_coco(file: Path) -> None:
+    _pictures(file.parent / "p")
+    _open(DataConfig(format="coco", root=str(file.parent), train=file.name, train_images="p", val=file.name, val_images="p"))
+
+
+def _read_voc(file: Path) -> None:
+    _pictures(file.parent / "JPEGImages")
+    for name, content in (
+        ("Annotations/a.xml", file.read_bytes()),
+        ("ImageSets/Main/train.txt", b"a\n"),
+        ("ImageSets/Main/val.txt", b"a\n"),
+    ):
+        (file.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (file.parent / name).write_bytes(content)
+    _open(DataConfig(format="voc", root=str(file.parent)))
+
+
+def _read_labels(file: Path) -> None:
+    _pictures(file.parent / "images")
+    (file.parent / "labels").mkdir(exist_ok=True)
+    (file.parent / "labels" / "a.txt").write_bytes(file.read_bytes())
+    _open(DataConfig(format="yolo", root=str(file.parent), train="images", val="images", names=("x", "y")))
+
+
+def _read_listed(file: Path) -> None:
+    _pictures(file.parent / "images")
+    (file.parent / "a.txt").write_bytes(LABELS)
+    _open(DataConfig(format="yolo", root=str(file.parent), train=file.name, val=file.name, names=("x", "y")))
+
+
+def _read_found(file: Path) -> None:
+    _pictures(file.parent / "p")
+    (file.parent / "truth.json").write_text(json.dumps(COCO))
+    read_results(file, open_data(DataConfig(format="coco", root=str(file.parent), train="truth.json", train_images="p"), "train"))
+
+
+@cache
+def _network() -> Network:
+    return build_network(config_of_sections(parse_cfg(CFG, "x.cfg").sections, "x"))
+
+
+@cache
+def _weights() -> bytes:
+    count = sum(t.numel() for name, t in _network().state_dict().items() if "num_batches" not in name)
+    return struct.pack("<iiiq", 0, 2, 5, 64) + np.linspace(-1, 1, count, dtype=np.float32).tobytes()
+
+
 def _read_model(file: Path) -> None:
     outline(load_model_config(str(file)))
 
@@ -217,10 +310,22 @@ FORMATS: dict[str, Format] = {
         read=lambda file: from_json(file.read_text(errors="replace"), file),
         inputs=_from(_text(DESCRIPTION, json.dumps)),
     ),
-    "cfg": Format(suffix=".cfg", read=lambda file: load_cfg(str(file)), inputs=_from(_cfg)),
+    "cfg": Format(suffix=".cfg", read=read_cfg, inputs=_from(_cfg)),
     "checkpoint": Format(suffix=".pt", read=_read_checkpoint, inputs=_from(_checkpoint)),
     "picture": Format(suffix=".png", read=read_image, inputs=_from(_pictured)),
     "run-csv": Format(suffix=".csv", read=_read_run, inputs=_from(lambda chance: scarred(RESULTS.encode(), chance))),
+    "coco-json": Format(suffix=".json", read=_read_coco, inputs=_from(_text(COCO, json.dumps))),
+    "voc-xml": Format(suffix=".xml", read=_read_voc, inputs=_from(lambda chance: scarred(VOC.encode(), chance))),
+    "yolo-labels": Format(suffix=".label", read=_read_labels, inputs=_from(lambda chance: scarred(LABELS, chance))),
+    "yolo-list": Format(
+        suffix=".txt", read=_read_listed, inputs=_from(lambda chance: scarred(b"images/a.png\nimages/b.png\n", chance))
+    ),
+    "results-json": Format(suffix=".json", read=_read_found, inputs=_from(_text(FOUND, json.dumps))),
+    "weights": Format(
+        suffix=".weights",
+        read=lambda file: read_weights(file, _network()),
+        inputs=_from(lambda chance: scarred(_weights(), chance)),
+    ),
     "list": Format(
         suffix=".txt",
         read=lambda file: expand_sources([str(file)]),

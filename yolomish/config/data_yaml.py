@@ -88,15 +88,22 @@ def _root(text: str, file: Path, splits: dict[str, Any]) -> Path:
     places = [home / text, home.parent / "datasets" / text, home.parent / text, home] if text else [home]
     paths = [path for value in splits.values() for path in (value if isinstance(value, list) else [value])]
     for place in places:
-        if any(isinstance(path, str) and path and (place / _inside(path, place)).exists() for path in paths):
+        if any(isinstance(path, str) and path and _is_there(place / _inside(path, place)) for path in paths):
             return place.resolve()
     return places[0].resolve()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long
+        return False
 
 
 def _inside(value: Any, root: Path) -> Any:
     """A split's path, or list of paths, without the ``../`` that Roboflow writes where the folder is in ``root``."""
     if isinstance(value, list):
         return [_inside(item, root) for item in value]
-    if isinstance(value, str) and value.startswith("../") and not (root / value).exists() and (root / value[3:]).exists():
+    if isinstance(value, str) and value.startswith("../") and not _is_there(root / value) and _is_there(root / value[3:]):
         return value[3:]
     return value
