@@ -54,6 +54,8 @@ def export(
     if format not in SUFFIXES:
         raise unknown_name("export format", format, SUFFIXES)
     path = locate_weights(weights)
+    if int8 and (format != "onnx" or not data):
+        raise YolomishError("--int8 is for --format onnx and needs a data set: give --data")
     target = Path(output) if output else path.with_suffix(SUFFIXES[format][0])
     files = target_files(target, format)
     if path.resolve() in (file.resolve() for file in files):
@@ -71,8 +73,6 @@ def export(
     picture = read_image(image) if image else generated_image()
     options = ExportOptions(opset=opset, elementary=elementary, dynamic=dynamic, nms=nms, conf=conf, iou=iou, max_det=max_det)
     if int8:
-        if format != "onnx" or not data:
-            raise YolomishError("--int8 is for --format onnx and needs a data set: give --data")
         from yolomish.config import load_data_config
         from yolomish.inference.export.int8 import export_int8
 
