@@ -11,11 +11,12 @@ EXAMPLES = int(os.environ.get("YOLOMISH_FUZZ", "60"))
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_input_is_read_or_refused_with_one_line(format: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp(format)
+    folder, read = tmp_path_factory.mktemp(format), []
 
     @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(FORMATS[format].inputs)
     def watch(content: bytes) -> None:
-        attempt(FORMATS[format], content, folder)
+        read.append(attempt(FORMATS[format], content, folder))
 
     watch()
+    assert any(read) and not all(read)  # mutations of what is good, and some of them are bad

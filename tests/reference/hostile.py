@@ -177,9 +177,9 @@ def _cfg(chance: random.Random) -> bytes:
     for _ in range(chance.randint(1, 3)):
         at = chance.randrange(len(lines))
         key, sign, _value = lines[at].partition("=")
-        lines[at] = (
-            f"{key}={chance.choice(ODD)}" if sign else chance.choice(("", "[route]", "[shortcut]", "[x]", "=", "layers=-9"))
-        )
+        value = chance.choice(ODD) if chance.random() < 0.5 else chance.choice((1, 2, 3, 8, 64))
+        junk = chance.choice(("", "[route]", "[shortcut]", "[x]", "=", "layers=-9"))
+        lines[at] = f"{key}={value}" if sign else junk
     text = "\n".join(lines).encode("utf-8", "surrogatepass")
     return scarred(text, chance) if chance.random() < 0.3 else text
 
@@ -267,7 +267,7 @@ def _read_labels(file: Path) -> None:
 
 def _read_listed(file: Path) -> None:
     _pictures(file.parent / "images")
-    (file.parent / "a.txt").write_bytes(LABELS)
+    (file.parent / "images" / "a.txt").write_bytes(LABELS)
     _open(DataConfig(format="yolo", root=str(file.parent), train=file.name, val=file.name, names=("x", "y")))
 
 
