@@ -28,6 +28,7 @@ from yolomish.files import free_name
 WITH_RESUME = {"resume", "dry_run", *RESUMABLE}
 # option -> TrainConfig key; an option left out keeps the recipe's value
 SETTINGS = {
+    "task": "task",
     "epochs": "epochs",
     "batch": "batch",
     "mini_batch": "mini_batch",
@@ -75,13 +76,16 @@ def given_settings(ctx: typer.Context) -> dict[str, Any]:
 
 def train(
     ctx: typer.Context,
+    task: Annotated[str | None, typer.Option(help="detect or classify" + RECIPE)] = None,
     act: Annotated[
         str | None, typer.Option(help="Backbone activation: a registered name or FILE.py:NAME; left out: the model's.")
     ] = None,
     neck_act: Annotated[str | None, typer.Option(help="Activation of neck and heads; left out: the model's.")] = None,
     swap: Swap = None,
     model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg; empty: the recipe's, else yolov4.")] = "",
-    data: Annotated[str, typer.Option(help="Data set: shapes (generated) or a YAML.")] = "shapes",
+    data: Annotated[
+        str, typer.Option(help="Data set: shapes (generated), digits, a YAML, or to classify a folder with train/ and val/.")
+    ] = "shapes",
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "scaled",
     weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137); empty: none.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
@@ -92,7 +96,7 @@ def train(
     imgsz: Annotated[str | None, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=SIZE_HELP + RECIPE)] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw" + RECIPE)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate" + RECIPE)] = None,
-    schedule: Annotated[str | None, typer.Option(help="cosine, linear or steps" + RECIPE)] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine, linear, steps or poly" + RECIPE)] = None,
     burn_in: Annotated[int | None, typer.Option(help="Burn-in in steps, at most a fifth of the run" + RECIPE)] = None,
     mosaic: Annotated[float | None, typer.Option(help="Share of mosaic images, 0 to 1" + RECIPE)] = None,
     mixup: Annotated[float | None, typer.Option(help="Share of images blended with another, 0 to 1" + RECIPE)] = None,
@@ -124,7 +128,7 @@ def train(
     resume: Annotated[str, typer.Option(help="Run folder or its last.pt to go on with; empty: a new run.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check settings, data and one batch; write nothing.")] = False,
 ) -> None:
-    """Train one detector and evaluate it with COCO's metrics."""
+    """Train one detector and evaluate it with COCO's metrics, or with ``--task classify`` one classifier."""
     log = partial(typer.echo, err=True)
     settings = given_settings(ctx)
     if resume:
@@ -135,6 +139,9 @@ def train(
     else:
         from yolomish.networks import find_model
 
+        if task == "classify":
+            given = given_options(ctx)
+            recipe, data = recipe if "recipe" in given else "resnet50-paper", data if "data" in given else "digits"
         model = model or recipe_model(recipe) or "yolov4"
         structure = find_model(model)
         structure = replace(

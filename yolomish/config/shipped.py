@@ -30,7 +30,10 @@ def load_model_config(name: str) -> ModelConfig:
 
 
 def load_data_config(name: str) -> DataConfig:
-    """A data set by shipped name (``shapes``) or path to a YAML; relative paths are resolved against the YAML's folder."""
+    """A data set by shipped name (``shapes``) or path to a YAML; relative paths are resolved against the YAML's folder. A folder
+    is one with train/CLASS/ and val/CLASS/."""
+    if Path(name).is_dir() and name not in shipped("data"):
+        return DataConfig(format="imagefolder", root=str(Path(name).resolve()))
     config = _load(DataConfig, "data", name, "data set")
     if name not in shipped("data"):
         config = dataclasses.replace(config, root=str((Path(name).resolve().parent / config.root).resolve()))

@@ -98,7 +98,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     if burn_in < config.burn_in:
         log(f"burn-in shortened from {config.burn_in} to {burn_in} steps, a fifth of the run's {steps * config.epochs}")
     count = sum(p.numel() for p in network.parameters())
-    parts = ", ".join(f"{' and '.join(network.activations(part))} {part}" for part in network.parts)
+    parts = ", ".join(f"{' and '.join(names)} {part}" for part in network.parts if (names := network.activations(part)))
     log(
         f"{network.name} ({parts}), {count / 1e6:.2f} M parameters on {device}; {len(train)} training and {len(val)} "
         f"validation images, {len(train.names)} classes; {steps} steps per epoch"
@@ -125,7 +125,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     )
 
 
-def _mini_batch_by_memory(task: Task, network: Network, config: TrainConfig, device: torch.device, log: Log) -> int:
+def _mini_batch_by_memory(task: Task[Any], network: Network, config: TrainConfig, device: torch.device, log: Log) -> int:
     if device.type != "cuda":
         log("mini_batch -1 asks for the GPU's memory and there is none: the whole batch at once")
         return 0
