@@ -1,7 +1,9 @@
 """Classification in the one training loop: data, samples, losses and metrics against torchvision, torch and scipy."""
 
 import csv
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +15,9 @@ import torch
 from reference.classes import NAMES, TINY, coloured_squares
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
+from typer.testing import CliRunner
 
+from yolomish.commands import app
 from yolomish.config import DataConfig, TrainConfig, check_train, load_data_config
 from yolomish.data.classification import open_classes
 from yolomish.data.classification.augment import Augmenter
@@ -33,6 +37,7 @@ from yolomish.tasks.registry import find_task
 from yolomish.training.loop import fit, try_out
 from yolomish.training.optim import learning_rate
 from yolomish.weights.checkpoint import read_checkpoint
+from yolomish.weights.load import load_network
 
 
 @pytest.fixture
@@ -325,3 +330,67 @@ def test_the_command_trains_from_a_folder(tiny: TrainConfig, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "top1 " in done.stdout and (tmp_path / "runs" / "train" / "tiny-mish" / "best.pt").is_file()
     assert "tiny (mish stem, mish stages), " in done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data/ and run/ of a network that was trained on it for an epoch."""
+    root = tmp_path_factory.mktemp("trained")
+    config = replace(TINY, data=coloured_squares(root / "data", val=7), epochs=1, eval_crop=0.875)
+    fit(config, root / "run", log=silent)
+    return root
+
+
+def test_eval_states_its_protocol_and_counts_as_a_plain_loop_does(trained: Path, tmp_path: Path) -> None:
+    weights = str(trained / "run" / "last.pt")
+    done = CliRunner().invoke(
+        app, ["eval", "--weights", weights, "--data", str(trained / "data"), "--output", str(tmp_path / "e"), "--device", "cpu"]
+    )
+    assert done.exit_code == 0, done.output
+    line = "protocol training: shorter side 37 px (linear), middle 32 px, one view, 21 images of val (val)"
+    assert line in done.stdout
+    found = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    recorded = read_checkpoint(weights)["progress"]["history"][-1]
+    assert [found[k] for k in ("top1", "top5", "ece")] == pytest.approx(
+        [recorded[f"metrics/{k}"] for k in ("top1", "top5", "ece")]
+    )
+    network = load_network(weights).network
+    images = ImageFolder(str(trained / "data" / "val"), v2.Compose([v2.PILToTensor(), v2.Resize(37), v2.CenterCrop(32)]))
+    with torch.no_grad():
+        logits = torch.cat([network(network.input.normalise(image[None]))[0] for image, _ in images])
+    labels = torch.tensor(images.targets)
+    assert found["top1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert found["nll"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    for label, name in enumerate(NAMES):
+        assert found["per_class"][name] == pytest.approx((logits.argmax(1) == label)[labels == label].float().mean().item())
+    files = {path.name for path in (tmp_path / "e").iterdir()}
+    assert files == {"metrics.json", "results.json", "confusion_matrix.png", "confusion_matrix.json", "calibration.png"}
+    counts = np.array(json.loads((tmp_path / "e" / "confusion_matrix.json").read_text())["counts"])
+    assert counts.sum(1).tolist() == [7, 7, 7] and counts.trace() / 21 == pytest.approx(found["top1"])
+
+
+def test_eval_of_a_classifier_by_darknets_protocol_and_what_it_refuses(trained: Path, tmp_path: Path) -> None:
+    base = [
+        "eval",
+        "--weights",
+        str(trained / "run" / "last.pt"),
+        "--data",
+        str(trained / "data"),
+        "--output",
+        str(tmp_path / "e"),
+    ]
+    done = CliRunner().invoke(app, [*base, "--protocol", "darknet", "--json", "--no-plots"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["protocol"] == {
+        "name": "darknet",
+        "crop": 1.0,
+        "interpolation": "darknet",
+    }
+    wrong = CliRunner().invoke(app, [*base, "--iou", "0.5"])
+    assert isinstance(wrong.exception, YolomishError) and "is a classifier: leave out --iou" in str(wrong.exception)
+    wrong = CliRunner().invoke(app, [*base, "--protocol", "darknt"])
+    assert isinstance(wrong.exception, YolomishError) and "did you mean 'darknet'" in str(wrong.exception)
+    coloured_squares(tmp_path / "two")
+    for split in ("train", "val"):
+        shutil.rmtree(tmp_path / "two" / split / "red")
+    wrong = CliRunner().invoke(app, [*base[:3], "--data", str(tmp_path / "two")])
+    assert "has 3 classes, the data 2" in str(wrong.exception)
