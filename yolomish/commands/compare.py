@@ -100,7 +100,7 @@ def compare(
             "activation (leaky_relu), or leaky_relu=mish: those as they are against mish there.",
         ),
     ] = "backbone",
-    data: Annotated[str, typer.Option("--data", help="Built-in data set (shapes) or a data YAML.")] = "shapes",
+    data: Annotated[str, typer.Option("--data", help="Data set: shapes, digits, a YAML, or a folder of classes.")] = "shapes",
     model: Annotated[
         str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
     ] = "",
@@ -158,10 +158,14 @@ def compare(
         truth = load_data_config(data) if "data" in given else None
         report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
     else:
-        from yolomish.config import check_train, recipe_model
+        from yolomish.config import check_train, recipe_model, recipe_task
         from yolomish.networks import find_model
         from yolomish.networks.scope import split_swap
 
+        if recipe_task(recipe) == "classify":
+            scope = scope if "scope" in given else "all"
+            data = data if "data" in given else "digits"
+            ctx.params.update(scope=scope, data=data)
         if "=" in scope:  # as it is against another
             scope, other = split_swap(scope)
             acts = acts if "acts" in given else f"{scope},{other}"

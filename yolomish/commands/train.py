@@ -21,6 +21,7 @@ from yolomish.config import (
     load_yaml,
     parse_size,
     recipe_model,
+    recipe_task,
 )
 from yolomish.errors import YolomishError
 from yolomish.files import free_name
@@ -139,9 +140,11 @@ def train(
     else:
         from yolomish.networks import find_model
 
-        if task == "classify":
-            given = given_options(ctx)
-            recipe, data = recipe if "recipe" in given else "resnet50-paper", data if "data" in given else "digits"
+        given = given_options(ctx)
+        if task == "classify" and "recipe" not in given:
+            recipe = "resnet50-paper"
+        if (task or recipe_task(recipe)) == "classify" and "data" not in given:
+            data = "digits"
         model = model or recipe_model(recipe) or "yolov4"
         structure = find_model(model)
         structure = replace(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from yolomish.activations import build_activation
 from yolomish.comparison.arms import ACTIVATION_KEYS, NO_RESULT, build_arms, difference_table, scope_of, slug_of
@@ -20,10 +21,10 @@ from yolomish.comparison.runs import Run, State, initial_kernels, is_run, read_r
 from yolomish.comparison.speed import measure_speed
 from yolomish.comparison.train import plan, train
 from yolomish.config import DataConfig, TrainConfig, check_train, to_dict
-from yolomish.data.datasets import DetectionData, open_data
 from yolomish.errors import YolomishError
 from yolomish.networks.registry import outline
 from yolomish.networks.scope import split_swap
+from yolomish.tasks.registry import find_task
 from yolomish.types import Batch
 
 Log = Callable[[str], None]
@@ -64,9 +65,10 @@ def compare_activations(
         raise YolomishError(f"seeds must be at least 1, not {seeds}")
     for act in acts:
         build_activation(act)
-    data = open_data(base.data, "val")
-    require_objects(data)
-    base = replace(base, model=replace(base.model, num_classes=len(open_data(base.data, "train").names)))
+    task = find_task(base.task)
+    data = task.open(base.data, "val")
+    require_objects(data, base.task)
+    base = replace(base, model=replace(base.model, num_classes=len(task.open(base.data, "train").names)))
     check_train(base)
     arms = build_arms(base, acts, scope=scope, weights=weights, seed_step=seeds if other_seeds else 0)
     planned = plan(arms, range(base.seed, base.seed + seeds), out_dir)
@@ -115,8 +117,11 @@ def compare_finished(
     firsts = [run.config for run in (of_arm[0] for of_arm in arms.values()) if run.config is not None]
     if not firsts and data is None:
         raise YolomishError("result files need the truth that they are held against: --data my.yaml")
-    truth = open_data(data or firsts[0].data, "val")
-    require_objects(truth)
+    task, *others = dict.fromkeys(run.task for of_arm in arms.values() for run in of_arm)
+    if others:
+        raise YolomishError(f"runs that {task} and runs that {others[0]} have no common measure: compare them apart")
+    truth = find_task(task).open(data or firsts[0].data, "val")
+    require_objects(truth, task)
     arms, design = pair(arms)
     for line in left_out(design):
         log(line)
@@ -137,7 +142,7 @@ def compare_finished(
 
 def _conclude(
     runs: Sequence[Run],
-    data: DetectionData,
+    data: Any,
     design: Design,
     out_dir: Path,
     *,
@@ -177,7 +182,8 @@ def _conclude(
         tuned=tuned,
         missing=missing,
     )
-    write_report(report, disagreements({label: results[label, run.seed] for label, run in firsts.items()}, data))
+    shown = {label: results[label, run.seed] for label, run in firsts.items()}
+    write_report(report, disagreements(shown, data) if runs[0].task == "detect" else ())
     log(headline(report))
     return report
 
@@ -187,7 +193,7 @@ def _training_batch(config: TrainConfig, places: Sequence[DataConfig], names: tu
     reasons = []
     for place in places:
         try:
-            data = open_data(place, "train")
+            data = find_task(config.task).open(place, "train")
             if data.names == names:
                 return shared_batch(data, config), ""
             reasons.append(f"{data.source} has other classes than the data of this comparison")

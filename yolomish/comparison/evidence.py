@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,11 @@ from yolomish.comparison.runs import Run, State
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
 from yolomish.data.formats.record import number, whole
+from yolomish.data.kept import ImageData
 from yolomish.errors import YolomishError
-from yolomish.evaluation.coco import counts_as_object
 from yolomish.evaluation.resample import draw_images
 from yolomish.files import digest, write_json
-from yolomish.networks.registry import outline
 from yolomish.ops.device import choose_device
-from yolomish.tasks.detection.pipeline import Pipeline
-from yolomish.tasks.detection.predict import predict
-from yolomish.tasks.detection.protocol import EvalProtocol, training_protocol
 from yolomish.tasks.registry import find_task
 from yolomish.weights.load import load_network
 
@@ -40,7 +36,8 @@ class Evidence:
     """The task's statistics of every run on the images as they are, (S + K,), and on R resamples of them, (R, S + K), those
     of the whole before those of each class.
 
-    NaN where there are no such objects. The resamples are the same for all runs.
+    NaN where there are no such objects. The resamples are the same for all runs. ``right`` (I,) says on which images a
+    classifier is.
     """
 
     images: int
@@ -49,6 +46,7 @@ class Evidence:
     classes: tuple[str, ...]
     values: Mapping[Key, np.ndarray]
     resampled: Mapping[Key, np.ndarray]
+    right: Mapping[Key, np.ndarray] = field(default_factory=dict)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -62,29 +60,25 @@ class Evidence:
         return dict(zip(self.statistics, plain, strict=False)), dict(zip(self.classes, plain[count:], strict=True))
 
 
-def protocol_of(config: TrainConfig) -> EvalProtocol:
+def protocol_of(config: TrainConfig) -> Any:
     """How a run's checkpoints are judged: as its training evaluated them."""
-    network = outline(config.model)
-    network.resized(config.image_size, config.resize)
-    return training_protocol(network.input)
+    return find_task(config.task).protocol(config)
 
 
-def require_objects(data: DetectionData) -> None:
+def require_objects(data: ImageData, task: str) -> None:
     """YolomishError where ``data`` holds no boxes."""
-    if not any(map(counts_as_object, data.coco().dataset.get("annotations", ()))):
+    if not find_task(task).objects(data):
         raise YolomishError(f"{data.source} holds no boxes, so AP is undefined: nothing can be compared")
 
 
-def require_classes(runs: Sequence[Run], data: DetectionData) -> None:
+def require_classes(runs: Sequence[Run], data: ImageData) -> None:
     """YolomishError, naming the first run, where a run was trained on another number of classes than ``data`` has."""
     for run in runs:
         if run.config is not None:
             data.check_classes(run.config.model.num_classes, run.path)
 
 
-def gather(
-    runs: Sequence[Run], data: DetectionData, *, device: str, log: Callable[[str], None]
-) -> tuple[dict[Key, Detections], Evidence]:
+def gather(runs: Sequence[Run], data: Any, *, device: str, log: Callable[[str], None]) -> tuple[dict[Key, Detections], Evidence]:
     """Detections of every run on ``data``, read where they are, else made on ``device``, and what they weigh.
 
     Files are read first, so that a wrong one is refused before any detection.
@@ -97,22 +91,20 @@ def gather(
     return results, weigh(results, data, runs[0].task)
 
 
-def data_digest(data: DetectionData) -> str:
-    """SHA-256 of what AP depends on: classes, annotations, and every image's id, file name, size in bytes and time of change."""
-    truth = data.coco()
-    marks: list[Any] = [data.names, data.category_ids]
-    for index, image_id in enumerate(data.image_ids):
+def data_digest(data: ImageData) -> str:
+    """SHA-256 of what results depend on: classes, annotations, and every image's file name, size in bytes and time of change."""
+    marks: list[Any] = [data.names]
+    for index in range(len(data)):
         path = data.path(index)
         try:
             status = path.stat()
         except OSError as error:
             raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-        boxes = [(a["category_id"], a["bbox"], a.get("iscrowd", 0), a.get("difficult", 0)) for a in truth.imgToAnns[image_id]]
-        marks.append((image_id, path.name, status.st_size, status.st_mtime_ns, boxes))
+        marks.append((path.name, status.st_size, status.st_mtime_ns, data.truth(index)))
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 
 
-def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> Detections:
+def predictions(run: Run, data: ImageData, *, content: str, device: str) -> Detections:
     """COCO results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
     data and protocol, else made and kept there. ``content`` is the data's digest (see ``data_digest``)."""
     config = run.trained()
@@ -131,8 +123,7 @@ def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> 
         pass  # none yet, or cut off: detected again
     place = choose_device(device)
     network = load_network(str(run.last)).network.to(place)
-    pipeline = Pipeline(runner=network, protocol=protocol, size_hw=config.image_size, device=place)
-    results = predict(pipeline, data, batch=config.mini_batch if config.mini_batch > 0 else config.batch)
+    results = find_task(config.task).predict(network, data, config, place)
     run.home.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
     write_json(file, results)
@@ -171,18 +162,18 @@ def _is_result(row: Any) -> bool:
     return len(values) == 5 and not any(isinstance(value, str) for value in (*ids, *values))
 
 
-def weigh(results: Mapping[Key, Detections], data: DetectionData, task: str, *, resamples: int = RESAMPLES) -> Evidence:
+def weigh(results: Mapping[Key, Detections], data: Any, task: str, *, resamples: int = RESAMPLES) -> Evidence:
     """Statistics of all ``results`` on ``data`` as it is and on the same ``resamples`` draws of its images (seed 0)."""
-    judge, truth = find_task(task), data.coco()
-    order = sorted(truth.getImgIds())
-    draws = (np.ones((1, len(order)), np.int32), draw_images(len(order), resamples, np.random.default_rng(0)))
+    judge, images = find_task(task), len(data)
+    draws = (np.ones((1, images), np.int32), draw_images(images, resamples, np.random.default_rng(0)))
     found = {key: judge.resampled(data, rows, draws) for key, rows in results.items()}
-    names = dict(zip(data.category_ids, data.names, strict=True))
+    right = {key: judge.right(rows) for key, rows in results.items()}
     return Evidence(
-        images=len(order),
-        objects=sum(map(counts_as_object, truth.dataset["annotations"])),
+        images=images,
+        objects=judge.objects(data),
         statistics=judge.statistics,
-        classes=tuple(names[c] for c in sorted(truth.getCatIds())),
+        classes=judge.class_names(data),
         values={key: whole[0] for key, (whole, _) in found.items()},
         resampled={key: drawn for key, (_, drawn) in found.items()},
+        right={key: found for key, found in right.items() if found is not None},
     )

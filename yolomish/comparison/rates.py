@@ -10,16 +10,17 @@ import numpy as np
 
 from yolomish.comparison.arms import Arm
 from yolomish.comparison.evidence import gather
-from yolomish.comparison.report import PRIMARY, Tuned, differences_in
+from yolomish.comparison.report import Tuned, differences_in
 from yolomish.comparison.runs import Run
 from yolomish.comparison.train import Log, plan, train
-from yolomish.data.datasets import DetectionData
+from yolomish.data.kept import ImageData
+from yolomish.tasks.registry import find_task
 
 
 def tune(
     arms: Sequence[Arm],
     runs: Sequence[Run],
-    data: DetectionData,
+    data: ImageData,
     rates: Sequence[float],
     out_dir: Path,
     *,
@@ -68,5 +69,6 @@ def tune(
     keys = {label: [(label, seed) for seed in seeds] for label in labels}
     values = {label: [float(evidence.values[key][0]) for key in keys[label]] for label in labels}
     drawn = {label: np.stack([evidence.resampled[key][:, 0] for key in keys[label]]) for label in labels}
-    differences = differences_in(PRIMARY, labels, values, drawn)
+    metric = find_task(arms[0].config.task).primary
+    differences = differences_in(metric, labels, values, drawn)
     return Tuned(rates=best, trials=trials, differences=differences, images=evidence.images)

@@ -16,10 +16,10 @@ from yolomish.comparison.layers import LayerStatistics
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import SpeedResult
 from yolomish.config import ModelConfig, to_dict
+from yolomish.evaluation.mcnemar import McNemar, mcnemar
 from yolomish.evaluation.stats import PairedDifference, Verdict, corrected, mean_sd, paired_difference
 from yolomish.networks.registry import outline
-
-PRIMARY = "AP"
+from yolomish.tasks.registry import find_task
 
 
 class Pairing(str, Enum):
@@ -107,7 +107,8 @@ class Report:
     ``differences`` are arm A (the first) minus each other arm, for every metric. ``config`` is the first arm's as plain
     values, empty unless every arm was trained; ``config_difference`` holds one value per arm for each key that differs.
     ``other_settings`` (keys) and ``other_starts`` (seeds) are what differs though it should not: the comparison is
-    controlled where both are empty. ``missing`` says why a part of the report could not be made, by its name.
+    controlled where both are empty. ``missing`` says why a part of the report could not be made, by its name. ``mcnemar`` are
+    a classifier's exact tests over the images, a pair and seed each.
     """
 
     folder: Path
@@ -130,6 +131,7 @@ class Report:
     config_difference: Mapping[str, tuple[Any, ...]]
     config: Mapping[str, Any]
     missing: Mapping[str, str]
+    mcnemar: tuple[McNemar, ...] = ()
 
     @property
     def controlled(self) -> bool:
@@ -137,9 +139,14 @@ class Report:
         return not self.other_settings and not self.other_starts
 
     @property
+    def metric(self) -> str:
+        """What decides: AP, or a classifier's top-1 accuracy."""
+        return find_task(self.runs[0].task).primary
+
+    @property
     def primary(self) -> tuple[PairedDifference, ...]:
-        """AP's difference for every pair of arms."""
-        return tuple(d for d in self.differences if d.metric == PRIMARY)
+        """The deciding metric's difference for every pair of arms."""
+        return tuple(d for d in self.differences if d.metric == self.metric)
 
     @property
     def verdict(self) -> Verdict:
@@ -266,7 +273,10 @@ def build_report(
         differences=tuple(d for m in names for d in family(m, {k: [r.metrics.get(m) for r in v] for k, v in by_arm.items()})),
         class_differences=_correct_over_classes(by_class, len(labels) - 1),
         best_differences=differences_in(
-            "best AP", labels, {k: [r.best_ap for r in v] for k, v in by_arm.items()}, dict.fromkeys(labels)
+            f"best {find_task(runs[0].task).primary}",
+            labels,
+            {k: [r.best_ap for r in v] for k, v in by_arm.items()},
+            dict.fromkeys(labels),
         ),
         runs=tuple(runs),
         speed=tuple(speed),
@@ -275,6 +285,12 @@ def build_report(
         config_difference=changed,
         config=to_dict(configs[0]) if complete else {},
         missing=missing or {},
+        mcnemar=tuple(
+            mcnemar(labels[0], other, seed, evidence.right[labels[0], seed], evidence.right[other, seed])
+            for other in labels[1:]
+            for seed in seeds
+            if evidence and evidence.right
+        ),
     )
 
 

@@ -45,7 +45,8 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPoint:
-    """One epoch of a run: its weighted training loss (None where not finite), and AP and AP50 (0..1) where measured."""
+    """One epoch of a run: its weighted training loss (None where not finite), and AP and AP50 (0..1), of a classifier top-1 and
+    top-5, where measured."""
 
     epoch: int
     loss: float | None
@@ -210,6 +211,6 @@ def _points(rows: Iterable[dict[str, str]]) -> tuple[EpochPoint, ...]:
     for row in rows:
         parts = [_number(row, key) for key in row if key.startswith("train/") and key.endswith("_loss")]
         loss = math.fsum(p for p in parts if p is not None) if parts and None not in parts else None
-        ap, ap50 = _number(row, "metrics/AP"), _number(row, "metrics/AP50")
+        ap, ap50, *_ = (*(_number(row, key) for key in row if key.startswith("metrics/")), None, None)
         points.append(EpochPoint(epoch=int(row["epoch"]), loss=loss, ap=ap, ap50=ap50))
     return tuple(points)

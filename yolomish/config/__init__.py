@@ -12,7 +12,7 @@ from yolomish.config.settings import (
     check_model,
     check_train,
 )
-from yolomish.config.shipped import load_data_config, load_model_config, load_recipe, recipe_model, shipped
+from yolomish.config.shipped import load_data_config, load_model_config, load_recipe, recipe_model, recipe_task, shipped
 
 __all__ = [
     "RESUMABLE",
@@ -32,6 +32,7 @@ __all__ = [
     "load_yaml",
     "parse_size",
     "recipe_model",
+    "recipe_task",
     "save_yaml",
     "shipped",
     "to_dict",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -47,6 +48,11 @@ class DetectionData(ImageData):
         if size is None:
             raise ValueError(f"{self._records[index].path} has no size: its finding was not raised")
         return size
+
+    def truth(self, index: int) -> Any:
+        image_id = self.image_ids[index]
+        boxes = self.coco().imgToAnns[image_id]
+        return image_id, [(a["category_id"], a["bbox"], a.get("iscrowd", 0), a.get("difficult", 0)) for a in boxes]
 
     def load(self, index: int) -> Sample:
         """The sample in image px: crowds and boxes without area left out; an empty image has (0, 4) boxes."""

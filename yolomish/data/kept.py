@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,10 @@ class ImageData:
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright."""
         return self._images[index] if self._images else read_image(self.paths[index])
+
+    def truth(self, index: int) -> Any:
+        """What results on an image are held against, in plain values."""
+        raise NotImplementedError
 
     def keep_in_memory(self) -> int:
         """Decode every image once and hold it, shared with workers forked later; returns the bytes. YolomishError if too much.

@@ -60,6 +60,14 @@ class Task(Protocol[D]):
         """Targets for a trial of memory with so many images."""
         ...
 
+    def protocol(self, config: TrainConfig) -> Any:
+        """How a run's checkpoints are judged, a dataclass: as its training evaluated them."""
+        ...
+
+    def predict(self, network: Network, data: D, config: TrainConfig, device: torch.device) -> list[dict]:
+        """Results on every image by ``protocol``, in plain values; over all processes."""
+        ...
+
     def evaluate(self, network: Network, data: D, config: TrainConfig, device: torch.device) -> Metrics:
         """Metrics of a split, images as they are trained on; over all processes."""
         ...
@@ -78,4 +86,16 @@ class Task(Protocol[D]):
 
     def resampled(self, data: D, results: Any, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(R, statistics + classes) numbers of results for each of ``draws`` (R, I), which say how often each image counts."""
+        ...
+
+    def class_names(self, data: D) -> tuple[str, ...]:
+        """The classes in the order of ``resampled``'s columns."""
+        ...
+
+    def objects(self, data: D) -> int:
+        """How many objects of a split count; without any, nothing can be compared."""
+        ...
+
+    def right(self, results: Any) -> np.ndarray | None:
+        """(I,) whether each image's result is right; None where a result is not simply right or wrong."""
         ...

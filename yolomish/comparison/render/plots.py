@@ -51,7 +51,7 @@ def curves(report: Report) -> list[Figure]:
     lines = "thin lines are seeds, thick ones their mean, bands their range" if len(report.seeds) > 1 else "one seed"
     return [
         _curve(report, "loss", "training loss", f"Training loss by epoch; {lines}."),
-        _curve(report, "ap", "AP (0..1)", f"Validation AP by epoch; {lines}."),
+        _curve(report, "ap", f"{report.metric} (0..1)", f"Validation {report.metric} by epoch; {lines}."),
     ]
 
 
@@ -59,7 +59,9 @@ def breakdown(report: Report) -> list[Figure]:
     """AP by size of object, and the largest differences by class."""
     figures = [_sizes(report)] if all("AP" in arm.levels for arm in report.arms) else []
     chosen = sorted(report.class_differences, key=lambda d: -abs(d.mean))[:MOST_CLASSES]
-    return figures + ([_differences(chosen, "Differences in AP by class, largest first; dots are seeds.")] if chosen else [])
+    return figures + (
+        [_differences(chosen, f"Differences in {report.metric} by class, largest first; dots are seeds.")] if chosen else []
+    )
 
 
 def layers(report: Report) -> list[Figure]:
@@ -75,7 +77,7 @@ def tradeoff(report: Report) -> list[Figure]:
     speed = {s.arm: s for s in report.speed}
     most = max((arm.peak_memory_bytes or 0 for arm in report.arms), default=0)
     for i, arm in enumerate(report.arms):
-        s, level, colour = speed[arm.label], arm.levels["AP"], COLOURS[i % len(COLOURS)]
+        s, level, colour = speed[arm.label], arm.levels[report.metric], COLOURS[i % len(COLOURS)]
         times = [[s.median_ms - s.low_ms], [s.high_ms - s.median_ms]]
         axis.errorbar(
             [s.median_ms], [level.mean], xerr=times, yerr=_errors([level]), color=colour, capsize=3, linewidth=1, fmt="none"
@@ -84,7 +86,7 @@ def tradeoff(report: Report) -> list[Figure]:
         peak = f", {arm.peak_memory_bytes / 2**20:,.0f} MiB" if arm.peak_memory_bytes else ""
         axis.scatter([s.median_ms], [level.mean], s=size, color=colour, alpha=0.75, zorder=3)
         axis.plot([], [], "o", color=colour, label=f"{arm.label}{peak}")
-    axis.set(xlabel="one image, ms (median and quartiles)", ylabel="AP (0..1), 95 %")
+    axis.set(xlabel="one image, ms (median and quartiles)", ylabel=f"{report.metric} (0..1), 95 %")
     axis.margins(0.12)  # room for whole discs
     axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)

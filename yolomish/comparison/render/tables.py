@@ -57,10 +57,12 @@ def shown_path(path: Path, folder: Path) -> str:
 def results(report: Report) -> Table:
     """The table of a paper: a row per arm."""
     seeds = "mean ± standard deviation over seeds" if len(report.seeds) > 1 else "one seed, so no spread"
-    note = f"Validation, last checkpoint, averaged weights, 0 to 1: {seeds}. COCO's metrics."
+    note = f"Validation, last checkpoint, averaged weights, 0 to 1: {seeds}." + (
+        " COCO's metrics." if report.metric == "AP" else ""
+    )
     best = any(arm.best_ap is not None for arm in report.arms)
     if best:
-        note += " Best AP is that of each run's best epoch, chosen on these same images and so too high: secondary."
+        note += f" Best {report.metric} is that of each run's best epoch, chosen on these same images and so too high: secondary."
     shown = list(dict.fromkeys(m for arm in report.arms for m in arm.levels))
 
     def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ def results(report: Report) -> Table:
         cells = (spread(arm.levels.get(m)) for m in shown)
         return (shown_label(report, i), f"{arm.activation} / {arm.neck_activation}", *cells, *last)
 
-    head = ("arm", "backbone / neck", *shown, *(("best AP",) if best else ()))
+    head = ("arm", "backbone / neck", *shown, *((f"best {report.metric}",) if best else ()))
     return Table(title="Results", note=note, head=head, rows=tuple(row(i, arm) for i, arm in enumerate(report.arms)))
 
 
@@ -109,7 +111,18 @@ def tests(report: Report) -> Table:
     rows = [row for row in rows if set(row[1:]) != {NONE}]
     note = "Tests over seeds take the validation images as given. Percentiles of a bootstrap over few seeds are too narrow."
     head = ("what", *(f"{d.a} - {d.b}" for d in found))
-    return Table(title="Other looks at AP", note=note if rows else "", head=head, rows=tuple(rows))
+    return Table(title=f"Other looks at {report.metric}", note=note if rows else "", head=head, rows=tuple(rows))
+
+
+def exact(report: Report) -> Table:
+    """McNemar's exact tests of classifiers."""
+    note = (
+        "Two trained models on the same images: how many one alone has right, and McNemar's exact p of that. It takes the models "
+        "as they are: the chance of another training is not in it."
+    )
+    rows = ((f"{m.a} - {m.b}", str(m.seed), str(m.only_a), str(m.only_b), probability(m.p)) for m in report.mcnemar)
+    head = ("pair", "seed", "A alone right", "B alone right", "p (McNemar)")
+    return Table(title="Pairs of models", note=note if report.mcnemar else "", head=head, rows=tuple(rows))
 
 
 def classes(report: Report) -> Table:
@@ -126,7 +139,7 @@ def classes(report: Report) -> Table:
     note = "Largest differences first; p and intervals are corrected over the classes (Holm)."
     note += f" {rest} more are in report.json." if rest else ""
     head = ("class", "pair", "A", "B", "A - B", "interval", "p (Holm)")
-    return Table(title="AP by class", note=note if rows else "", head=head, rows=tuple(rows))
+    return Table(title=f"{report.metric} by class", note=note if rows else "", head=head, rows=tuple(rows))
 
 
 def cost(report: Report) -> Table:
@@ -166,8 +179,9 @@ def layers(report: Report) -> Table:
         note = f"Not measured: {report.missing['layers']}." if "layers" in report.missing else ""
     rows = []
     for arm in report.arms:
-        for part, inside in (("backbone", True), ("neck and heads", False)):
-            found = [r for r in report.layers if r.arm == arm.label and (r.part == "backbone") == inside]
+        shown = {r.part: "neck and heads" if r.part in ("neck", "head") else r.part for r in report.layers}
+        for part in dict.fromkeys(shown.values()):
+            found = [r for r in report.layers if r.arm == arm.label and shown[r.part] == part]
             if found:
                 values = [statistics.median(getattr(r, k) for r in found) for k in ("mean", "variance", "saturated", "gradient")]
                 dead = statistics.fmean(r.dead for r in found)
@@ -186,8 +200,8 @@ def tuned(report: Report) -> Table:
     rows = ((label, *(f"{aps[rate]:.4f}" for rate in rates), f"{found.rates[label]:g}") for label, aps in found.trials.items())
     return Table(
         title="Best of an equal budget",
-        note="AP by peak learning rate, one trial each at a seed that the comparison does not use; then every arm at its own "
-        f"best, at all seeds: {tuned_headline(found)}",
+        note=f"{report.metric} by peak learning rate, one trial each at a seed that the comparison does not use; then every arm "
+        f"at its own best, at all seeds: {tuned_headline(found)}",
         head=("arm", *(f"lr {rate}" for rate in rates), "chosen"),
         rows=tuple(rows),
     )
@@ -195,15 +209,16 @@ def tuned(report: Report) -> Table:
 
 def runs(report: Report) -> Table:
     """A row per run."""
+    names = [name for name in ("AP", "AP50", "AP75", "top1", "top5") if name in report.runs[0].metrics]
     return Table(
         title="Runs",
         note="Equal kernel hashes at a seed: the arms began from the same convolution weights.",
-        head=("arm", "seed", "AP", "AP50", "AP75", "step", "initial kernels", "folder"),
+        head=("arm", "seed", *names, "step", "initial kernels", "folder"),
         rows=tuple(
             (
                 run.arm,
                 str(run.seed),
-                *(number(run.metrics.get(m)) for m in ("AP", "AP50", "AP75")),
+                *(number(run.metrics.get(m)) for m in names),
                 number(run.step_ms, ".1f", " ms"),
                 run.start.kernels[:12] or NONE,
                 shown_path(run.path, report.folder),

@@ -20,7 +20,7 @@ def summary(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The report as Markdown, without pictures."""
-    rest = (tables.tests, tables.cost, tables.classes, tables.layers, tables.tuned, tables.changed, tables.runs)
+    rest = (tables.tests, tables.exact, tables.cost, tables.classes, tables.layers, tables.tuned, tables.changed, tables.runs)
     lines = [summary(report), ""]
     for table in (*rest, tables.surroundings):
         lines += _markdown(table(report))
@@ -59,7 +59,7 @@ def to_json(report: Report) -> str:
         "left_out": {label: list(seeds) for label, seeds in design.left_out.items()},
         "surplus": dict(design.surplus),
         **{key: plain[key] for key in ("seeds", "images", "objects", "resamples", "arms")},
-        **{key: plain[key] for key in ("differences", "class_differences", "best_differences")},
+        **{key: plain[key] for key in ("differences", "class_differences", "best_differences", "mcnemar")},
         "runs": [_plain_run(run, report) for run in report.runs],
         **{key: plain[key] for key in ("speed", "layers", "missing")},
         "tuned": tuned,

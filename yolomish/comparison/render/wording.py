@@ -75,16 +75,16 @@ def sentence(d: PairedDifference, images: int | None) -> str:
 
 
 def _findings(differences: Sequence[PairedDifference], images: int | None, highest: float) -> str:
-    """The finding of every pair; ``highest`` is the best arm's AP."""
+    """The finding of every pair; ``highest`` is the best arm's AP, or a classifier's top-1."""
     text = " ".join(sentence(d, images) for d in differences)
-    if highest < LEARNED:
+    if highest < LEARNED and any(d.metric == "AP" for d in differences):
         text += f" No arm reaches an AP of {LEARNED:g}: they have hardly learned to detect, so this says nothing of activations."
     return text
 
 
 def headline(report: Report) -> str:
     """The finding of every pair, led by what was not controlled."""
-    text = _findings(report.primary, report.images, max(arm.mean["AP"] for arm in report.arms))
+    text = _findings(report.primary, report.images, max(arm.mean[report.metric] for arm in report.arms))
     return text if report.controlled else f"NOT CONTROLLED ({', '.join(not_controlled(report))}). {text}"
 
 
@@ -150,6 +150,8 @@ def limits(report: Report) -> list[str]:
     config, seeds, pairs = report.config, len(report.seeds), len(report.arms) - 1
     if config:
         where = WHERE.get(report.design.scope, f"{report.design.scope} only")
+        if report.runs[0].task == "classify" and report.design.scope in WHERE:
+            where = "every layer"
         shapes, size = config["data"]["format"] == "shapes", size_text(report.runs[0].trained().image_size)
         lines = [
             f"Other data, models or sizes: this is {config['model']['name']} at {size} px on "
@@ -180,5 +182,8 @@ def limits(report: Report) -> list[str]:
             f"A ranking of all arms: {pairs} arms are each held against the first, corrected for {pairs} looks (Holm); "
             "the others are not held against each other."
         )
-    lines.append("AP50, AP75 and AP by size are shown beside AP but not corrected for being looked at: the verdict is AP's.")
+    beside = {"AP": "AP50, AP75 and AP by size are", "top1": "top5 is"}[report.metric]
+    lines.append(
+        f"{beside} shown beside {report.metric} but not corrected for being looked at: the verdict is {report.metric}'s."
+    )
     return lines

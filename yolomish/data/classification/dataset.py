@@ -15,6 +15,9 @@ class ClassData(ImageData):
         super().__init__(listing.paths, listing.names, listing.source)
         self.labels = listing.labels
 
+    def truth(self, index: int) -> int:
+        return self.labels[index]
+
 
 def open_classes(config: DataConfig, split: Split) -> ClassData:
     """Open a split; YolomishError, naming file and line, for what is missing or has no class (see ``read_classes``)."""

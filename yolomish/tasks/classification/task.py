@@ -19,9 +19,9 @@ from yolomish.errors import YolomishError
 from yolomish.networks import Network
 from yolomish.ops.distributed import rank, world_size
 from yolomish.tasks.classification.loss import classification_loss, confidence_loss
-from yolomish.tasks.classification.metrics import STATISTICS, class_metrics, resampled_accuracy
+from yolomish.tasks.classification.metrics import STATISTICS, class_metrics, hits, resampled_accuracy
 from yolomish.tasks.classification.predict import predict
-from yolomish.tasks.classification.protocol import training_protocol
+from yolomish.tasks.classification.protocol import ClassProtocol, training_protocol
 from yolomish.types import Batch, Losses, Metrics
 
 MOST_HUE = 0.5  # of the circle: torchvision's ColorJitter turns no further
@@ -65,6 +65,9 @@ class ClassificationTask:
     def trial_targets(self, config: TrainConfig, images: int) -> Tensor:
         return torch.nn.functional.one_hot(torch.arange(images) % config.model.num_classes, config.model.num_classes).float()
 
+    def protocol(self, config: TrainConfig) -> ClassProtocol:
+        return training_protocol(config)
+
     def evaluate(self, network: Network, data: ClassData, config: TrainConfig, device: torch.device) -> Metrics:
         return class_metrics(self.predict(network, data, config, device), data.names)
 
@@ -91,3 +94,12 @@ class ClassificationTask:
 
     def resampled(self, data: ClassData, results: list[dict], draws: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [resampled_accuracy(results, len(data.names), weights) for weights in draws]
+
+    def class_names(self, data: ClassData) -> tuple[str, ...]:
+        return data.names
+
+    def objects(self, data: ClassData) -> int:
+        return len(data)
+
+    def right(self, results: list[dict]) -> np.ndarray:
+        return hits(results)[:, 0] > 0
