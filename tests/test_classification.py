@@ -332,6 +332,25 @@ def test_the_command_trains_from_a_folder(tiny: TrainConfig, tmp_path: Path) -> 
     assert "tiny (mish stem, mish stages), " in done.stderr
 
 
+def test_a_darknet_cfg_is_trained_and_evaluated_as_one(tmp_path: Path) -> None:
+    coloured_squares(tmp_path / "data")
+    cfg = tmp_path / "small.cfg"
+    head = "[avgpool]\n[convolutional]\nfilters=1000\nsize=1\nactivation=linear\n[softmax]\n"
+    block = "[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\nstride=2\npad=1\nactivation=leaky\n"
+    cfg.write_text(f"[net]\nwidth=24\nheight=24\nchannels=3\n{block}{block}{head}")
+    options = f"--task classify --model {cfg} --act mish --data {tmp_path}/data --epochs 1 --batch 6 --imgsz 32 --device cpu"
+    where = ["--workers", "0", "--output", str(tmp_path / "runs"), "--name", "x"]
+    done = CliRunner().invoke(app, ["train", *options.split(), *where])
+    assert done.exit_code == 0, done.output
+    assert "small (mish backbone), 0.00 M parameters" in done.stderr and "3 classes" in done.stderr
+    weights = str(tmp_path / "runs" / "x" / "best.pt")
+    done = CliRunner().invoke(app, ["eval", "--weights", weights, "--data", f"{tmp_path}/data", "--output", f"{tmp_path}/e"])
+    assert done.exit_code == 0 and "top1 red" in done.stdout, done.output
+    cfg.write_text(cfg.read_text().replace("[avgpool]\n[convolutional]\nfilters=1000\nsize=1", "[connected]\noutput=1000"))
+    done = CliRunner().invoke(app, ["train", *options.split(), *where])
+    assert isinstance(done.exception, YolomishError) and "small does not take images of 32 px" in str(done.exception)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/ and run/ of a network that was trained on it for an epoch."""

@@ -25,7 +25,10 @@ Swap = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-RECIPE_HELP = "Training recipe: small, finetune, darknet, scaled, paper-*, a YAML, or cfg: the model's own cfg."
+RECIPE_HELP = (
+    "Training recipe: small, finetune, darknet, scaled, paper-*; to classify digits, resnet50-paper, darknet-omega; a YAML; or "
+    "cfg: the model's own cfg."
+)
 Log = Callable[[str], None]
 
 

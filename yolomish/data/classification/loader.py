@@ -40,7 +40,8 @@ class AugmentedClasses(Items[Item]):
             return self.data.image(other), self.data.labels[other]
 
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global one
-            torch.manual_seed(int(rng.integers(2**63)))
+            # not torch.manual_seed: without CUDA it queues a seed, with the stack, for when there will be some
+            torch.default_generator.manual_seed(int(rng.integers(2**63)))
             augment = self.augmenters[size_hw]
             image, shares = augment(self.data.image(index), self.data.labels[index], draw, mixing=self.mixing)
         return index, image, shares

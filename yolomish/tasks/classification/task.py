@@ -22,7 +22,7 @@ from yolomish.tasks.classification.loss import classification_loss, confidence_l
 from yolomish.tasks.classification.metrics import STATISTICS, class_metrics, hits, resampled_accuracy
 from yolomish.tasks.classification.predict import predict
 from yolomish.tasks.classification.protocol import ClassProtocol, training_protocol
-from yolomish.types import Batch, Losses, Metrics
+from yolomish.types import Batch, Losses, Metrics, size_text
 
 MOST_HUE = 0.5  # of the circle: torchvision's ColorJitter turns no further
 
@@ -42,6 +42,11 @@ class ClassificationTask:
         if network.heads:
             raise YolomishError(f"{network.name} is a detector: --task detect, or a classifier such as --model resnet50")
         network.input.check_size(config.image_size)
+        try:
+            network(torch.empty(1, network.input.channels, *config.image_size, device="meta"))
+        except RuntimeError:  # a [connected] layer has weights for one size alone, and pools need a map as large as they are
+            size = size_text(config.image_size)
+            raise YolomishError(f"{network.name} does not take images of {size} px: give --imgsz the size of its cfg") from None
         if config.mosaic + config.mixup + config.cutmix > 1 + 1e-9:
             shares = f"{config.mosaic:g}, {config.mixup:g} and {config.cutmix:g}"
             raise YolomishError(f"mosaic, mixup and cutmix are shares of the images, at most 1 together, not {shares}")
