@@ -34,7 +34,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """mish, relu and silu at two seeds on coloured squares."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("compared")
-    base = replace(TINY, data=coloured_squares(root / "data", val=6), epochs=2)
+    base = replace(TINY, data=coloured_squares(root / "data", val=6), epochs=1)
     return compare_activations(base, ["mish", "relu", "silu"], 2, root / "out", scope="all", log=lambda _: None)
 
 

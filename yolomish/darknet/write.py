@@ -197,9 +197,7 @@ def _yolo(head: HeadSpec, *, last: bool) -> Section:
 def network_cfg(network: Network, size_hw: SizeHW | None = None) -> str:
     """The cfg of a network at a size in px (None: its own); YolomishError where Darknet has no such input or activation."""
     if network.input.mean or network.input.std:
-        raise YolomishError(
-            f"{network.name} takes images less a mean and over a deviation, and Darknet's are in 0..1: no cfg of it"
-        )
+        raise YolomishError(f"{network.name} takes images less a mean and over a deviation, Darknet's are in 0..1: it has no cfg")
     net, *rest = sections_of(network)
     height, width = size_hw or network.input.size_hw
     return cfg_text([letterboxed(net.changed(width=width, height=height), network.input.resize), *rest])

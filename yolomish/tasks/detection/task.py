@@ -14,11 +14,11 @@ from yolomish.config import DataConfig, TrainConfig
 from yolomish.data.datasets import DetectionData, Split, open_data
 from yolomish.data.loader import train_loader
 from yolomish.drawing.boxes import draw_batch
+from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import counts_as_object, evaluate
 from yolomish.evaluation.resample import METRICS, match, resampled_ap, summarise
 from yolomish.networks import Network
 from yolomish.networks.registry import outline
-from yolomish.ops.decode import check_heads
 from yolomish.ops.distributed import rank, share, world_size
 from yolomish.tasks.detection.loss import detection_loss
 from yolomish.tasks.detection.pipeline import Pipeline
@@ -42,7 +42,8 @@ class DetectionTask:
         return open_data(config, split)
 
     def check(self, config: TrainConfig, network: Network) -> None:
-        check_heads(network.heads)
+        if not network.heads:
+            raise YolomishError(f"{network.name} is a classifier, and a classifier finds no boxes: train it by --task classify")
         network.input.check_size(config.image_size)
 
     def loader(
