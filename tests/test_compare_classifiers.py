@@ -92,7 +92,7 @@ def test_the_report_speaks_of_accuracy(compared: Report) -> None:
     text = to_markdown(compared)
     assert "top1 A - B = " in headline(compared) and "## Pairs of models" in text and "## Other looks at top1" in text
     assert "top5 is shown beside top1 but not corrected" in text and "changes in every layer" in " ".join(limits(compared))
-    assert "COCO" not in text and "box" not in text and " AP" not in text
+    assert "COCO" not in text and "box" not in text and " AP" not in text and "backbone" not in text
     page = (compared.folder / "report.html").read_text()
     assert "McNemar" in page and "By class" in page and "Where the arms disagree" not in page
     content = json.loads((compared.folder / "report.json").read_text())

@@ -70,7 +70,8 @@ def results(report: Report) -> Table:
         cells = (spread(arm.levels.get(m)) for m in shown)
         return (shown_label(report, i), f"{arm.activation} / {arm.neck_activation}", *cells, *last)
 
-    head = ("arm", "backbone / neck", *shown, *((f"best {report.metric}",) if best else ()))
+    places = "backbone / neck" if report.metric == "AP" else "stem / rest"
+    head = ("arm", places, *shown, *((f"best {report.metric}",) if best else ()))
     return Table(title="Results", note=note, head=head, rows=tuple(row(i, arm) for i, arm in enumerate(report.arms)))
 
 
