@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,16 +316,11 @@ def test_the_command_trains_from_a_folder(tiny: TrainConfig, tmp_path: Path) -> 
     (tmp_path / "tiny.yaml").write_text(
         "name: tiny\narchitecture: resnet18\nwidth: 0.125\nactivation: relu\nneck_activation: ''\nanchors: []\nscale_xy: []\n"
     )
-    command = (
-        "train --task classify --model tiny.yaml --act mish --data data --epochs 1 --batch 6 --imgsz 32 --workers 0 --device cpu"
-    )
-    code = "from yolomish.commands import main; main()"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command.split()], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    assert "top1 " in done.stdout and (tmp_path / "runs" / "train" / "tiny-mish" / "best.pt").is_file()
+    options = f"--task classify --model {tmp_path}/tiny.yaml --act mish --data {tmp_path}/data --epochs 1 --batch 6 --imgsz 32"
+    where = ["--workers", "0", "--device", "cpu", "--output", str(tmp_path / "runs")]
+    done = CliRunner().invoke(app, ["train", *options.split(), *where])
+    assert done.exit_code == 0, done.output
+    assert "top1 " in done.stdout and (tmp_path / "runs" / "tiny-mish" / "best.pt").is_file()
     assert "tiny (mish stem, mish stages), " in done.stderr
 
 

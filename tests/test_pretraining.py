@@ -1,5 +1,6 @@
 """A classifier starts a detector: by our checkpoint, by Darknet's files, and torchvision's ResNet as a start of its own."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from yolomish.comparison.train import plan
 from yolomish.config import ModelConfig, TrainConfig, load_model_config
 from yolomish.darknet.cfg import parse_cfg
 from yolomish.darknet.network import config_of
+from yolomish.darknet.order import size
 from yolomish.darknet.weights import write_weights
 from yolomish.darknet.write import network_cfg
 from yolomish.errors import YolomishError
@@ -24,6 +26,7 @@ from yolomish.networks.registry import outline
 from yolomish.training.loop import fit
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import load_network, start_from
+from yolomish.weights.structure import structure_of
 
 CLASSIFIER = replace(load_model_config("cspdarknet53"), width=0.125, depth=0.1, num_classes=3)
 DETECTOR = ModelConfig(name="tiny", width=0.125, depth=0.1, num_classes=2)
@@ -94,14 +97,22 @@ def test_darknet_files_go_out_whole_and_cut_and_come_back(tmp_path: Path) -> Non
     assert training is not None and training.task == "classify" and training.eval_crop == 1
 
 
-def test_the_cut_of_csdarknet53_is_yolov4s_backbone(tmp_path: Path) -> None:
-    write_weights(tmp_path / "csdarknet53-omega.weights", build_network(load_model_config("cspdarknet53")))
-    assert load_network(str(tmp_path / "csdarknet53-omega.weights")).network.name == "cspdarknet53"  # by its length
-    done = CliRunner().invoke(app, ["weights", "export", str(tmp_path / "csdarknet53-omega.weights"), "--cut", "105"])
+def test_the_cut_of_cspdarknet53_is_yolov4s_backbone(tmp_path: Path) -> None:
+    narrow = replace(load_model_config("cspdarknet53"), width=0.125)
+    saved(build_network(replace(narrow, num_classes=3)), tmp_path / "csdarknet53-omega.pt")
+    done = CliRunner().invoke(app, ["weights", "export", str(tmp_path / "csdarknet53-omega.pt"), "--cut", "105"])
     assert done.exit_code == 0, done.output
-    backbone = outline(load_model_config("yolov4")).get_submodule("backbone").state_dict()
+    backbone = outline(replace(load_model_config("yolov4"), width=0.125)).get_submodule("backbone").state_dict()
     floats = sum(tensor.numel() for name, tensor in backbone.items() if "num_batches" not in name)
     assert (tmp_path / "csdarknet53-omega.conv.105").stat().st_size == 20 + 4 * floats
+
+
+def test_a_whole_csdarknet53_is_known_by_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "csdarknet53-omega_final.weights"
+    write_weights(path, build_network(DETECTOR), convolutions=1)
+    os.truncate(path, 20 + 4 * size(outline(load_model_config("cspdarknet53"))))  # a header and holes
+    found = structure_of(path)
+    assert (found.name, found.num_classes) == ("cspdarknet53", 1000)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
