@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test format clean
+.PHONY: demo test fuzz format clean
 
 $(VENV)/.installed: pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ test: $(VENV)/.installed
 	$(BIN)/mypy
 	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest tests/test_darknet.py tests/test_convert.py tests/test_export.py -k opencv  # OpenCV 5 has no Darknet reader
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python benchmarks/fuzz.py --examples 10000
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,8 @@
 """Shared fixtures: small models, and real data where it lies beside the checkout."""
 
 import os
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -9,10 +11,12 @@ import pytest
 import torch
 
 from yolomish.config import DataConfig
+from yolomish.trust import trusting
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
 
+CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -20,6 +24,19 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def _seeded() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _own_trust(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test starts with nothing trusted, and leaves the user's own store alone."""
+    monkeypatch.setenv("YOLOMISH_CONFIG", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.setenv("YOLOMISH_TRUSTED", "")
+
+
+@pytest.fixture
+def trusted() -> Iterator[None]:
+    with trusting():
+        yield
 
 
 @pytest.fixture
@@ -65,3 +82,48 @@ def randomise(model: torch.nn.Module) -> None:
             module.bias.data.normal_(0, 0.1)
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; ``cuts`` are the bytes after which the next answers break off, ``ranges`` what was asked for."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.cuts: list[int] = []
+        self.ranges: list[str] = []
+        self.content, self.status, self.resumes, self.kind = CONTENT, 200, True, "application/octet-stream"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", f"{server.url}/file")
+            self.end_headers()
+            return
+        asked = self.headers.get("Range", "")
+        server.ranges.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.resumes else 0
+        status = 206 if start else server.status
+        if start > len(server.content):
+            status = 416
+        self.send_response(status)
+        body = b"" if status >= 400 else server.content[start:]
+        self.send_header("Content-Type", server.kind)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        self.end_headers()
+        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+
+    def log_message(self, *_: object) -> None:
+        pass

@@ -30,6 +30,7 @@ from yolomish.networks.registry import outline
 from yolomish.nn.blocks import ConvBlock
 from yolomish.nn.fold import fold_batch_norm
 
+pytestmark = pytest.mark.usefixtures("trusted")
 NAMES = activation_names()
 SMOOTH = ("mish", "silu", "swish", "sigmoid", "gelu", "gelu_tanh", "softplus", "tanh", "linear")
 

@@ -60,7 +60,7 @@ def test_folders_lists_and_tables_name_the_same_images(tmp_path: Path) -> None:
     ours = open_classes(folders, "train")
     assert [(str(p), label) for p, label in zip(ours.paths, ours.labels, strict=True)] == theirs.samples
     assert ours.names == tuple(theirs.classes) == NAMES
-    assert load_data_config(str(tmp_path)) == replace(folders, root=str(tmp_path.resolve()))
+    assert open_classes(load_data_config(str(tmp_path)), "val").paths == open_classes(folders, "val").paths
     for split in ("train", "val"):
         data = open_classes(folders, split)
         (tmp_path / f"{split}.list").write_text("".join(f"{path}\n" for path in data.paths))

@@ -19,7 +19,7 @@ from yolomish.comparison.render import headline, limits, to_markdown
 from yolomish.config import save_yaml
 from yolomish.errors import YolomishError
 from yolomish.evaluation.mcnemar import mcnemar
-from yolomish.evaluation.stats import paired_difference
+from yolomish.evaluation.stats import Sample, difference
 from yolomish.tasks.classification.metrics import hits
 from yolomish.training.loop import fit
 
@@ -82,7 +82,8 @@ def test_the_images_part_of_the_error_is_that_of_a_paired_bootstrap() -> None:
     draws = draw_images(400, 4000, rng)
     drawn = [resampled_accuracy([{"rank": int(r), "label": 0} for r in row], 1, draws)[:, 0] for row in ranks]
     right = (~ranks).astype(float)
-    found = paired_difference("top1", "a", "b", [right[0].mean()], [right[1].mean()], resampled=(drawn[0] - drawn[1])[None])
+    samples = [Sample(values=(row.mean(),), resampled=values[None]) for row, values in zip(right, drawn, strict=True)]
+    found = difference("top1", "a", "b", *samples)
     theirs = bootstrap((right[0] - right[1],), np.mean, n_resamples=4000, rng=rng)
     assert found.error == pytest.approx(theirs.standard_error, rel=0.05)
     assert found.error == pytest.approx((right[0] - right[1]).std() / 20, rel=0.05)
@@ -90,7 +91,7 @@ def test_the_images_part_of_the_error_is_that_of_a_paired_bootstrap() -> None:
 
 def test_the_report_speaks_of_accuracy(compared: Report) -> None:
     text = to_markdown(compared)
-    assert "top1 A - B = " in headline(compared) and "## Pairs of models" in text and "## Other looks at top1" in text
+    assert "top1 x 100" in headline(compared) and "## Pairs of models" in text and "## Other looks at top1" in text
     assert "top5 is shown beside top1 but not corrected" in text and "changes in every layer" in " ".join(limits(compared))
     assert "COCO" not in text and "box" not in text and " AP" not in text and "backbone" not in text
     page = (compared.folder / "report.html").read_text()
@@ -122,5 +123,9 @@ def test_the_command_compares_by_a_recipe_of_classification(tmp_path: Path) -> N
     done = CliRunner().invoke(app, ["compare", *options.split(), "--output", str(tmp_path / "out"), "--name", "x"])
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "out" / "x" / "report.json").read_text())
-    assert content["scope"] == "all" and content["verdict"] == "inconclusive (one seed)" and "--scope all" in content["command"]
+    assert (
+        content["scope"] == "all"
+        and content["verdicts"][0]["verdict"] == "inconclusive (one seed)"
+        and "--scope all" in content["command"]
+    )
     assert set(content["config_difference"]) == {"model.activation", "model.neck_activation"}

@@ -17,16 +17,17 @@ from reference.detections import simulate_results, simulate_truth
 from yolomish.comparison import Report, compare_activations, write_report
 from yolomish.comparison.arms import build_arms, require_controlled
 from yolomish.comparison.evidence import weigh
-from yolomish.comparison.render import declared, headline, limits, not_controlled, to_json
+from yolomish.comparison.findings import build_report
+from yolomish.comparison.render import declared, findings, headline, limits, not_controlled, to_json
 from yolomish.comparison.render.gallery import disagreements
-from yolomish.comparison.report import Design, build_report
+from yolomish.comparison.report import Design
 from yolomish.comparison.runs import EpochPoint, Run, Start, State
 from yolomish.comparison.train import plan
 from yolomish.config import TrainConfig, config_difference
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.formats.record import Listing, Record
 from yolomish.errors import YolomishError
-from yolomish.evaluation.stats import Verdict, paired_difference
+from yolomish.evaluation.stats import Sample, Verdict, difference
 from yolomish.files import digest
 
 
@@ -83,7 +84,7 @@ def test_bad_requests_are_refused(acts: list[str], scope: str, words: str) -> No
     ],
 )
 def test_verdicts(a: list[float], b: list[float], verdict: str) -> None:
-    assert paired_difference("AP", "a", "b", a, b).verdict is verdict
+    assert difference("AP", "a", "b", Sample(values=tuple(a)), Sample(values=tuple(b))).verdict is verdict
 
 
 def _run(arm: str, seed: int, ap: float, *, config: TrainConfig = BASE, kernels: str = "") -> Run:
@@ -157,27 +158,40 @@ def test_the_three_reports_hold_the_same_numbers(tmp_path: Path) -> None:
     markdown = (tmp_path / "report.md").read_text()
     low, high = report.differences[0].low, report.differences[0].high
     for text in (shown, markdown):
-        for part in ("0.6100 ± 0.0100", "+0.1000", "+0.0990", "123.4 ms", "1.00x", "0.81x", "512 MiB", "<Some & CPU>", "0.6100"):
+        for part in (
+            "61.0 ± 1.0",
+            "52.1" if text is markdown else "51.0 ± 1.1",
+            "+10.0",
+            "+9.9",
+            "123.4 ms",
+            "0.81x",
+            "512 MiB",
+            "Some & CPU>",
+        ):
             assert part in text, part
-        assert f"[{low:+.4f}, {high:+.4f}]" in text
-        assert headline(report) in text and "What this does not show" in text and report.design.command in text
+        assert f"[{100 * low:+.1f}, {100 * high:+.1f}]" in text
+        assert (
+            all(line in text for line in findings(report)) and "What this does not show" in text and report.design.command in text
+        )
         assert "model.activation" in text and all(limit in text for limit in limits(report))
-    assert report.verdict is Verdict.A_BETTER and "A better (mish)" in headline(report)
+    assert report.primary[0].verdict is Verdict.A_BETTER and "mish - relu: mish better" in headline(report)
     data = json.loads((tmp_path / "report.json").read_text())
     assert (
-        data["verdict"] == Verdict.A_BETTER and data["runs"][0]["metrics"]["AP"] == 0.60 and data["differences"][0]["low"] == low
+        data["verdicts"][0]["verdict"] == Verdict.A_BETTER
+        and data["runs"][0]["metrics"]["AP"] == 0.60
+        and data["differences"][0]["low"] == low
     )
 
 
 def test_one_seed_is_inconclusive_however_far_apart(tmp_path: Path) -> None:
     report = _report({"mish": [0.9], "relu": [0.1]}, tmp_path)
-    assert report.verdict is Verdict.ONE_SEED and "no interval" in headline(report)
+    assert report.primary[0].verdict is Verdict.ONE_SEED and "no interval" in headline(report)
     assert write_report(report).is_file()
 
 
 def test_equal_arms_show_no_difference(tmp_path: Path) -> None:
     report = _report({"mish": [0.5, 0.6], "mish (2)": [0.5, 0.6]}, tmp_path)
-    assert report.verdict is Verdict.NO_DIFFERENCE and report.controlled
+    assert report.primary[0].verdict is Verdict.NO_DIFFERENCE and report.controlled
     assert "equal in every seed" in headline(report)
     assert "A/A" in write_report(report).read_text()
 
@@ -197,9 +211,10 @@ def test_an_uncontrolled_report_says_so_first(last: dict, settings: tuple[str, .
 
 def test_more_arms_are_corrected() -> None:
     one = _report({"mish": [0.5, 0.6, 0.61], "relu": [0.4, 0.3, 0.5]}).differences[0]
-    two = _report({"mish": [0.5, 0.6, 0.61], "relu": [0.4, 0.3, 0.5], "silu": [0.4, 0.3, 0.5]}).differences[0]
-    assert two.confidence == pytest.approx(0.975) and two.low < one.low and two.high > one.high
-    assert two.p_adjusted == pytest.approx(2 * one.p_adjusted)
+    three = _report({"mish": [0.5, 0.6, 0.61], "relu": [0.4, 0.3, 0.5], "silu": [0.4, 0.3, 0.5]})
+    two = three.differences[0]
+    assert two.confidence == pytest.approx(0.975) and two.pooled and two.degrees == 4 and not one.pooled
+    assert two.p_adjusted == pytest.approx(2 * two.p) and "97.5 % intervals" in headline(three)
 
 
 def test_a_report_refuses_missing_runs() -> None:
@@ -261,7 +276,7 @@ def test_an_aa_comparison_trains_other_seeds_and_stays_controlled(tmp_path: Path
         "mish-seed0",
         "mish-seed1",
     ]
-    assert report.controlled and declared(report)[0].startswith("A/A") and report.verdict is Verdict.NO_DIFFERENCE
+    assert report.controlled and declared(report)[0].startswith("A/A") and report.primary[0].verdict is Verdict.NO_DIFFERENCE
     assert len({run.start.kernels for run in report.runs}) == 4
 
 
@@ -356,12 +371,12 @@ def _simulated(found: dict[str, float], seeds: int, folder: Path = Path("out"), 
 def test_a_planted_difference_is_reported_and_a_planted_null_is_not(tmp_path: Path) -> None:
     better = _simulated({"mish": 0.9, "relu": 0.5, "silu": 0.9}, 3)
     verdicts = {d.b: d.verdict for d in better.differences if d.metric == "AP"}
-    assert verdicts == {"relu": Verdict.A_BETTER, "silu": Verdict.NO_DIFFERENCE} and better.verdict is Verdict.A_BETTER
-    assert re.search(r"With 3 seeds and 60 images differences under ±0\.\d+ are noise", headline(better))
+    assert verdicts == {"relu": Verdict.A_BETTER, "silu": Verdict.NO_DIFFERENCE} and better.primary[0].verdict is Verdict.A_BETTER
+    assert re.search(r"3 files and 60 images, p [^.]+\.\d+\. Differences under ±\d+\.\d+ are noise", headline(better))
     worse = _simulated({"mish": 0.5, "relu": 0.9}, 3)
-    assert worse.verdict is Verdict.B_BETTER and worse.arms[0].levels["AP"].low < worse.arms[0].levels["AP"].mean
+    assert worse.primary[0].verdict is Verdict.B_BETTER and worse.arms[0].levels["AP"].low < worse.arms[0].levels["AP"].mean
     null = _simulated({"mish": 0.75, "relu": 0.75}, 3, tmp_path)
-    assert null.verdict is Verdict.NO_DIFFERENCE and null.controlled and null.images == 60
+    assert null.primary[0].verdict is Verdict.NO_DIFFERENCE and null.controlled and null.images == 60
     common = [d for d in null.class_differences if d.metric == "class0"]
     assert len(common) == 1 and common[0].low < 0 < common[0].high
     page = write_report(null).read_text()
@@ -371,14 +386,18 @@ def test_a_planted_difference_is_reported_and_a_planted_null_is_not(tmp_path: Pa
 def test_one_seed_says_what_the_images_alone_say() -> None:
     report = _simulated({"mish": 0.9, "relu": 0.5}, 1)
     d = report.differences[0]
-    assert report.verdict is Verdict.ONE_SEED and d.low > 0 and d.above_zero == 1.0
-    assert "these two trained models over images" in headline(report)
+    assert report.primary[0].verdict is Verdict.ONE_SEED and d.low > 0 and d.above_zero == 1.0
+    assert "these trained models over images" in headline(report)
 
 
 def test_the_latex_tables_hold_the_numbers_and_are_escaped(tmp_path: Path) -> None:
     write_report(_report({"leaky_relu": [0.60, 0.61, 0.62], "relu": [0.50, 0.51, 0.521]}, tmp_path))
     text = (tmp_path / "report.tex").read_text()
-    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2 and "0.6100 $\\pm$ 0.0100" in text
+    assert (
+        text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2
+        and "\\textbf{61.0 $\\pm$ 1.0}" in text
+        and text.count("\\label{tab:") == 2
+    )
     assert not re.search(r"(?<!\\)[_%&#](?![^\n]*\\\\)", text.split("\n", 1)[1].replace(" & ", " "))
 
 

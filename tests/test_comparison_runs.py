@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from yolomish.commands import app
 from yolomish.comparison import Report, compare_activations, compare_finished, evidence, train
 from yolomish.comparison.arms import build_arms, difference_table
-from yolomish.comparison.compare import group, pair, read_given
+from yolomish.comparison.given import group, pair, read_given
 from yolomish.comparison.render import declared, headline, left_out, limits
 from yolomish.comparison.report import InitialWeights, Pairing
 from yolomish.comparison.runs import IDENTITY, Run, Start, State, read_run, recorded_start
@@ -116,9 +116,9 @@ def test_a_row_that_is_no_result_is_one_line(tmp_path: Path, row: dict) -> None:
     file = tmp_path / "results.json"
     good = {"image_id": data.image_ids[0], "category_id": data.category_ids[0], "bbox": [1, 1, 5, 5], "score": 0.5}
     file.write_text(json.dumps([good]))
-    assert evidence.read_results(file, data) == [good]
+    assert evidence.read_results(file, data).detections == [good]
     file.write_text(json.dumps([good | row]))
-    with pytest.raises(YolomishError, match="entry 0 is no COCO result"):
+    with pytest.raises(YolomishError, match=r"1 of 1 entries are no COCO results \(the first: entry 0"):
         evidence.read_results(file, data)
 
 
@@ -212,12 +212,12 @@ def test_bare_result_files_are_compared(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     files = [f"one={tmp_path / 'a.json'}", f"two={tmp_path / 'b.json'}"]
     report = compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)
-    assert report.verdict is Verdict.ONE_SEED and report.arms[0].label == "one" and report.arms[1].mean["AP"] == 0
+    assert report.primary[0].verdict is Verdict.ONE_SEED and report.arms[0].label == "one" and report.arms[1].mean["AP"] == 0
     assert any("bare detections" in line for line in declared(report)) and (tmp_path / "out" / "report.html").is_file()
     with pytest.raises(YolomishError, match="--data"):
         compare_finished(files, tmp_path / "out", log=lambda _: None)
     (tmp_path / "a.json").write_text(json.dumps([{"image_id": 1}]))
-    with pytest.raises(YolomishError, match="entry 0 is no COCO result"):
+    with pytest.raises(YolomishError, match=r"1 of 1 entries are no COCO results \(the first: entry 0"):
         compare_finished(files, tmp_path / "out", data=config, log=lambda _: None)
     (tmp_path / "a.json").write_text(json.dumps([{"image_id": 1, "category_id": 77, "bbox": box, "score": 1}]))
     with pytest.raises(YolomishError, match="none of its category ids"):
@@ -235,22 +235,23 @@ def test_the_command_prints_the_summary_of_what_it_found(tmp_path: Path) -> None
     assert result.exit_code == 0, result.output
     markdown = (tmp_path / "out" / "report.md").read_text()
     printed = result.stdout.split("\nwrote ")[0].strip()
-    assert markdown.startswith(printed) and printed.count("\n## ") == 2 and "## Paired differences" in printed
+    assert markdown.startswith(printed) and printed.count("\n## ") == 2 and "## Differences" in printed
 
 
-def test_arms_are_paired_by_seed_or_in_the_order_given(tmp_path: Path) -> None:
+def test_arms_are_paired_by_seed_or_not_at_all(tmp_path: Path) -> None:
     def runs(arm: str, seeds: list[int]) -> list[Run]:
         return [
             Run(arm=arm, seed=seed, path=Path(f"{arm}{seed}"), home=tmp_path, state=State.FINISHED, config=BASE) for seed in seeds
         ]
 
     arms, design = pair({"a": runs("a", [3, 1, 2]), "b": runs("b", [2, 3])})
-    assert design.pairing is Pairing.BY_SEED and design.left_out == {"a": (1,)} and not design.surplus
+    assert design.pairing is Pairing.BY_SEED and design.left_out == {"a": (1,)}
     assert {label: [run.path.name for run in found] for label, found in arms.items()} == {"a": ["a2", "a3"], "b": ["b2", "b3"]}
     assert left_out(design) == ["Left out of a: seeds 1, which another arm lacks."]
     arms, design = pair({"a": runs("a", [3, 1, 2]), "b": runs("b", [5, 4])})
-    assert design.pairing is Pairing.IN_ORDER and design.surplus == {"a": 1} and not design.left_out
-    assert [(run.seed, run.path.name) for run in arms["a"] + arms["b"]] == [(0, "a3"), (1, "a1"), (0, "b5"), (1, "b4")]
+    assert design.pairing is Pairing.NONE and not design.left_out  # nothing is thrown away
+    numbered = [(run.seed, run.path.name) for run in arms["a"] + arms["b"]]
+    assert numbered == [(0, "a3"), (1, "a1"), (2, "a2"), (0, "b5"), (1, "b4")]
 
 
 def _forget_start(folder: Path) -> None:
@@ -285,8 +286,10 @@ def test_a_report_claims_no_initial_weights_but_those_recorded(trained: Path, tm
     report, text = _compared(runs, tmp_path / "random", [("", ""), ("", "")])
     assert report.initial_weights is InitialWeights.RANDOM and "from random weights" in text and report.controlled
     report, text = _compared(runs, tmp_path / "file", [("m.pt", "abc"), ("copy/m.pt", "abc")])
-    assert report.initial_weights is InitialWeights.ONE_FILE and report.controlled
-    assert "All arms start from m.pt" in text and "random" not in text
+    assert report.initial_weights is InitialWeights.ONE_FILE and not report.controlled
+    assert text.startswith("NOT CONTROLLED (all arms start from m.pt") and "random" not in text
+    latex = (tmp_path / "file" / "report.tex").read_text()
+    assert "NOT CONTROLLED (all arms start from m.pt" in latex and "All arms start from m.pt" in latex
     report, text = _compared(runs, tmp_path / "own", [("m.pt", "abc"), ("n.pt", "def")])
     assert report.initial_weights is InitialWeights.OWN and report.other_starts == (0,)
     assert text.startswith("NOT CONTROLLED (initial kernels at seed 0)") and "mish from m.pt, relu from n.pt" in text
@@ -318,10 +321,10 @@ def test_what_cannot_be_compared_is_refused_before_any_detection(
 ) -> None:
     monkeypatch.setattr(detection, "predict", lambda *_, **__: pytest.fail("detected"))
     runs, data = _copy(trained, tmp_path)
-    with pytest.raises(YolomishError, match=r"mish-seed0 has 1 classes, the data 2: wrong --data\?"):
-        compare_finished(runs, tmp_path / "out", data=dataclasses.replace(data, names=("square", "b")), log=lambda _: None)
+    with pytest.raises(YolomishError, match=r"has boxes of circle, and .*mish-seed0 has no such class but square"):
+        compare_finished(runs, tmp_path / "out", data=dataclasses.replace(data, names=("circle",)), log=lambda _: None)
     (tmp_path / "b.json").write_text(json.dumps([{"image_id": 1}]))
-    with pytest.raises(YolomishError, match="entry 0 is no COCO result"):
+    with pytest.raises(YolomishError, match=r"1 of 1 entries are no COCO results \(the first: entry 0"):
         compare_finished([f"a={runs[0]}", f"b={tmp_path / 'b.json'}"], tmp_path / "out", log=lambda _: None)
     crowd = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 30, 30], "area": 900, "iscrowd": 1}
     image = {"id": 1, "file_name": "0.png", "width": 64, "height": 64}

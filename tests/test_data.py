@@ -16,7 +16,7 @@ from yolomish.config import DataConfig, TrainConfig
 from yolomish.data.augment import affine, crop, cutmix, flip, hsv, join_tiles, mixup, mosaic, random_margins
 from yolomish.data.datasets import open_data
 from yolomish.data.images import read_image, write_image
-from yolomish.data.loader import eval_loader, largest_size, step_size, steps_per_epoch, train_loader
+from yolomish.data.loader import eval_loader, largest_size, smallest_step, step_size, steps_per_epoch, train_loader
 from yolomish.data.shapes import generate
 from yolomish.data.streams import Use, stream
 from yolomish.data.transforms import apply_resize, resize_image, undo_resize
@@ -207,7 +207,7 @@ def test_every_process_gets_as_many_mini_batches_as_the_others(tmp_path: Path, c
 def test_fewer_images_than_processes_are_refused_in_training_and_shared_out_in_evaluation(tmp_path: Path) -> None:
     data = open_data(yolo_folder(tmp_path, 2), "train")
     with pytest.raises(YolomishError, match="2 training images cannot be shared by 3 processes"):
-        train_loader(data, CONFIG, SPEC, epoch=0, rank=2, world_size=3)
+        smallest_step(len(data), CONFIG, 32, world_size=3)
     resize = partial(resize_image, mode="stretch", grey=114)
     loaders = [eval_loader(data, size_hw=(64, 32), resize=resize, batch=1, rank=r, world_size=3) for r in range(3)]
     assert [[b.image_ids for b in loader] for loader in loaders] == [[(1,)], [(2,)], []]

@@ -157,6 +157,7 @@ def test_impossible_choices_say_the_way_out(monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(engine, TorchEngine) and "yolomish[openvino]" in engine.how
 
 
+@pytest.mark.usefixtures("trusted")
 def test_an_activation_from_a_file_runs_in_every_engine(tmp_path: Path) -> None:
     require("onnxruntime")
     pytest.importorskip("onnxscript", reason="torch.onnx writes unknown activations with it")

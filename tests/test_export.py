@@ -175,7 +175,7 @@ def test_openvino_runs_mish_inside_the_convolutions(tmp_path: Path) -> None:
     export_network(network(), tmp_path / "m.xml", "openvino", image=image, size_hw=(64, 64), options=ExportOptions())
     engine, _ = open_exported(tmp_path / "m.xml", device=CPU)
     engine(torch.rand(1, 3, 64, 64))
-    (compiled,) = engine.compiled.values()  # type: ignore[attr-defined]
+    (compiled,) = engine.engine.compiled.values()  # type: ignore[attr-defined]
     kinds = [op.get_rt_info()["layerType"].astype(str) for op in compiled.get_runtime_model().get_ops()]
     assert "Mish" not in kinds and kinds.count("Eltwise") == 0 and kinds.count("Convolution") > 50
 
@@ -225,7 +225,7 @@ def test_what_differs_is_refused_and_leaves_nothing(tmp_path: Path, format: str,
     file.write_text("older")
     with pytest.raises(YolomishError, match=r"differs (from the torch network )?by"):
         image = np.full((40, 60, 3), 90, np.uint8)
-        export_network(network(), file, format, image=image, size_hw=(64, 64), options=ExportOptions())
+        export_network(network(), file, format, image=image, size_hw=(64, 64), options=ExportOptions(), force=True)
     assert [p.name for p in tmp_path.iterdir()] == [file.name] and file.read_text() == "older"
     with pytest.raises(YolomishError, match="not finite"):
         compare(calibrated(), lambda x: [m * float("nan") for m in calibrated()(x)], [torch.rand(1, 3, 64, 64)], "this")

@@ -69,7 +69,9 @@ def perfect(data: DetectionData, boxes: list[list[float]], labels: list[int], im
 
 
 def test_a_new_format_is_one_entry_and_an_unknown_one_is_named() -> None:
-    assert set(FORMATS) == {"coco", "voc", "yolo", "shapes"} and all(name == kind.name for name, kind in FORMATS.items())
+    assert set(FORMATS) == {"coco", "voc", "yolo", "darknet", "openimages", "shapes"} and all(
+        name == kind.name for name, kind in FORMATS.items()
+    )
     with pytest.raises(YolomishError, match="unknown data format 'cocoo'; did you mean 'coco'"):
         open_data(DataConfig(format="cocoo"), "val")
     with pytest.raises(YolomishError, match="names no test split"):
@@ -123,6 +125,9 @@ def test_numbers_as_text_are_numbers(tmp_path: Path) -> None:
         (("annotations", 1, "bbox"), [1, float("inf"), 3, 4], "annotation 2: bbox .*inf is not finite"),
         (("annotations", 1, "bbox"), [1, "Infinity", 3, 4], "annotation 2: bbox .*is not finite"),
         (("annotations", 1, "bbox"), [1, 2, 3, 10**400], "annotation 2: bbox .* is no number"),
+        (("annotations", 1, "bbox"), [1, 2, -3, 4], "annotation 2: bbox .*: width and height must not be negative"),
+        (("annotations", 1, "bbox"), [1, 2, 1e200, 1e200], "annotation 2: bbox .* nothing over 1e.09 px"),
+        (("annotations", 1, "bbox"), [1, 2, "1_0", 4], "annotation 2: bbox .*'1_0' is no number"),
         (("annotations", 1, "bbox"), [1, 2, 3, True], "annotation 2: bbox .*True is no number"),
         (("annotations", 1, "iscrowd"), -1, "annotation 2: iscrowd must be 0 or 1, not -1"),
         (("annotations", 1, "iscrowd"), "no", "annotation 2: iscrowd must be 0 or 1, not 'no'"),
@@ -141,6 +146,7 @@ def test_numbers_as_text_are_numbers(tmp_path: Path) -> None:
         (("images", 1, "id"), 9.5, r"images\[1\]: id 9.5 is no whole number"),
         (("images", 1, "file_name"), "a\0.png", r"images\[1\]: file_name"),
         (("images", 1, "file_name"), "x" * 300, "x{300} does not exist"),
+        (("images", 1, "file_name"), "a\nb" + "x" * 100_000, r"a\\nbx.*\.\.\.x+ does not exist"),
         (("images", 1, "width"), "wide", r"images\[1\]: 'wide' is no number"),
         (("images", 1, "width"), -128, r"images\[1\]: width -128"),
         (("categories", 1, "name"), None, r"categories\[1\]: the name must be a text, not None"),
@@ -337,12 +343,13 @@ def voc_config(root: Path, images: dict[str, str], *, suffix: str = ".jpg", list
 
 
 def test_voc_names_may_hold_spaces_and_suffixes_any_case(tmp_path: Path) -> None:
-    xml = voc_object("red", (11, 21, 50, 60)) + voc_object("blue", (5, 5, 5, 9))
+    xml = voc_object(" red\n", (11, 21, 50, 60)) + voc_object("blue", (5, 5, 5, 9))
     config = voc_config(tmp_path, {"IMG val (1)": xml, "a.b": xml, "c -1": xml}, suffix=".JPG")
     data = open_data(config, "val")
     assert [data.path(i).name for i in range(3)] == ["IMG val (1).JPG", "a.b.JPG", "c -1.JPG"]
     assert data.names == ("blue", "red") and data.load(0).boxes.tolist() == [[10, 20, 50, 60]]
     assert [f.check for f in read_listing(config, "val").findings if f.severity == "warning"][:3] == ["box-degenerate"] * 3
+    assert data.left_out == "warning: val.txt: 3 box-degenerate: `yolomish check` says where"
 
 
 def test_voc_class_lists_have_a_second_column(tmp_path: Path) -> None:
@@ -373,6 +380,8 @@ def test_voc_sizes_are_stated_or_the_headers(tmp_path: Path, size: str) -> None:
     ("xml", "message"),
     [
         ("<object><name>red</name></object>", r"a\.xml object 1: no complete bndbox"),
+        (voc_object("red", (1, 1, int(1e200), int(1e200))), "object 1: .*nothing is over"),
+        (voc_object(" ", (1, 1, 50, 60)), r"a\.xml object 1: no name"),
         (voc_object("red", ("x", 1, 5, 6)), r"a\.xml object 1: no complete bndbox: 'x' is no number"),  # type: ignore[arg-type]
         (voc_object("red", (1, 1, 50, 60)) + "<", r"a\.xml: "),
         (voc_object("red", (1, 1, 50, 60)) + voc_object("red", (200, 10, 220, 20)), r"object 2: red .* lies outside the 128x96"),

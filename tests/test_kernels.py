@@ -3,6 +3,7 @@ interpreter where there is no GPU, compiled on one."""
 
 import contextvars
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,7 +88,7 @@ def check_block(shape, act, dtype, layout, training, implementation, kind):
     stock = distance(everything(x, dy, copy.deepcopy(bn), act, "eager"), truth)
     ours = distance(everything(x, dy, bn, act, kind), truth)
     rounding = torch.finfo(dtype).eps * (2 if dtype == torch.float32 else 1)
-    floor = [rounding, rounding, *[4e-7 if dtype == torch.float32 else 2e-6] * 2, 1e-6, 1e-6]
+    floor = [rounding, 1.5 * rounding, *[4e-7 if dtype == torch.float32 else 2e-6] * 2, 1e-6, 1e-6]
     for name, our, theirs, least in zip(("y", "dx", "dweight", "dbias", "mean", "var"), ours, stock, floor, strict=True):
         assert our <= max(2 * theirs, least), f"{name}: {our:.2e} from the truth, torch {theirs:.2e}"
     assert bn.num_batches_tracked == int(training)
@@ -183,6 +185,39 @@ def test_triton_has_the_value_and_derivative_of_every_closed_form(act):
     expected = form.value(x.double()), dy.double() * form.slope(x.double())
     for ours, truth in zip((triton_code.value(x, act), triton_code.slope(dy, x, act)), expected, strict=True):
         assert torch.allclose(ours.double(), truth, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.skipif(CUDA or bool(triton_missing()), reason=triton_missing() or "the GPU's own instructions run there")
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("act", CLOSED_FORMS)
+def test_what_a_gpus_fast_instructions_may_lack_stays_small(act, sign, monkeypatch):
+    from reference import fast_instructions
+
+    from yolomish.kernels import triton_code
+
+    monkeypatch.setattr(fast_instructions, "SIGN", sign)
+    monkeypatch.setattr(triton_code, "_exp", fast_instructions.exp)
+    monkeypatch.setattr(triton_code, "_reciprocal", fast_instructions.reciprocal)
+    form = CLOSED_FORMS[act]
+    x = torch.cat((torch.tensor([0.0, -0.0, 88, -88, 104, -104, 1e4, -1e4]), torch.randn(2000) * 6, torch.randn(100) * 60))
+    dy = torch.randn_like(x)
+    expected = form.value(x.double()), dy.double() * form.slope(x.double())
+    for ours, truth in zip((triton_code.value(x, act), triton_code.slope(dy, x, act)), expected, strict=True):
+        assert torch.allclose(ours.double(), truth, rtol=3e-6, atol=2e-6)
+
+
+@needs_triton
+def test_the_machine_code_for_gpus_is_within_what_memory_allows():
+    """Compiled ahead of time for sm_90: no spills, 16-byte accesses, fewer instructions than the time of a copy allows."""
+    script = Path(__file__).parents[1] / "benchmarks" / "kernel_static.py"
+    words = ["--dtypes", "bf16", "--layouts", "channels_last", "--archs", "90", "--json"]
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"PYTHONPATH": str(script.parents[1])}
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert {row["kernel"] for row in rows} == {"statistics", "apply", "reduce", "input_gradient", "value", "slope"}
+    for row in rows:
+        assert row["spills"] == 0 and row["access"] == 128 and row["share"]["H100"] >= 0.8, row
 
 
 @pytest.mark.parametrize("kind", ["auto", "fused", "compile"])
@@ -296,6 +331,24 @@ def test_statistics_survive_a_mean_far_above_the_deviation():
     truth = x.double().var((0, 2, 3))
     assert torch.allclose(bn.running_var.double(), truth, rtol=1e-3)
     assert ((x.square().mean((0, 2, 3)) - x.mean((0, 2, 3)).square()) / truth).sub(1).abs().max() > 1  # the short cut fails
+
+
+@needs_triton
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_statistics_survive_a_beginning_unlike_the_rest(channels_last, monkeypatch):
+    from yolomish.kernels import triton_code
+
+    monkeypatch.setattr(triton_code, "PROGRAMS", 2)  # so that each has many tiles
+    pixels = 1 << 13
+    x = torch.randn(pixels, 8, device=DEVICE) * 0.01
+    x[:32] = 1000
+    x = x[:, :, None] if channels_last else x.T.contiguous()[None]
+    count, mean, square = triton_code.partial_statistics(x).double()
+    assert triton_code.Tiles(x).share > 1 and torch.all(count.sum(0) == pixels)
+    middle = (count * mean).sum(0) / pixels
+    variance = (square + count * (mean - middle) ** 2).sum(0) / pixels
+    truth = x.double().var((0, 2), unbiased=False)
+    assert torch.allclose(middle, x.double().mean((0, 2)), rtol=1e-5) and torch.allclose(variance, truth, rtol=1e-4)
 
 
 @needs_triton

@@ -337,6 +337,7 @@ def test_zeros_and_noes_given_to_eval_are_obeyed(tmp_path: Path, monkeypatch: py
         (("--conf", "1.5"), "conf must be between 0 and 1"),
         (("--iou", "-1"), "iou must be between"),
         (("--rect",), "--no-rect"),
+        (("--tta", "flop"), "did you mean 'flip'"),
     ):
         wrong = CliRunner().invoke(app, ["eval", "--weights", str(weights), *options])
         assert isinstance(wrong.exception, YolomishError) and message in str(wrong.exception), options

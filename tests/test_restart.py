@@ -78,7 +78,7 @@ def test_sigkill_at_any_moment_changes_no_bit(config: TrainConfig, tmp_path: Pat
     for moment in ("write", "random", "write", "random"):
         deadline = time.monotonic() + 120
         if moment == "write":  # in the middle of a checkpoint
-            while process.poll() is None and not list(killed.glob(".last-part-*")) and time.monotonic() < deadline:
+            while process.poll() is None and not list(killed.glob(".last.part-*")) and time.monotonic() < deadline:
                 pass
         else:
             while process.poll() is None and not (killed / "last.pt").exists() and time.monotonic() < deadline:

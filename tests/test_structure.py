@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    {"errors", "types", "config", "files", "coco_names"},
+    {"errors", "types", "config", "files", "threads", "download", "trust", "coco_names"},
     {"kernels"},
     {"activations"},
     {"nn"},

@@ -8,71 +8,24 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from conftest import CONTENT, Server
 
+from yolomish import download
 from yolomish.darknet.weights import is_darknet_file
 from yolomish.errors import YolomishError
 from yolomish.inference.engines.exported import open_exported
-from yolomish.weights import catalogue, fetch, store
+from yolomish.weights import catalogue, store
 from yolomish.weights.catalogue import PublishedFile
 from yolomish.weights.load import load_network
-
-CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
-
-
-class Server(ThreadingHTTPServer):
-    """Serves CONTENT; ``cuts`` are the bytes after which the next answers break off, ``ranges`` what was asked for."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.cuts: list[int] = []
-        self.ranges: list[str] = []
-        self.content, self.status, self.resumes, self.kind = CONTENT, 200, True, "application/octet-stream"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        server = self.server
-        if self.path == "/moved":
-            self.send_response(302)
-            self.send_header("Location", f"{server.url}/file")
-            self.end_headers()
-            return
-        asked = self.headers.get("Range", "")
-        server.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.resumes else 0
-        status = 206 if start else server.status
-        if start > len(server.content):
-            status = 416
-        self.send_response(status)
-        body = b"" if status >= 400 else server.content[start:]
-        self.send_header("Content-Type", server.kind)
-        self.send_header("Content-Length", str(len(body)))
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
-        self.end_headers()
-        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    monkeypatch.setattr(fetch, "PAUSE_S", 0.0)
+    monkeypatch.setattr(download, "PAUSE_S", 0.0)
     monkeypatch.setenv("YOLOMISH_WEIGHTS", str(tmp_path / "store"))
     monkeypatch.setenv("no_proxy", "*")
     with Server() as one:
@@ -106,7 +59,7 @@ def test_a_cut_connection_is_gone_on_with_where_it_stopped(server: Server, tmp_p
 
 
 def test_a_stopped_download_is_gone_on_with_by_the_next_run(server: Server, tmp_path: Path) -> None:
-    server.cuts = [1_000_000, *[0] * fetch.ATTEMPTS]
+    server.cuts = [1_000_000, *[0] * download.ATTEMPTS]
     with pytest.raises(YolomishError, match=r"1000000 of 3000000 bytes are kept, run it again .* at .*store/net\.weights"):
         store.locate_weights("net")
     assert not (tmp_path / "store" / "net.weights").exists()

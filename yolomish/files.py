@@ -6,15 +6,19 @@ import codecs
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, first_line
 
-PARTIAL = "-part-"
+PARTIAL = ".part"  # in the name of what is not whole yet
+NAME_BYTES = 255  # that a file's name may have; file systems agree on this
 BLOCK = 1 << 22
 
 
@@ -23,28 +27,37 @@ def cache_folder() -> Path:
     return Path(os.environ.get("YOLOMISH_CACHE") or Path.home() / ".cache" / "yolomish")
 
 
-def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
+def partial_name(path: Path) -> str:
+    """How the start of the name of a file is that will become ``path``: hidden, ``.part`` in it, and not too long."""
+    return f".{clean_name(path.stem, 60)}{PARTIAL}-"
+
+
+def replace_file(path: str | Path, write: Callable[[Path], Any], *, sync: bool = True) -> None:
     """Let ``write`` fill a new file beside ``path``, sync it to disk and put it in ``path``'s place in one move.
 
-    A full disk or a folder that cannot be written is a YolomishError; what was at ``path`` is then untouched.
+    A full disk or a folder that cannot be written is a YolomishError; what was at ``path`` is then untouched. Without
+    ``sync`` the file is whole for every other process at once, but not safe from a power cut for some seconds.
     """
     path = Path(path)
     temporary = Path()
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{PARTIAL}", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=partial_name(path), suffix=path.suffix[:16], dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes 0600
         os.replace(temporary, path)
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be written: {error.strerror or error}; what was there is intact") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        if type(error) is ValueError and "null" not in str(error):
+            raise
+        raise YolomishError(f"{shown_path(path)} cannot be written: {reason(error)}; what was there is intact") from None
     except RuntimeError as error:  # torch.save reports a full disk so
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
             raise
-        raise YolomishError(f"{path} cannot be written: is the disk full? What was there is intact") from None
+        raise YolomishError(f"{shown_path(path)} cannot be written: is the disk full? What was there is intact") from None
     finally:
         if temporary != Path():
             temporary.unlink(missing_ok=True)
@@ -52,13 +65,14 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> None:
 
 def clear_partial_files(folder: Path) -> None:
     """Remove what a killed ``replace_file`` left in ``folder``."""
-    for path in folder.glob(f".*{PARTIAL}*"):
-        path.unlink(missing_ok=True)
+    for path in folder.glob(f".*{PARTIAL}-*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all (see ``replace_file``)."""
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+def write_text(path: str | Path, text: str, *, sync: bool = True) -> None:
+    """Write UTF-8 text, whole or not at all (see ``replace_file``); a name's bytes that are no UTF-8 become ``\\udcff``."""
+    replace_file(path, lambda temporary: temporary.write_bytes(text.encode("utf-8", "backslashreplace")), sync=sync)
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -77,9 +91,9 @@ def read_text(path: str | Path, *, other: str = "") -> str:
             return error.object.decode(other)
         line = error.object[: error.start].count(b"\n") + 1
         fault = f"byte {error.object[error.start]:#x} in line {line}"
-        raise YolomishError(f"{path} is not a UTF-8 text file ({fault}): save it as UTF-8") from None
+        raise YolomishError(f"{shown_path(path)} is not a UTF-8 text file ({fault}): save it as UTF-8") from None
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
-        raise YolomishError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise YolomishError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -113,8 +127,8 @@ def foreign_kind(path: str | Path) -> str:
     try:
         with Path(path).open("rb") as file:
             start = file.read(64)
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise YolomishError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
     if not start:
         return "empty: was the disk full, or the download cut off?"
     if start[4:8] == b"TFL3":
@@ -143,25 +157,91 @@ def digest(path: str | Path) -> Digest:
                 sha1.update(block)
                 sha256.update(block)
                 size += len(block)
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise YolomishError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
     return Digest(size=size, sha1=sha1.hexdigest(), sha256=sha256.hexdigest())
+
+
+def reason(error: BaseException) -> str:
+    """Why a file could not be read or written, in a few words."""
+    return str(getattr(error, "strerror", None) or first_line(error))
+
+
+def shown_path(path: str | Path) -> str:
+    """A path as a message holds it: its end where it is long, and what cannot be printed escaped."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+    return text if len(text) <= 200 else f"...{text[-197:]}"
+
+
+def clean_name(text: str, most: int = 120) -> str:
+    """``text`` as a part of a file's name on any system: letters, digits and `` .()+@=,-_``, never empty, hidden or a way
+    up, at most ``most`` bytes of UTF-8; what was longer keeps its start."""
+    kept = re.sub(r"[^\w .()+@=,-]", "_", unicodedata.normalize("NFC", text))
+    kept = kept.encode("utf-8", "replace")[:most].decode("utf-8", "ignore").rstrip(" .")
+    return f"_{kept[1:]}" if kept.startswith(".") else kept or "_"
 
 
 def free_name(path: Path) -> Path:
     """``path``, or ``path-2``, ``path-3``, ... where that exists already."""
     number, candidate = 1, path
-    while candidate.exists():
+    while os.path.lexists(candidate):
         number += 1
         candidate = path.with_name(f"{path.name}-{number}")
     return candidate
 
 
-def free_folder(path: str | Path) -> Path:
-    """A new folder under ``free_name``, so that no result is overwritten; YolomishError where it cannot be made."""
-    folder = free_name(Path(path))
+def make_folder(path: str | Path) -> Path:
+    """The folder ``path``, made where it is not there; YolomishError where it cannot be."""
     try:
-        folder.mkdir(parents=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise YolomishError(f"the folder {shown_path(path)} cannot be made: {reason(error)}") from None
+    return Path(path)
+
+
+def free_folder(path: str | Path) -> Path:
+    """A new folder under ``free_name``, this process's alone, so that no result is overwritten; YolomishError where it cannot
+    be made, or ``path`` is empty."""
+    if Path(path).name in ("", ".."):
+        raise YolomishError(f"a new folder must have a name of its own, not {str(path)!r}")
+    make_folder(Path(path).parent)
+    while True:
+        folder = free_name(Path(path))
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:  # another process was faster
+            continue
+        except (OSError, ValueError) as error:
+            raise YolomishError(f"the folder {shown_path(folder)} cannot be made: {reason(error)}") from None
+
+
+def refuse_existing(files: Iterable[Path], force: bool) -> None:
+    """YolomishError where a file that would be written is there already, unless by ``force``."""
+    if force:
+        return
+    if there := [shown_path(file) for file in files if os.path.lexists(file)]:
+        raise YolomishError(f"{', '.join(there)} exists already: name another file, or --force to overwrite it")
+
+
+@contextmanager
+def holding(folder: Path, what: str) -> Iterator[None]:
+    """``folder`` for this process alone; YolomishError where another one has it. ``what`` it is, for the message."""
+    from filelock import FileLock, Timeout  # slow to import
+
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise YolomishError(
+            f"another process is at work on {what} {shown_path(folder)}: wait for it, or choose another"
+        ) from None
+    except NotImplementedError:  # a file system without locks
+        yield
+        return
     except OSError as error:
-        raise YolomishError(f"{folder} cannot be made: {error.strerror}") from None
-    return folder
+        raise YolomishError(f"{shown_path(folder)} cannot be written: {reason(error)}") from None
+    try:
+        yield
+    finally:
+        lock.release()

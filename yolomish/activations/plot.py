@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from yolomish.activations.record import Activation
 from yolomish.activations.registry import find_activation
 from yolomish.errors import YolomishError
+from yolomish.files import replace_file
 
 
 def plot_activations(names: Sequence[str], path: str | Path) -> None:
@@ -41,6 +42,6 @@ def plot_activations(names: Sequence[str], path: str | Path) -> None:
     axes[1].set_ylim(-0.5, 1.8)
     axes[0].legend(fontsize=8)
     try:
-        figure.savefig(path, dpi=110)
+        replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))
     except (OSError, ValueError) as error:
         raise YolomishError(f"{path} cannot be written: {error}") from None

@@ -21,12 +21,14 @@ from torch import nn
 
 from yolomish.activations.record import Activation
 from yolomish.activations.standard import STANDARD
-from yolomish.errors import YolomishError, unknown_name
+from yolomish.errors import YolomishError, first_line, shown, unknown_name
+from yolomish.trust import require_trust, sha256_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _RECORDS: dict[str, Activation] = {name: record for record in STANDARD for name in (record.name, *record.aliases)}
 _registered: ContextVar[dict[str, Activation]] = ContextVar("registered", default=_RECORDS)  # a file's own while it runs
+_tried: dict[int, Callable[..., object]] = {}  # by id, for not every callable can be hashed
 _one_file = threading.RLock()  # a file may ask for an activation of another
 
 
@@ -36,6 +38,24 @@ def _own(name: str, thing: Any, aliases: tuple[str, ...] = ()) -> Activation:
         raise YolomishError(f"activation {name!r} is a {type(thing).__name__}, not a function or nn.Module class")
     description = (inspect.getdoc(thing) or "").split("\n")[0]
     return Activation(name=name, aliases=aliases, definition=thing, description=description)
+
+
+def _try(definition: Callable[..., object], name: str) -> None:
+    """YolomishError where an activation from outside cannot be built, fails on a tensor, or returns another shape or dtype."""
+    if _tried.get(id(definition)) is definition:
+        return
+    x = torch.linspace(-3, 3, 96, device="cpu").view(2, 3, 4, 4)
+    try:
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
+            y = Activation(name=name, definition=definition, description="").build()(x.clone())
+    except Exception as error:  # the user's code raises what it likes
+        raise YolomishError(f"activation {name!r} fails on a tensor: {type(error).__name__}: {first_line(error)}") from error
+    if not isinstance(y, torch.Tensor):
+        raise YolomishError(f"activation {name!r} returns a {type(y).__name__}, not a tensor")
+    if (y.shape, y.dtype, y.device) != (x.shape, x.dtype, x.device):
+        given, found = (f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')} on {t.device}" for t in (x, y))
+        raise YolomishError(f"activation {name!r} returns {found} for {given}: it must keep shape, dtype and device")
+    _tried[id(definition)] = definition
 
 
 def register_activation(*names: str) -> Callable[[F], F]:
@@ -84,24 +104,33 @@ def _execute(path: Path, source: bytes) -> tuple[ModuleType, dict[str, Activatio
 def _from_file(name: str) -> Activation:
     file, _, attribute = name.rpartition(":")
     path = Path(file)
-    if not path.is_file():
-        raise YolomishError(f"activation file {file} does not exist (asked for by {name!r})")
+    try:
+        source = path.read_bytes()
+    except FileNotFoundError:
+        raise YolomishError(f"activation file {shown(file)} does not exist (asked for by {shown(name)})") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise YolomishError(f"activation file {shown(file)} cannot be read: {first_line(error)}") from None
+    require_trust(sha256_of(source), file, "a Python file", "name it by --act, or pass --trust,")
     try:
         with _one_file:
-            module, registered = _execute(path.resolve(), path.read_bytes())
+            module, registered = _execute(path.resolve(), source)
     except Exception as error:
-        raise YolomishError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+        raise YolomishError(f"{file} cannot be imported: {type(error).__name__}: {first_line(error)}") from error
     if attribute in registered:
-        return replace(registered[attribute], name=name, aliases=())
-    if not hasattr(module, attribute):
+        record = replace(registered[attribute], name=name, aliases=())
+    elif hasattr(module, attribute):
+        record = _own(name, getattr(module, attribute))
+    else:
         raise YolomishError(f"{file} has no {attribute!r}")
-    return _own(name, getattr(module, attribute))
+    _try(record.definition, name)
+    return record
 
 
 def find_activation(name: str) -> Activation:
     """The record of a name, an alias or ``file.py:name``; a file is executed once per content.
 
-    YolomishError on an unknown name (with the nearest), a missing file, or a thing that is not callable.
+    YolomishError on an unknown name (with the nearest), a file that is missing or that nobody has trusted (see
+    ``yolomish.trust``), or a thing that is no activation: Tensor -> Tensor of equal shape and dtype.
     """
     if ".py:" in name:
         return _from_file(name)
@@ -109,7 +138,9 @@ def find_activation(name: str) -> Activation:
         point = next((p for p in entry_points(group="yolomish.activations") if p.name == name), None)
         if point is None:
             raise unknown_name("activation", name, activation_names())
-        _RECORDS[name] = _own(name, point.load())
+        record = _own(name, point.load())
+        _try(record.definition, name)
+        _RECORDS[name] = record
     return _RECORDS[name]
 
 

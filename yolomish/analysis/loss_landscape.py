@@ -113,7 +113,7 @@ def checkpoint_landscape(
     if config.loss == "darknet":
         config = replace(config, loss="scaled", assignment="ratio")
     source = open_data(load_data_config(data) if data else config.data, "val").first(images)
-    source.check_classes(len(loaded.names), weights)
+    source = source.with_classes(loaded.names, weights)
     whole = len(source) if batch_norm == "batch" else 8
     protocol, size_hw = training_protocol(network.input), network.input.size_hw
     batches = list(eval_loader(source, size_hw=size_hw, resize=protocol.resize_image, batch=whole))

@@ -104,7 +104,7 @@ def noise_curve(
     if data is None and loaded.training is None:
         raise YolomishError(f"{weights} does not say what it was trained with: name the data")
     source = open_data(data or loaded.training.data, "val")  # type: ignore[union-attr]
-    source.check_classes(len(loaded.names), weights)
+    source = source.with_classes(loaded.names, weights)
     place = choose_device(device)
     network = loaded.network.to(place)
     points = noise_points(

@@ -15,6 +15,7 @@ from yolomish.analysis.loss_landscape import Landscape
 from yolomish.analysis.noise import NoisePoint
 from yolomish.analysis.output_landscape import OutputLandscape
 from yolomish.drawing.colours import COLOURS
+from yolomish.files import replace_file
 
 
 def plot_loss(landscapes: Sequence[Landscape], path: str | Path) -> None:
@@ -47,7 +48,7 @@ def plot_loss(landscapes: Sequence[Landscape], path: str | Path) -> None:
         axis.legend(fontsize=8)
     notes = landscapes[0]
     figure.suptitle(f"Loss around trained weights, {notes.images} images, batch norm statistics: {notes.batch_norm}", fontsize=11)
-    figure.savefig(path, dpi=100)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=100))
 
 
 def plot_outputs(landscapes: Sequence[OutputLandscape], path: str | Path) -> None:
@@ -63,7 +64,7 @@ def plot_outputs(landscapes: Sequence[OutputLandscape], path: str | Path) -> Non
         solid = cast(Any, figure.add_subplot(2, columns, columns + i + 1, projection="3d"))
         x, y = np.meshgrid(landscape.axis, landscape.axis)
         solid.plot_surface(x, y, landscape.values, cmap="viridis", rcount=80, ccount=80)
-    figure.savefig(path, dpi=100)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=100))
 
 
 def plot_noise(curves: Mapping[str, Sequence[NoisePoint]], path: str | Path) -> None:
@@ -82,7 +83,7 @@ def plot_noise(curves: Mapping[str, Sequence[NoisePoint]], path: str | Path) -> 
         axis.xaxis.set_major_locator(MaxNLocator(6))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
 def plot_depth(points: Sequence[DepthPoint], path: str | Path) -> None:
@@ -100,4 +101,4 @@ def plot_depth(points: Sequence[DepthPoint], path: str | Path) -> None:
     axis.set_xticks(sorted({p.depth for p in points}))
     axis.grid(alpha=0.3)
     axis.legend()
-    figure.savefig(path, dpi=110)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))

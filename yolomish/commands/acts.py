@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import split_list
+from yolomish.commands.options import split_list, trust_named
 
 
 def acts(
-    act: Annotated[str, typer.Option("--act", help="Names separated by commas; empty = all known.")] = "",
+    act: Annotated[str, typer.Option("--act", help="Names separated by commas; empty = all known.", callback=trust_named)] = "",
     plot: Annotated[bool, typer.Option("--plot", help="Also draw f, f' and f'' as a PNG.")] = False,
     output: Annotated[str, typer.Option("--output", help="The PNG's file.")] = "activations.png",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import Device, ImageSize, read_size, split_list
+from yolomish.commands.options import Device, ImageSize, Trust, read_size, split_list, trust_named
 
 
 def bench(
@@ -16,7 +16,9 @@ def bench(
     engines: Annotated[
         str, typer.Option("--engines", help="By commas: torch, onnxruntime, openvino, opencv; each also as NAME:half.")
     ] = "torch,torch:half,onnxruntime,openvino,openvino:half,opencv",
-    acts: Annotated[str, typer.Option("--acts", help="Backbone activations, by commas; empty = the weights' own.")] = "",
+    acts: Annotated[
+        str, typer.Option("--acts", help="Backbone activations, by commas; empty = the weights' own.", callback=trust_named)
+    ] = "",
     imgsz: ImageSize = "",
     batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images at once.")] = 1,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times that each engine runs.")] = 7,
@@ -26,6 +28,7 @@ def bench(
     ] = False,
     image: Annotated[str, typer.Option("--image", help="Picture to read, detect in and draw on; empty = a generated one.")] = "",
     device: Device = "auto",
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all rounds as JSON.")] = False,
 ) -> None:
     """Time engines and precisions side by side, and the stages around the network."""

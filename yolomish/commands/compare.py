@@ -10,14 +10,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, choose_recipe, flag, given_options, split_list
+from yolomish.commands.options import (
+    RECIPE_HELP,
+    SIZE_HELP,
+    Classes,
+    Force,
+    Fraction,
+    TrainShare,
+    Trust,
+    choose_recipe,
+    flag,
+    given_options,
+    read_data,
+    split_list,
+    trust_named,
+)
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, unknown_name
 
 if TYPE_CHECKING:
     from yolomish.config import TrainConfig
 
-TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid", *SETTINGS} - {"device"}
+TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid"}
+TRAINING = (TRAINING | {"until_decided", "max_seeds"} | set(SETTINGS)) - {"device"}
+JUDGING = {"margin", "pairs", "cluster", "resolve", "allow_missing"}
+PAIRS = ("first", "all")
+
+PART = {"fraction", "classes", "train_share"}  # of the data
 
 
 def split_acts(acts: str) -> list[str]:
@@ -60,19 +79,14 @@ def split_rates(rates: str) -> list[float]:
 
 def with_values(config: TrainConfig, texts: Iterable[str]) -> TrainConfig:
     """``config`` with ``KEY=VALUE`` settings, values read as YAML; YolomishError for an unknown key or a wrong type."""
-    import yaml
-
-    from yolomish.config import from_dict, to_dict
+    from yolomish.config import from_dict, parse_yaml, to_dict
 
     values = {}
     for text in texts:
         key, sign, value = text.partition("=")
         if not sign or key in ("model", "data"):
             raise YolomishError(f"--set needs KEY=VALUE of a training setting, not {text!r}: --set mosaic=0")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise YolomishError(f"--set {text!r}: the value cannot be read") from None
+        values[key] = parse_yaml(value, f"--set {text}")
     return from_dict(type(config), to_dict(config) | values, "--set")
 
 
@@ -86,21 +100,61 @@ def compare(
         ),
     ] = None,
     acts: Annotated[
-        str, typer.Option("--acts", help="Two or more activations, separated by commas; the first is held against the others.")
+        str,
+        typer.Option(
+            "--acts",
+            help="Two or more activations, separated by commas; the first is held against the others.",
+            callback=trust_named,
+        ),
     ] = "mish,leaky_relu",
     aa: Annotated[
         bool, typer.Option("--aa", help="Train the first activation twice at different seeds: must show no difference.")
     ] = False,
-    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each activation, with different seeds.")] = 2,
+    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each activation, with different seeds.")] = 3,
+    until_decided: Annotated[
+        bool,
+        typer.Option("--until-decided", help="Train seed after seed until AP's differences are decided; errs in 5 % in all."),
+    ] = False,
+    max_seeds: Annotated[int, typer.Option("--max-seeds", help="Where --until-decided ends, declared at the start.")] = 10,
+    margin: Annotated[
+        float, typer.Option("--margin", help="AP, 0..1: say whether arms are equivalent within it, such as 0.005; 0: do not.")
+    ] = 0.0,
+    pairs: Annotated[str, typer.Option("--pairs", help="first: every arm against the first; all: all against all.")] = "first",
+    cluster: Annotated[
+        str,
+        typer.Option("--cluster", help="What images are drawn together by: folder, '(.+)_frame' of file names, a COCO key."),
+    ] = "",
+    resolve: Annotated[
+        float, typer.Option("--resolve", help="AP, 0..1: the true difference that plans and 'what next' are made for.")
+    ] = 0.01,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Take files although one arm has no detections on many more images.")
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Train nothing: say how many seeds, images and hours a difference takes.")
+    ] = False,
+    spread: Annotated[float, typer.Option("--spread", help="For --plan: the deviation of one seed's AP difference, 0..1.")] = 0.0,
+    image_error: Annotated[
+        float, typer.Option("--image-error", help="For --plan: the images' standard error of the AP difference, 0..1.")
+    ] = 0.0,
+    hours: Annotated[float, typer.Option("--hours", help="For --plan: hours of one training; 0: as the runs took.")] = 0.0,
     scope: Annotated[
         str,
         typer.Option(
             "--scope",
             help="Where the activation changes: backbone, neck (with heads), all, numbers of `info` (0-104), a module, an "
             "activation (leaky_relu), or leaky_relu=mish: those as they are against mish there.",
+            callback=trust_named,
         ),
     ] = "backbone",
-    data: Annotated[str, typer.Option("--data", help="Data set: shapes, digits, a YAML, or a folder of classes.")] = "shapes",
+    trust: Trust = False,
+    force: Force = False,
+    data: Annotated[
+        str, typer.Option("--data", help="Data set: shapes (generated), digits, a YAML, .data, .json or .csv, or a folder.")
+    ] = "shapes",
+    fraction: Fraction = None,
+    classes: Classes = "",
+    train_share: TrainShare = None,
     model: Annotated[
         str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
     ] = "",
@@ -140,23 +194,43 @@ def compare(
     ] = "",
 ) -> None:
     """Train one model with different activations, all else equal, or take finished runs, and report the difference."""
-    from yolomish.config import load_data_config
+    from yolomish.comparison.report import Judging
 
     given = given_options(ctx)
 
     def log(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    if pairs not in PAIRS:
+        raise unknown_name("--pairs", pairs, PAIRS)
+    if "max_seeds" in given and not until_decided:
+        raise YolomishError("--max-seeds is where --until-decided ends: add it, or say --seeds")
+    if until_decided and "seeds" in given:
+        raise YolomishError("--until-decided looks from 3 seeds on, to --max-seeds: leave out --seeds")
+    judging = Judging(margin=margin, all_pairs=pairs == "all", cluster=cluster, resolve=resolve, allow_missing=allow_missing)
+    if plan:
+        from yolomish.comparison.budget import plan_from_runs, plan_from_spreads
+        from yolomish.comparison.render.plan import plan_text
+
+        if runs:
+            where = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
+            truth = read_data(data, fraction, classes, train_share) if "data" in given else None
+            found = plan_from_runs(runs, where, judging, data=truth, hours=hours, device=device or "auto", log=log)
+        else:
+            found = plan_from_spreads(len(split_list(acts)), judging, spread=spread, image_error=image_error, hours=hours)
+        typer.echo(plan_text(found))
+        return
     if runs:
-        if wrong := sorted(given & TRAINING):
+        if wrong := sorted(given & (TRAINING if "data" in given else TRAINING | PART)):
             raise YolomishError(f"finished runs are taken as they are: leave out {', '.join(map(flag, wrong))}")
         from yolomish.comparison import compare_finished
 
         folder = output / (name or _folder_name(Path(run.partition("=")[2] or run).stem for run in runs[:4]))
-        words = [*runs, *(["--data", data] if "data" in given else [])]
-        done = "yolomish compare " + " ".join(map(shlex.quote, words))
-        truth = load_data_config(data) if "data" in given else None
-        report = compare_finished(runs, folder, data=truth, command=done, device=device or "auto", log=log)
+        done = " ".join(["yolomish compare", *map(shlex.quote, runs), *_options(ctx, given & (JUDGING | PART | {"data"}))])
+        truth = read_data(data, fraction, classes, train_share) if "data" in given else None
+        report = compare_finished(
+            runs, folder, data=truth, judging=judging, command=done, device=device or "auto", force=force, log=log
+        )
     else:
         from yolomish.config import check_train, recipe_model, recipe_task
         from yolomish.networks import find_model
@@ -173,7 +247,7 @@ def compare(
         names = split_acts(",".join(2 * split_list(acts)[:1]) if aa else acts)
         settings = given_settings(ctx)
         model = ctx.params["model"] = model or recipe_model(recipe) or "yolov4-n"
-        base = choose_recipe(recipe, model, find_model(model), load_data_config(data), settings, log)
+        base = choose_recipe(recipe, model, find_model(model), read_data(data, fraction, classes, train_share), settings, log)
         base = with_values(base, set_ or [])
         check_train(base)
         files = split_weights(weights, names) if weights else {}
@@ -185,12 +259,8 @@ def compare(
 
         kind = ["aa"] if aa else []
         folder = output / (name or _folder_name([*dict.fromkeys(names), *kind, scope, Path(data).stem]))
-        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & TRAINING
-        command = ["yolomish compare"]
-        for key in sorted(shown):
-            value = ctx.params[key]
-            for item in value if isinstance(value, list | tuple) else [value]:
-                command += [flag(key)] if item is True else [f"{flag(key)} {shlex.quote(str(item))}"]
+        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & (TRAINING | JUDGING | PART)
+        command = " ".join(["yolomish compare", *_options(ctx, shown)])
         try:
             report = compare_activations(
                 base,
@@ -202,7 +272,10 @@ def compare(
                 other_seeds=aa,
                 devices=split_list(devices),
                 lr_grid=rates,
-                command=" ".join(command),
+                most_seeds=max_seeds if until_decided else 0,
+                judging=judging,
+                command=command,
+                force=force,
                 log=log,
             )
         except KeyboardInterrupt:
@@ -215,6 +288,16 @@ def compare(
 
     typer.echo(summary(report))
     typer.echo(f"wrote {folder / 'report.html'}, report.md, report.tex and report.json")
+
+
+def _options(ctx: typer.Context, keys: Iterable[str]) -> list[str]:
+    """The options of ``keys`` as they were given, for the command that a report states."""
+    words = []
+    for key in sorted(keys):
+        value = ctx.params[key]
+        for item in value if isinstance(value, list | tuple) else [value]:
+            words.append(flag(key) if item is True else f"{flag(key)} {shlex.quote(str(item))}")
+    return words
 
 
 def _folder_name(parts: Iterable[str]) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yolomish.commands.options import trust_named
+
 if TYPE_CHECKING:
     from yolomish.config import TrainConfig
 
@@ -24,7 +26,9 @@ def demo_config() -> TrainConfig:
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for the runs, the report and the picture.")] = Path("runs/demo"),
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training images; 0 = the demo's own number.")] = 0,
-    acts: Annotated[str, typer.Option("--acts", help="Two or more activations, separated by commas.")] = "mish,leaky_relu",
+    acts: Annotated[
+        str, typer.Option("--acts", help="Two or more activations, separated by commas.", callback=trust_named)
+    ] = "mish,leaky_relu",
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each activation, with different seeds.")] = 1,
 ) -> None:
     """Compare two activations on generated pictures, then detect on a held-out one: minutes on a CPU, no downloads."""

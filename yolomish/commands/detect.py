@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from yolomish.commands.options import NMS_HELP, Device, ImageSize, Swap, read_size, split_list
+from yolomish.commands.options import NMS_HELP, Device, ImageSize, MaxPixels, Swap, Trust, read_size, split_list
 
 if TYPE_CHECKING:
     from yolomish.inference.run import Found
@@ -26,6 +26,7 @@ def detect(
         str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
     ] = "",
     swap: Swap = None,
+    trust: Trust = False,
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
     protocol: Annotated[
         str,
@@ -57,6 +58,7 @@ def detect(
         int | None, typer.Option("--max-det", min=0, help="Most detections per image, 0 = no limit; left out: the protocol's.")
     ] = None,
     agnostic_nms: Annotated[bool, typer.Option("--agnostic-nms", help="Let classes suppress one another.")] = False,
+    max_pixels: MaxPixels = 0,
     vid_stride: Annotated[int, typer.Option("--vid-stride", min=1, help="Look at every N-th frame of a video.")] = 1,
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/detect",
     save: Annotated[bool, typer.Option("--save/--no-save", help="Write annotated pictures and videos.")] = True,
@@ -96,6 +98,7 @@ def detect(
     from yolomish.inference.records import as_record
     from yolomish.inference.run import Found, detect_sources
     from yolomish.inference.show import show as show_window
+    from yolomish.inference.stop import Stop
     from yolomish.kernels import using_kernels
 
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -138,26 +141,31 @@ def detect(
     done, stopped = 0, False
     pictures = len(wanted) if all("image" in source.kind for source in wanted) else None  # None: nobody knows
     bar = tqdm(total=pictures, desc="detect", unit="picture", disable=True if pictures == 1 else None, leave=False)
-    with using_kernels(kernels), bar, Outputs(folder, detector.names, choice) if folder else nullcontext() as outputs:
+    stop = Stop()
+    with stop.listening():
         try:
-            for item in detect_sources(detector, wanted, outputs, batch=1 if show else batch, vid_stride=vid_stride):
-                bar.update()
-                if not isinstance(item, Found):
-                    failed.add(item.name)
-                    say(f"failed: {item.reason}", sys.stderr)
-                    if as_json:
-                        say(json.dumps({"file": item.name, "error": item.reason}))
-                    continue
-                done += 1
-                names_done.add(item.frame.name)
-                if as_json:
-                    say(json.dumps(as_record(item.frame, item.detections, detector.names)))
-                elif not quiet:
-                    say(describe(item, detector.names))
-                if show:
-                    drawn = draw_detections(item.frame.image, item.detections, detector.names, line_width=line_width)
-                    if not show_window(drawn, wait=item.frame.number is None):
-                        break
+            with using_kernels(kernels), bar, Outputs(folder, detector.names, choice) if folder else nullcontext() as outputs:
+                for item in detect_sources(detector, wanted, batch=1 if show else batch, vid_stride=vid_stride):
+                    with stop.shield():
+                        bar.update()
+                        if not isinstance(item, Found):
+                            failed.add(item.name)
+                            say(f"failed: {item.reason}", sys.stderr)
+                            if as_json:
+                                say(json.dumps({"file": item.name, "error": item.reason}))
+                            continue
+                        if outputs:
+                            outputs.add(item.frame, item.detections)
+                        done += 1
+                        names_done.add(item.frame.name)
+                        if as_json:
+                            say(json.dumps(as_record(item.frame, item.detections, detector.names)))
+                        elif not quiet:
+                            say(describe(item, detector.names))
+                    if show:
+                        drawn = draw_detections(item.frame.image, item.detections, detector.names, line_width=line_width)
+                        if not show_window(drawn, wait=item.frame.number is None):
+                            break
         except KeyboardInterrupt:
             stopped = True
         except BrokenPipeError:  # `| head` has seen enough
@@ -166,7 +174,7 @@ def detect(
         typer.echo(f"wrote {folder}", err=as_json)
     if stopped:
         typer.echo(f"stopped after {done} pictures", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(128 + (stop.number or 2))
     if failed:
         typer.echo(f"{len(failed)} of {len(failed | names_done)} sources failed: {', '.join(sorted(failed)[:20])}", err=True)
         raise typer.Exit(1)
@@ -177,7 +185,7 @@ def say(text: str, file: TextIO | None = None) -> None:
     from tqdm import tqdm
 
     with tqdm.external_write_mode():
-        print(text, file=file, flush=True)
+        print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text), file=file, flush=True)
 
 
 def describe(item: Found, names: tuple[str, ...]) -> str:

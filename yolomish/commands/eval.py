@@ -6,7 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.commands.options import NMS_HELP, Device, ImageSize, Swap, flag, given_options, read_size
+from yolomish.commands.options import (
+    NMS_HELP,
+    TRAIN_SHARE_HELP,
+    Classes,
+    Device,
+    Fraction,
+    ImageSize,
+    MaxPixels,
+    Swap,
+    Trust,
+    flag,
+    given_options,
+    read_data,
+    read_size,
+)
 from yolomish.errors import YolomishError
 
 OF_DETECTORS = {"conf", "iou", "nms", "max_det", "rect", "tta", "backend", "name", "engine", "half", "compile"}
@@ -16,13 +30,19 @@ CLASS_METRICS = ("top1", "top5", "nll", "ece")
 def eval_(
     ctx: typer.Context,
     weights: Annotated[str, typer.Option("--weights", help="Our .pt, Darknet's .weights, or a name (yolov4-tiny, demo).")],
-    data: Annotated[str, typer.Option("--data", help="Data set: shapes, digits, a YAML, or a folder of classes.")] = "shapes",
+    data: Annotated[
+        str, typer.Option("--data", help="Data set: shapes (generated), digits, a YAML, .data, .json or .csv, or a folder.")
+    ] = "shapes",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[
         str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
     ] = "",
     swap: Swap = None,
+    trust: Trust = False,
     split: Annotated[str, typer.Option("--split", help="train, val or test; test may have no labels: a submission.")] = "val",
+    fraction: Fraction = None,
+    classes: Classes = "",
+    train_share: Annotated[float | None, typer.Option("--train-share", metavar="SHARE", help=TRAIN_SHARE_HELP)] = None,
     protocol: Annotated[
         str,
         typer.Option(
@@ -48,6 +68,7 @@ def eval_(
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Curves, confusion matrix and error types.")] = True,
     name: Annotated[str, typer.Option("--name", help="Name in a submission's file; empty = the weights'.")] = "",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images per batch.")] = 8,
+    max_pixels: MaxPixels = 0,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that decode; 0 = none but this.")] = 0,
     device: Device = "auto",
     engine: Annotated[
@@ -67,7 +88,6 @@ def eval_(
     from functools import partial
     from typing import cast
 
-    from yolomish.config import load_data_config
     from yolomish.data.formats.record import SPLITS, Split
     from yolomish.errors import unknown_name
     from yolomish.evaluation.coco import NAMES
@@ -96,7 +116,7 @@ def eval_(
         if wrong := sorted(given & OF_DETECTORS):
             raise YolomishError(f"{weights} is a classifier: leave out {', '.join(map(flag, wrong))}")
         of_classes = protocol_for(loaded, protocol)
-        where = load_data_config(data if "data" in given else "digits")
+        where = read_data(data if "data" in given else "digits", fraction, classes, train_share)
         done = evaluate_classifier(weights, loaded, where, of_classes, output, **common)
         if as_json:
             typer.echo(json.dumps(done.metrics))
@@ -112,7 +132,7 @@ def eval_(
     done = evaluate_weights(
         weights,
         loaded,
-        load_data_config(data),
+        read_data(data, fraction, classes, train_share),
         chosen,
         output,
         backend=backend,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import ImageSize, Swap, read_size
+from yolomish.commands.options import Force, ImageSize, Swap, Trust, read_size
 
 
 def export(
@@ -20,6 +20,7 @@ def export(
         str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
     ] = "",
     swap: Swap = None,
+    trust: Trust = False,
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
     imgsz: ImageSize = "",
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset; Mish has an operator from 18 on.")] = 18,
@@ -32,6 +33,7 @@ def export(
     conf: Annotated[float, typer.Option("--conf", min=0, max=1, help="Lowest score kept by --nms, 0..1.")] = 0.25,
     iou: Annotated[float, typer.Option("--iou", min=0, max=1, help="Threshold of --nms, 0..1.")] = 0.45,
     max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most boxes per class and image of --nms.")] = 100,
+    force: Force = False,
     image: Annotated[str, typer.Option("--image", help="Photograph to verify on; empty = a generated picture.")] = "",
 ) -> None:
     """Write the network for ONNX, OpenVINO, torch or Darknet, verified against torch before it is kept."""
@@ -40,15 +42,20 @@ def export(
 
     from yolomish.data.images import read_image
     from yolomish.errors import YolomishError, unknown_name
-    from yolomish.files import read_names
+    from yolomish.files import read_names, refuse_existing
     from yolomish.inference.export.verify import generated_image
-    from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
+    from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network, target_files
     from yolomish.weights.load import load_network
     from yolomish.weights.store import locate_weights
 
     if format not in SUFFIXES:
         raise unknown_name("export format", format, SUFFIXES)
     path = locate_weights(weights)
+    target = Path(output) if output else path.with_suffix(SUFFIXES[format][0])
+    files = target_files(target, format)
+    if path.resolve() in (file.resolve() for file in files):
+        raise YolomishError(f"this would overwrite {path} itself: name another file by --output")
+    refuse_existing(files, force)
     loaded = load_network(str(path), cfg=cfg, model=model, swap=swap or ())
     for note in loaded.notes:
         typer.echo(note, err=True)
@@ -58,11 +65,8 @@ def export(
             raise YolomishError(f"{names} names {len(own)} classes, the weights have {len(loaded.names)}")
         loaded = dataclasses.replace(loaded, names=own)
     size_hw = read_size(imgsz) or loaded.network.input.size_hw
-    target = Path(output) if output else path.with_suffix(SUFFIXES[format][0])
-    if path.resolve() in (target.with_suffix(s).resolve() for s in SUFFIXES[format]):
-        raise YolomishError(f"this would overwrite {path} itself: name another file by --output")
     picture = read_image(image) if image else generated_image()
     options = ExportOptions(opset=opset, elementary=elementary, dynamic=dynamic, nms=nms, conf=conf, iou=iou, max_det=max_det)
-    done = export_network(loaded, target, format, image=picture, size_hw=size_hw, options=options)
+    done = export_network(loaded, target, format, image=picture, size_hw=size_hw, options=options, force=force)
     typer.echo(f"verified on {image or 'a generated picture'}: {done.agreement}")
     typer.echo(f"wrote {', '.join(str(file) for file in done.files)}")

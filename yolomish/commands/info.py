@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from yolomish.commands.options import ImageSize, Swap, read_size
+from yolomish.commands.options import ImageSize, Swap, Trust, read_size, trust_named
 
 
 def info(
@@ -16,9 +16,12 @@ def info(
         str, typer.Argument(help="Shipped model (yolov4, yolov4-tiny, pacsp-s, ...), a YAML, or a Darknet .cfg.")
     ] = "yolov4",
     imgsz: ImageSize = "",
-    act: Annotated[str, typer.Option("--act", help="Backbone activation; empty = the model's own.")] = "",
-    neck_act: Annotated[str, typer.Option("--neck-act", help="Neck activation; empty = the model's own.")] = "",
+    act: Annotated[str, typer.Option("--act", help="Backbone activation; empty = the model's own.", callback=trust_named)] = "",
+    neck_act: Annotated[
+        str, typer.Option("--neck-act", help="Neck activation; empty = the model's own.", callback=trust_named)
+    ] = "",
     swap: Swap = None,
+    trust: Trust = False,
     layers: Annotated[bool, typer.Option("--layers/--no-layers", help="Print the layer table.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:

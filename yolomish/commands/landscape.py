@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.commands.options import Device, split_list
+from yolomish.commands.options import Device, Trust, split_list, trust_named
 
 landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, robustness to noise, depth: PNG and JSON.")
 
 OUTPUT = typer.Option("--output", help="Folder; a number is added if it exists.")
 WEIGHTS = typer.Argument(help="One or more .pt checkpoints.")
-DATA = typer.Option("--data", help="Data YAML; empty = the one that the checkpoint was trained with.")
+DATA = typer.Option("--data", help="Data set, as for eval; empty = the one that the checkpoint was trained with.")
 
 
 def _write(output: str, name: str, content: Any) -> Path:
@@ -33,6 +33,7 @@ def _labels(names: list[str], weights: list[str]) -> list[str]:
 def loss(
     weights: Annotated[list[str], WEIGHTS],
     data: Annotated[str, DATA] = "",
+    trust: Trust = False,
     images: Annotated[int, typer.Option("--images", min=1, help="Validation images that the loss is measured on.")] = 16,
     points: Annotated[int, typer.Option("--points", help="Points a direction, odd; the cost grows with its square.")] = 11,
     radius: Annotated[float, typer.Option("--radius", help="Largest step, in filter norms.")] = 1.0,
@@ -71,7 +72,9 @@ def loss(
 
 @landscape.command("output")
 def output_(
-    acts: Annotated[str, typer.Option("--acts", help="Activations, by commas.")] = "relu,leaky_relu,silu,mish",
+    acts: Annotated[
+        str, typer.Option("--acts", help="Activations, by commas.", callback=trust_named)
+    ] = "relu,leaky_relu,silu,mish",
     layers: Annotated[int, typer.Option("--layers", min=1, help="Linear layers.")] = 5,
     width: Annotated[int, typer.Option("--width", min=1, help="Units of a hidden layer.")] = 64,
     points: Annotated[int, typer.Option("--points", min=3, help="Grid points a side.")] = 201,
@@ -100,6 +103,7 @@ def output_(
 def noise(
     weights: Annotated[list[str], WEIGHTS],
     data: Annotated[str, DATA] = "",
+    trust: Trust = False,
     sigmas: Annotated[str, typer.Option("--sigmas", help="Standard deviations of the noise, images in 0..1, by commas.")] = (
         "0,0.05,0.1,0.15,0.2"
     ),
@@ -136,7 +140,9 @@ def noise(
 
 @landscape.command("depth")
 def depth(
-    acts: Annotated[str, typer.Option("--acts", help="Activations, by commas.")] = "relu,leaky_relu,silu,mish",
+    acts: Annotated[
+        str, typer.Option("--acts", help="Activations, by commas.", callback=trust_named)
+    ] = "relu,leaky_relu,silu,mish",
     depths: Annotated[str, typer.Option("--depths", help="Hidden layers, by commas.")] = "5,10,15,20,25",
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each.")] = 3,
     width: Annotated[int, typer.Option("--width", help="Units of a hidden layer (the paper: 500).")] = 64,

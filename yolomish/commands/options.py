@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, load_recipe, parse_size
+from yolomish.config import DataConfig, ModelConfig, TrainConfig, check_fields, load_data_config, load_recipe, parse_size
 from yolomish.errors import YolomishError
+from yolomish.trust import HELP as TRUST_HELP
+from yolomish.trust import trust_file, trusting
+
+
+def trust_named(value: Any) -> Any:
+    """Let the activation files that stand in an option run: the user has named them. The value is returned as it is."""
+    for text in value if isinstance(value, list | tuple) else [value]:
+        for part in {text, *re.split("[,=]", text)} if isinstance(text, str) else ():
+            file, sign, _ = part.rpartition(".py:")
+            if sign and Path(f"{file}.py").is_file():
+                trust_file(f"{file}.py")
+    return value
+
+
+def _limit(ctx: typer.Context, value: int) -> int:
+    if value:
+        before = os.environ.get("YOLOMISH_MAX_PIXELS", "")
+        os.environ["YOLOMISH_MAX_PIXELS"] = str(value)  # for the processes that load images, too
+        ctx.call_on_close(lambda: os.environ.update(YOLOMISH_MAX_PIXELS=before))
+    return value
+
+
+def _trust(ctx: typer.Context, value: bool) -> bool:
+    if value:
+        ctx.with_resource(trusting())
+    return value
+
 
 SIZE_HELP = "Network size in px: 416, or height x width as 416x608"
 ImageSize = Annotated[
@@ -22,9 +52,23 @@ Swap = Annotated[
         "--swap",
         metavar="SCOPE=ACT",
         help="Put another activation in: backbone=relu, leaky_relu=mish, 0-104=silu (numbers of `info`), a module; repeatable.",
+        callback=trust_named,
     ),
 ]
+Trust = Annotated[bool, typer.Option("--trust", help=TRUST_HELP, callback=_trust)]
+MaxPixels = Annotated[
+    int,
+    typer.Option("--max-pixels", min=0, help="Largest picture that is decoded, in pixels; 0 = 179 million.", callback=_limit),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+YAML = "left out: the data YAML's, else all"
+Fraction = Annotated[
+    float | None, typer.Option("--fraction", help=f"Share of each split's images, 0 to 1, chosen by their names; {YAML}.")
+]
+Classes = Annotated[str, typer.Option("--classes", metavar="NAMES", help=f"Classes kept, by commas; {YAML}.")]
+TRAIN_SHARE_HELP = "Divide the train split: this share, 0 to 1, trains, the rest is val; left out: the data YAML's, else not."
+TrainShare = Annotated[float | None, typer.Option("--split", "--train-share", metavar="SHARE", help=TRAIN_SHARE_HELP)]
 RECIPE_HELP = (
     "Training recipe: small, finetune, darknet, scaled, paper-*; to classify digits, resnet50-paper, darknet-omega; a YAML; or "
     "cfg: the model's own cfg."
@@ -50,6 +94,15 @@ def read_size(text: str) -> tuple[int, int] | None:
 def split_list(text: str) -> list[str]:
     """The parts of a list by commas, empty ones left out."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_data(name: str, fraction: float | None, classes: str, train_share: float | None) -> DataConfig:
+    """The data set of a name or YAML with what the options ``Fraction``, ``Classes`` and ``TrainShare`` take of it."""
+    config = load_data_config(name)
+    given = {"fraction": fraction, "classes": tuple(split_list(classes)) or None, "split": train_share}
+    config = replace(config, **{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    check_fields(config)
+    return config
 
 
 def choose_recipe(

@@ -11,13 +11,27 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, Swap, choose_recipe, flag, given_options, split_list
+from yolomish.commands.options import (
+    RECIPE_HELP,
+    SIZE_HELP,
+    Classes,
+    Fraction,
+    MaxPixels,
+    Swap,
+    TrainShare,
+    Trust,
+    choose_recipe,
+    flag,
+    given_options,
+    read_data,
+    split_list,
+    trust_named,
+)
 from yolomish.config import (
     RESUMABLE,
     TrainConfig,
     check_train,
     from_dict,
-    load_data_config,
     load_yaml,
     parse_size,
     recipe_model,
@@ -26,7 +40,7 @@ from yolomish.config import (
 from yolomish.errors import YolomishError
 from yolomish.files import free_name
 
-WITH_RESUME = {"resume", "dry_run", *RESUMABLE}
+WITH_RESUME = {"resume", "dry_run", "trust", "max_pixels", *RESUMABLE}
 # option -> TrainConfig key; an option left out keeps the recipe's value
 SETTINGS = {
     "task": "task",
@@ -79,14 +93,21 @@ def train(
     ctx: typer.Context,
     task: Annotated[str | None, typer.Option(help="detect or classify" + RECIPE)] = None,
     act: Annotated[
-        str | None, typer.Option(help="Backbone activation: a registered name or FILE.py:NAME; left out: the model's.")
+        str | None,
+        typer.Option(help="Backbone activation: a registered name or FILE.py:NAME; left out: the model's.", callback=trust_named),
     ] = None,
-    neck_act: Annotated[str | None, typer.Option(help="Activation of neck and heads; left out: the model's.")] = None,
+    neck_act: Annotated[
+        str | None, typer.Option(help="Activation of neck and heads; left out: the model's.", callback=trust_named)
+    ] = None,
     swap: Swap = None,
+    trust: Trust = False,
     model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg; empty: the recipe's, else yolov4.")] = "",
     data: Annotated[
-        str, typer.Option(help="Data set: shapes (generated), digits, a YAML, or to classify a folder with train/ and val/.")
+        str, typer.Option(help="Data set: shapes (generated), digits, a YAML, .data, .json or .csv, or a folder.")
     ] = "shapes",
+    fraction: Fraction = None,
+    classes: Classes = "",
+    train_share: TrainShare = None,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "scaled",
     weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137); empty: none.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
@@ -124,6 +145,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation" + RECIPE)] = None,
     eval_every: Annotated[int | None, typer.Option(help="Epochs between evaluations" + RECIPE)] = None,
     ema: Annotated[bool | None, typer.Option("--ema/--no-ema", help="Average the weights, evaluate those" + RECIPE)] = None,
+    max_pixels: MaxPixels = 0,
     name: Annotated[str, typer.Option(help="Name of the run's folder; empty: MODEL-ACT.")] = "",
     output: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/train"),
     resume: Annotated[str, typer.Option(help="Run folder or its last.pt to go on with; empty: a new run.")] = "",
@@ -153,7 +175,9 @@ def train(
             neck_activation=structure.neck_activation if neck_act is None else neck_act,
             swap=(*structure.swap, *(swap or ())),
         )
-        config = choose_recipe(recipe, model, structure, load_data_config(data), settings, log, details=dry_run)
+        config = choose_recipe(
+            recipe, model, structure, read_data(data, fraction, classes, train_share), settings, log, details=dry_run
+        )
         config = replace(config, initial_weights=weights)
         shown = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(structure.activation).name)
         folder = free_name(output / (name or f"{Path(model).stem}-{shown}".rstrip("-")))

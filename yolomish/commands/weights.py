@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from yolomish.commands.options import Force, Trust
+
 weights_app = typer.Typer(no_args_is_help=True, help="Fetch, list, describe and convert weights.")
 
 
@@ -47,6 +49,7 @@ def import_(
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that the file fits; empty = by itself.")] = "",
     names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = COCO's, or numbers.")] = "",
     output: Annotated[str, typer.Option("--output", help="Checkpoint to write; empty = beside the source, as .pt.")] = "",
+    force: Force = False,
 ) -> None:
     """Turn Darknet weights into one checkpoint that knows its structure, classes and origin."""
     from yolomish.files import read_names
@@ -55,7 +58,7 @@ def import_(
 
     path = locate_weights(source)
     target = Path(output) if output else path.with_suffix(".pt")
-    import_darknet(path, target, cfg=cfg, model=model, names=read_names(names) if names else ())
+    import_darknet(path, target, cfg=cfg, model=model, names=read_names(names) if names else (), force=force)
     typer.echo(f"wrote {target}")
 
 
@@ -66,6 +69,8 @@ def export(
     cut: Annotated[
         int, typer.Option("--cut", min=0, help="Write only the first N sections' weights, to start others from; 0 = all.")
     ] = 0,
+    force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Write a checkpoint as Darknet's .weights, .cfg and .names, or its beginning as .conv.N."""
     from yolomish.weights.describe import cut_darknet, write_darknet
@@ -74,7 +79,7 @@ def export(
 
     path = locate_weights(source)
     folder, loaded = Path(output) if output else path.parent, load_network(str(path))
-    files = [cut_darknet(loaded, folder, path.stem, cut)] if cut else write_darknet(loaded, folder, path.stem)
+    files = [cut_darknet(loaded, folder, path.stem, cut)] if cut else write_darknet(loaded, folder, path.stem, force=force)
     for file in files:
         typer.echo(f"wrote {file}")
 
@@ -84,6 +89,7 @@ def info(
     source: Annotated[str, typer.Argument(help="A .pt, .weights or .conv.N file, or its name.")],
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to it; empty = by the file's size.")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML; empty = by the file's size.")] = "",
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a weights file holds: header, iterations, layers, activations, checksum, origin."""

@@ -6,29 +6,32 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from yolomish.comparison.clusters import cluster_images
+from yolomish.comparison.results import Detections, read_results, require_alike, without_detections
 from yolomish.comparison.runs import Run, State
 from yolomish.config import TrainConfig
+from yolomish.data.classification import ClassData
 from yolomish.data.datasets import DetectionData
-from yolomish.data.formats.record import number, whole
 from yolomish.data.kept import ImageData
 from yolomish.errors import YolomishError
-from yolomish.evaluation.resample import draw_images
+from yolomish.evaluation.coco import counts_as_object
+from yolomish.evaluation.resample import METRICS, draw_images
 from yolomish.files import digest, write_json
 from yolomish.ops.device import choose_device
 from yolomish.tasks.registry import find_task
+from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.load import load_network
 
 PREDICTIONS = "predictions-last.json"
 ORIGIN = "predictions-last.origin.json"
 RESAMPLES = 1000
+SIZES = {"APs": (0, 32**2), "APm": (32**2, 96**2), "APl": (96**2, 1e10)}  # px², pycocotools' areaRng
 
 Key = tuple[str, int]  # arm's label, seed
-Detections = list[dict]  # COCO results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +39,19 @@ class Evidence:
     """The task's statistics of every run on the images as they are, (S + K,), and on R resamples of them, (R, S + K), those
     of the whole before those of each class.
 
-    NaN where there are no such objects. The resamples are the same for all runs. ``right`` (I,) says on which images a
-    classifier is.
+    NaN where there are no such objects. The resamples are the same for all runs. ``units`` counts, for each column, the
+    images that hold such objects, or the ``clusters`` of them (None: images are drawn one by one). ``prints`` tell equal
+    detections; ``lacking`` counts the images with objects on which a run has no detection; ``notes`` is what was odd in
+    files that were given. ``right`` (I,) says on which images a classifier is.
     """
 
     images: int
     objects: int
+    clusters: int | None
+    units: Mapping[str, int]
+    prints: Mapping[Key, str]
+    lacking: Mapping[Key, int]
+    notes: tuple[str, ...]
     statistics: tuple[str, ...]
     classes: tuple[str, ...]
     values: Mapping[Key, np.ndarray]
@@ -71,24 +81,43 @@ def require_objects(data: ImageData, task: str) -> None:
         raise YolomishError(f"{data.source} holds no boxes, so AP is undefined: nothing can be compared")
 
 
-def require_classes(runs: Sequence[Run], data: ImageData) -> None:
-    """YolomishError, naming the first run, where a run was trained on another number of classes than ``data`` has."""
+def require_classes(runs: Sequence[Run], data: Any) -> None:
+    """YolomishError, naming the first run, where a run was trained on other classes than ``data`` has boxes of."""
     for run in runs:
         if run.config is not None:
-            data.check_classes(run.config.model.num_classes, run.path)
+            data.with_classes(tuple(read_checkpoint(run.last)["names"]), run.path)
 
 
-def gather(runs: Sequence[Run], data: Any, *, device: str, log: Callable[[str], None]) -> tuple[dict[Key, Detections], Evidence]:
+def gather(
+    runs: Sequence[Run],
+    data: Any,
+    *,
+    device: str,
+    log: Callable[[str], None],
+    cluster: str = "",
+    allow_missing: bool = False,
+) -> tuple[dict[Key, Detections], Evidence]:
     """Detections of every run on ``data``, read where they are, else made on ``device``, and what they weigh.
 
-    Files are read first, so that a wrong one is refused before any detection.
+    Files are read first, so that a wrong one is refused before any detection. ``cluster``: by what images are drawn
+    together (see ``cluster_images``). ``allow_missing``: whether one arm's files may lack images that another's have.
     """
+    groups = cluster_images(data, cluster) if cluster else None
     given = [run for run in runs if run.state is State.DETECTIONS]
-    results = {(run.arm, run.seed): read_results(run.path, data) for run in given}
+    read = {(run.arm, run.seed): read_results(run.path, data) for run in given}
+    results = {key: found.detections for key, found in read.items()}
+    notes = tuple(note for found in read.values() for note in found.notes)
+    for note in notes:
+        log(f"warning: {note}")
+    if given and not allow_missing:
+        lacking: dict[str, list[int]] = {}
+        for (arm, _), found in results.items():
+            lacking.setdefault(arm, []).append(without_detections(found, data))
+        require_alike(lacking, len(data))
     content = data_digest(data) if len(given) < len(runs) else ""
     results |= {(run.arm, run.seed): predictions(run, data, content=content, device=device) for run in runs if run not in given}
     log(f"resampling {len(data)} images for {len(results)} runs")
-    return results, weigh(results, data, runs[0].task)
+    return results, weigh(results, data, runs[0].task, groups=groups, notes=notes)
 
 
 def data_digest(data: ImageData) -> str:
@@ -104,7 +133,7 @@ def data_digest(data: ImageData) -> str:
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 
 
-def predictions(run: Run, data: ImageData, *, content: str, device: str) -> Detections:
+def predictions(run: Run, data: Any, *, content: str, device: str) -> Detections:
     """COCO results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
     data and protocol, else made and kept there. ``content`` is the data's digest (see ``data_digest``)."""
     config = run.trained()
@@ -122,8 +151,12 @@ def predictions(run: Run, data: ImageData, *, content: str, device: str) -> Dete
     except (OSError, ValueError):
         pass  # none yet, or cut off: detected again
     place = choose_device(device)
-    network = load_network(str(run.last)).network.to(place)
-    results = find_task(config.task).predict(network, data, config, place)
+    loaded = load_network(str(run.last))
+    named = data.with_classes(loaded.names, run.path)
+    results = find_task(config.task).predict(loaded.network.to(place), named, config, place)
+    if config.task == "detect":
+        known = set(data.category_ids)
+        results = [row for row in results if row["category_id"] in known]  # not of classes that the data does not have
     run.home.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
     write_json(file, results)
@@ -131,49 +164,69 @@ def predictions(run: Run, data: ImageData, *, content: str, device: str) -> Dete
     return results
 
 
-def read_results(file: Path, data: DetectionData) -> Detections:
-    """A COCO result file of any tool; YolomishError unless it lists image_id, category_id, bbox xywh and score, and some
-    category is one of ``data``."""
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise YolomishError(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise YolomishError(f"{file} is not JSON: {error}") from None
-    if not isinstance(results, list):
-        raise YolomishError(f"{file} holds a {type(results).__name__}, not a list of COCO results")
-    for i, row in enumerate(results):
-        if not _is_result(row):
-            raise YolomishError(f"{file}: entry {i} is no COCO result (image_id, category_id, bbox of four, score)")
-    if results and not {row["category_id"] for row in results} & set(data.category_ids):
-        raise YolomishError(f"{file}: none of its category ids are those of {data.source}: are they of another data set?")
-    return results
+def weigh(
+    results: Mapping[Key, Detections],
+    data: Any,
+    task: str,
+    *,
+    resamples: int = RESAMPLES,
+    groups: np.ndarray | None = None,
+    notes: tuple[str, ...] = (),
+) -> Evidence:
+    """Statistics of all ``results`` on ``data`` as it is and on the same ``resamples`` draws of its images (seed 0).
 
-
-def _is_result(row: Any) -> bool:
-    try:
-        ids, values = [row["image_id"], row["category_id"]], [*row["bbox"], row["score"]]
-        for value in ids:
-            whole(value)
-        for value in values:
-            number(value)
-    except (KeyError, TypeError, ValueError):
-        return False
-    return len(values) == 5 and not any(isinstance(value, str) for value in (*ids, *values))
-
-
-def weigh(results: Mapping[Key, Detections], data: Any, task: str, *, resamples: int = RESAMPLES) -> Evidence:
-    """Statistics of all ``results`` on ``data`` as it is and on the same ``resamples`` draws of its images (seed 0)."""
+    ``groups``: the cluster of each image, in the order of ascending ids; then clusters are drawn.
+    """
     judge, images = find_task(task), len(data)
-    draws = (np.ones((1, images), np.int32), draw_images(images, resamples, np.random.default_rng(0)))
+    draws = (np.ones((1, images), np.int32), draw_images(images, resamples, np.random.default_rng(0), groups))
     found = {key: judge.resampled(data, rows, draws) for key, rows in results.items()}
     right = {key: judge.right(rows) for key, rows in results.items()}
+    detects = task == "detect"
     return Evidence(
         images=images,
         objects=judge.objects(data),
+        clusters=int(groups.max()) + 1 if groups is not None else None,
+        units=_units(data, groups) if detects else _class_units(data, judge.statistics, groups),
+        prints={key: (_print if detects else _class_print)(rows) for key, rows in results.items()},
+        lacking={key: without_detections(rows, data) if detects else 0 for key, rows in results.items()},
+        notes=notes,
         statistics=judge.statistics,
         classes=judge.class_names(data),
         values={key: whole[0] for key, (whole, _) in found.items()},
         resampled={key: drawn for key, (_, drawn) in found.items()},
         right={key: found for key, found in right.items() if found is not None},
     )
+
+
+def _units(data: DetectionData, groups: np.ndarray | None) -> dict[str, int]:
+    """How many images, or clusters of them, hold objects: of any kind (AP, AP50, AP75), of a size, of a class."""
+    truth, names = data.coco(), dict(zip(data.category_ids, data.names, strict=True))
+    order = sorted(truth.getImgIds())
+    of_image = dict(zip(order, range(len(order)) if groups is None else groups.tolist(), strict=True))
+    held: dict[str, set[int]] = {name: set() for name in (*METRICS, *data.names)}
+    for annotation in filter(counts_as_object, truth.dataset["annotations"]):
+        unit = of_image[annotation["image_id"]]
+        for name in ("AP", "AP50", "AP75", names[annotation["category_id"]]):
+            held[name].add(unit)
+        for name, (low, high) in SIZES.items():
+            if low <= annotation["area"] <= high:
+                held[name].add(unit)
+    return {name: len(units) for name, units in held.items()}
+
+
+def _print(detections: Detections) -> str:
+    """A digest that equal detections share, in whatever order they are listed."""
+    rows = sorted((r["image_id"], r["category_id"], *map(float, r["bbox"]), float(r["score"])) for r in detections)
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _class_units(data: ClassData, statistics: tuple[str, ...], groups: np.ndarray | None) -> dict[str, int]:
+    """How many images, or clusters of them, there are, and are of each class."""
+    units = np.arange(len(data)) if groups is None else groups
+    of_class = {name: len(np.unique(units[np.array(data.labels) == label])) for label, name in enumerate(data.names)}
+    return of_class | dict.fromkeys(statistics, len(np.unique(units)))
+
+
+def _class_print(rows: Detections) -> str:
+    """A digest that equal classifications share."""
+    return hashlib.sha256(json.dumps([(row["classes"], row["scores"]) for row in rows]).encode()).hexdigest()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from yolomish.comparison.arms import Arm
 from yolomish.comparison.evidence import gather
-from yolomish.comparison.report import Tuned, differences_in
+from yolomish.comparison.findings import differences_in
+from yolomish.comparison.report import Design, Tuned
 from yolomish.comparison.runs import Run
 from yolomish.comparison.train import Log, plan, train
 from yolomish.data.kept import ImageData
+from yolomish.evaluation.stats import Sample
 from yolomish.tasks.registry import find_task
 
 
@@ -24,14 +26,15 @@ def tune(
     rates: Sequence[float],
     out_dir: Path,
     *,
-    environment: Mapping[str, str],
+    design: Design,
     devices: Sequence[str],
     log: Log,
 ) -> Tuned:
     """Try every rate once per arm, at a seed that the comparison does not use, then train each arm's best at all its seeds.
 
     ``runs`` are the arms' finished runs at the shared rate, which are taken over where that is an arm's best; ``data`` are
-    the images that AP is measured on; ``rates`` the peak rates. New runs go to ``out_dir``, on ``devices`` as in ``train``.
+    the images that AP is measured on; ``rates`` the peak rates. New runs go to ``out_dir``, on ``devices`` as in ``train``,
+    and are judged as ``design`` says.
     The best rate is that of the last checkpoint's AP.
     """
     device = devices[0] if devices else arms[0].config.device
@@ -49,7 +52,7 @@ def tune(
         for rate in rates
     }
     _, found = gather(
-        train(plan(list(tried.values()), [trial_seed], out_dir), environment, devices, log), data, device=device, log=log
+        train(plan(list(tried.values()), [trial_seed], out_dir), design.environment, devices, log), data, device=device, log=log
     )
     trials: dict[str, dict[str, float]] = {}
     moved: list[Arm] = []
@@ -64,11 +67,16 @@ def tune(
             moved.append(dataclasses.replace(chosen, label=arm.label, seed_offset=arm.seed_offset))
     labels = [arm.label for arm in arms]
     kept = [run for run in runs if run.arm not in {arm.label for arm in moved}]
-    more = train(plan(moved, seeds, out_dir), environment, devices, log)
+    more = train(plan(moved, seeds, out_dir), design.environment, devices, log)
     _, evidence = gather([*kept, *more], data, device=device, log=log)
     keys = {label: [(label, seed) for seed in seeds] for label in labels}
-    values = {label: [float(evidence.values[key][0]) for key in keys[label]] for label in labels}
-    drawn = {label: np.stack([evidence.resampled[key][:, 0] for key in keys[label]]) for label in labels}
     metric = find_task(arms[0].config.task).primary
-    differences = differences_in(metric, labels, values, drawn)
+    samples = {
+        label: Sample(
+            values=tuple(float(evidence.values[key][0]) for key in keys[label]),
+            resampled=np.stack([evidence.resampled[key][:, 0] for key in keys[label]]),
+        )
+        for label in labels
+    }
+    differences = differences_in(metric, samples, design, units=evidence.units[metric])
     return Tuned(rates=best, trials=trials, differences=differences, images=evidence.images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import io
 import math
 import statistics
 from collections.abc import Iterable, Mapping
@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from yolomish.config import TrainConfig, from_dict, load_yaml
-from yolomish.errors import YolomishError
+from yolomish.config import TrainConfig, check_train, from_dict, load_yaml, parse_json
+from yolomish.errors import YolomishError, first_line, shown
+from yolomish.files import read_text
 from yolomish.networks import build_network
 
 RESULTS, TIMES, CONFIG = "results.csv", "timing.csv", "config.yaml"
@@ -45,8 +46,8 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPoint:
-    """One epoch of a run: its weighted training loss (None where not finite), and AP and AP50 (0..1), of a classifier top-1 and
-    top-5, where measured."""
+    """One epoch of a run: its weighted training loss (None where not finite), and AP and AP50 (0..1), of a classifier
+    top-1 and top-5, where measured."""
 
     epoch: int
     loss: float | None
@@ -61,8 +62,8 @@ class Run:
     ``path`` is the run's folder, or the COCO result file where ``state`` is DETECTIONS: then there is no configuration,
     curve or cost. ``home`` is the folder in which the comparison keeps the run's detections. ``config`` is what was asked
     for until the run is read from its folder, then what ran. ``ran_on`` is the recorded software and device.
-    ``metrics`` (AP, AP50, AP75, APs, APm, APl, 0..1; None without such objects) and ``per_class`` are the last
-    checkpoint's, empty until measured.
+    ``seconds`` is what all its epochs took. ``metrics`` (AP, AP50, AP75, APs, APm, APl, 0..1; None without such objects) and
+    ``per_class`` are the last checkpoint's, empty until measured.
     """
 
     arm: str
@@ -75,6 +76,7 @@ class Run:
     ran_on: Mapping[str, str] = field(default_factory=dict)
     epochs: tuple[EpochPoint, ...] = ()
     step_ms: float | None = None
+    seconds: float | None = None
     peak_memory_bytes: int | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     per_class: Mapping[str, float | None] = field(default_factory=dict)
@@ -106,6 +108,11 @@ class Run:
         """What it was trained for; bare detections are detection's."""
         return self.config.task if self.config else "detect"
 
+    @property
+    def name(self) -> str:
+        """What tells it from the other runs of its arm: its seed, or its file's name."""
+        return f"seed {self.config.seed}" if self.config else self.path.name
+
     def trained(self) -> TrainConfig:
         """The configuration of a run that has one; ValueError for bare detections."""
         if self.config is None:
@@ -117,20 +124,27 @@ class Run:
         if not is_run(self.path):
             return self
         config = from_dict(TrainConfig, load_yaml(self.path / CONFIG), str(self.path / CONFIG))
-        points = _points(_rows(self.path / RESULTS))
+        check_train(config)
+        points = _points(_rows(self.path / RESULTS), self.path / RESULTS)
         times = _rows(self.path / TIMES)
         steps = [v for row in times if (v := _number(row, "step_ms")) is not None]
+        seconds = [v for row in times if (v := _number(row, "seconds")) is not None]
         peaks = [v for row in times if (v := _number(row, "peak_memory_bytes")) is not None]
         done = points[-1].epoch if points else 0
         return replace(
             self,
             state=State.FINISHED if done >= config.epochs else State.BEGUN,
             config=config,
-            ran_on=read_identity(self.path).get("ran_on", {}),
+            ran_on=_texts(read_identity(self.path).get("ran_on")),
             epochs=points,
             step_ms=statistics.median(steps) if steps else None,
+            seconds=math.fsum(seconds) if seconds else None,
             peak_memory_bytes=int(max(peaks)) if peaks else None,
         )
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {str(k): str(v)[:200] for k, v in value.items()} if isinstance(value, dict) else {}
 
 
 def is_run(folder: Path) -> bool:
@@ -155,8 +169,8 @@ def read_run(folder: Path) -> Run:
 def read_identity(folder: Path) -> dict[str, Any]:
     """What ``identity.json`` holds, empty where there is none."""
     try:
-        content = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json(read_text(folder / IDENTITY), IDENTITY)
+    except YolomishError:
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -190,27 +204,31 @@ def initial_kernels(config: TrainConfig, weights_sha256: str) -> str:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except OSError:
+    if not path.is_file():
         return []
+    try:
+        return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
+        raise YolomishError(f"{path} cannot be read as CSV: {first_line(error)}") from None
 
 
 def _number(row: dict[str, str], key: str) -> float | None:
     text = row.get(key) or ""
     try:
         value = float(text)
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: a list, of a row that is too long
         return None
     return value if math.isfinite(value) else None
 
 
-def _points(rows: Iterable[dict[str, str]]) -> tuple[EpochPoint, ...]:
+def _points(rows: Iterable[dict[str, str]], path: Path) -> tuple[EpochPoint, ...]:
     points = []
     for row in rows:
-        parts = [_number(row, key) for key in row if key.startswith("train/") and key.endswith("_loss")]
+        parts = [_number(row, key) for key in row if key and key.startswith("train/") and key.endswith("_loss")]
         loss = math.fsum(p for p in parts if p is not None) if parts and None not in parts else None
-        ap, ap50, *_ = (*(_number(row, key) for key in row if key.startswith("metrics/")), None, None)
-        points.append(EpochPoint(epoch=int(row["epoch"]), loss=loss, ap=ap, ap50=ap50))
+        ap, ap50, *_ = (*(_number(row, key) for key in row if str(key).startswith("metrics/")), None, None)
+        epoch = _number(row, "epoch")
+        if epoch is None or not 1 <= epoch < 1e9 or epoch % 1:
+            raise YolomishError(f"{path}: the column epoch must hold whole numbers from 1, not {shown(row.get('epoch'))}")
+        points.append(EpochPoint(epoch=int(epoch), loss=loss, ap=ap, ap50=ap50))
     return tuple(points)

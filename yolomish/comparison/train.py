@@ -20,8 +20,8 @@ from yolomish.comparison.arms import NO_RESULT, Arm
 from yolomish.comparison.runs import IDENTITY, Run, Start, State, initial_kernels, read_identity
 from yolomish.config import TrainConfig, config_difference, from_dict, to_dict
 from yolomish.errors import YolomishError
-from yolomish.files import digest, write_json
-from yolomish.networks.scope import split_swap
+from yolomish.files import make_folder, write_json
+from yolomish.networks.scope import activation_files
 from yolomish.training.build import with_initial_weights
 from yolomish.training.loop import Terminated, fit
 
@@ -76,7 +76,7 @@ def train(runs: Sequence[Run], environment: Mapping[str, str], devices: Sequence
         else:
             jobs.append((run, identity))
     for run, identity in jobs:
-        run.path.mkdir(parents=True, exist_ok=True)
+        make_folder(run.path)
         write_json(run.path / IDENTITY, identity)
     left = [run for run, _ in jobs]
     if len(devices) > 1:
@@ -96,12 +96,8 @@ def name_of(run: Run) -> str:
 
 def _identity(run: Run, environment: Mapping[str, str]) -> dict[str, Any]:
     # What must be equal for a finished run to stand for this one: an activation file can change under an equal name.
-    config, sources = run.trained(), {}
-    model = config.model
-    for name in sorted({model.activation, model.neck_activation, *(split_swap(swap)[1] for swap in model.swap)}):
-        path = Path(name.rpartition(":")[0]) if ".py:" in name else None
-        if path is not None and path.is_file():
-            sources[name] = digest(path).sha256
+    config = run.trained()
+    sources = activation_files(config.model)
     ran_on = {key: environment[key].split(" (commit")[0] for key in ("yolomish", "torch", "device")}
     return {"config": to_dict(config), "activation_sources": sources, "ran_on": ran_on}
 

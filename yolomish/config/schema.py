@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 
-from yolomish.errors import YolomishError, unknown_name
+from yolomish.errors import YolomishError, shown, unknown_name
 from yolomish.files import write_text
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ class Between:
         """What ``value`` must be, empty where it is that."""
         above = value > self.low if self.without_low else value >= self.low
         below = value < self.high if self.without_high else value <= self.high
-        if above and below:  # false for NaN
+        if above and below and value < math.inf:  # false for NaN
             return ""
         if self.high < math.inf and not (self.without_low or self.without_high):
             return f"between {self.low:g} and {self.high:g}"
@@ -54,6 +56,7 @@ class _MayChange:
     """Marks a field that decides no result: it may differ between a run and its resumption."""
 
 
+ODD = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # NUL and lone surrogates, but those for bytes of a file's name
 MAY_CHANGE = _MayChange()
 
 
@@ -82,17 +85,24 @@ def marked(kind: type, mark: object) -> frozenset[str]:
     return frozenset(name for name, hint in hints(kind).items() if mark in _marks(hint))
 
 
+MOST_PX = 1 << 14  # of a network's side
+
+
 def parse_size(value: Any, where: str) -> tuple[int, int]:
     """(height, width) from 416, ``416x608`` or [416, 608]; YolomishError for anything else."""
     parts: Any = value.lower().split("x") if isinstance(value, str) else value
+    if isinstance(parts, list | tuple) and len(parts) > 2:
+        parts = []
     if isinstance(parts, int | float) and not isinstance(parts, bool):
         parts = [parts]
     try:
         sides = [int(str(side)) for side in parts]
     except (TypeError, ValueError):
         sides = []
-    if len(sides) not in (1, 2) or any(side < 1 for side in sides):
-        raise YolomishError(f"{where} must be px such as 416, or height x width such as 416x608, not {value!r}")
+    if len(sides) not in (1, 2) or any(not 1 <= side <= MOST_PX for side in sides):
+        raise YolomishError(
+            f"{where} must be px such as 416, or height x width such as 416x608, at most {MOST_PX}, not {shown(value)}"
+        )
     return sides[0], sides[-1]
 
 
@@ -103,18 +113,20 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return parse_size(value, where)
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
-            raise YolomishError(f"{where} must be a mapping, not {value!r}")
+            raise YolomishError(f"{where} must be a mapping, not {shown(value)}")
         return from_dict(typing.cast(type, kind), value, where)
     if get_origin(kind) is Literal:
         return "off" if value is False else _convert(value, str, where)  # YAML reads off as false
+    if get_origin(kind) is UnionType:  # one text, or a list of them
+        return _convert(value, tuple[str, ...] if isinstance(value, list | tuple) else str, where)
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
-            raise YolomishError(f"{where} must be a list, not {value!r}")
+            raise YolomishError(f"{where} must be a list, not {shown(value)}")
         inner = get_args(kind)
         if len(inner) == 2 and inner[1] is Ellipsis:
             return tuple(_convert(v, inner[0], f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) != len(inner):
-            raise YolomishError(f"{where} must have {len(inner)} values, not {len(value)}: {value!r}")
+            raise YolomishError(f"{where} must have {len(inner)} values, not {len(value)}: {shown(value)}")
         return tuple(_convert(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, inner, strict=True)))
     if kind is bool:
         if isinstance(value, bool):
@@ -127,17 +139,22 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
                     return kind(number)
             except (ValueError, OverflowError):
                 pass
-    elif kind is str and isinstance(value, str | int | float | None):
-        return "" if value is None else str(value)
-    raise YolomishError(f"{where} must be {kind.__name__}, not {value!r}")
+    elif kind is str and isinstance(value, str | int | float | None) and not (isinstance(value, int) and abs(value) > 1 << 200):
+        text = "" if value is None else str(value)
+        if not ODD.search(text):
+            return text
+        raise YolomishError(f"{where} holds a character that no name or path can have: {shown(value)}")
+    raise YolomishError(f"{where} must be {kind.__name__}, not {shown(value)}")
 
 
 def from_dict(kind: type[T], values: dict[str, Any], where: str = "configuration") -> T:
     """A dataclass from plain values, converted to the fields' types; unknown keys and wrong types are YolomishErrors."""
     known = hints(kind)
+    if not isinstance(values, dict):
+        raise YolomishError(f"{where} must be a mapping, not {shown(values)}")
     for key in values:
-        if key not in known:
-            raise unknown_name(f"key in {where}", str(key), known)
+        if not isinstance(key, str) or key not in known:
+            raise unknown_name(f"key in {where}", key, known)
     return kind(**{k: _convert(v, known[k], f"{where}.{k}") for k, v in values.items()})
 
 
@@ -152,7 +169,7 @@ def check_fields(config: Any) -> None:
             raise unknown_name(name, value, get_args(kind))
         for mark in _marks(hint):
             if isinstance(mark, Between) and (fault := mark.fault(value)):
-                raise YolomishError(f"{name} must be {fault}, not {value}")
+                raise YolomishError(f"{name} must be {fault}, not {shown(value)}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -168,21 +185,6 @@ def to_dict(config: Any) -> dict[str, Any]:
         height, width = found[name]
         found[name] = height if height == width else [height, width]
     return found
-
-
-def load_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; YolomishError where the file is missing, broken or not a mapping."""
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise YolomishError(f"no such file: {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise YolomishError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise YolomishError(f"{path} holds a {type(raw).__name__}, not a mapping of settings")
-    return raw
 
 
 def save_yaml(config: Any, path: str | Path) -> None:

@@ -43,11 +43,11 @@ class ModelConfig:
 
     name: str = "yolov4"
     architecture: str = "yolov4"
-    num_classes: Annotated[int, COUNT] = 80
+    num_classes: Annotated[int, Between(1, 100_000)] = 80
     activation: str = "mish"
     neck_activation: str = "leaky_relu"
-    width: Annotated[float, POSITIVE] = 1.0
-    depth: Annotated[float, POSITIVE] = 1.0
+    width: Annotated[float, Between(0, 8, without_low=True)] = 1.0
+    depth: Annotated[float, Between(0, 8, without_low=True)] = 1.0
     image_size: ImageSize = (608, 608)
     resize: ResizeMode = "stretch"
     bn_momentum: Annotated[float, SHARE] = 0.01
@@ -63,21 +63,29 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where a data set lies. ``format`` is coco (JSON + image folder), voc (root with Annotations/JPEGImages/ImageSets), yolo
-    (image list or folder; labels beside or in labels/) or shapes (generated); to classify: imagefolder (a folder per class),
-    darknet (lists of images, whose paths hold their class's name), csv or digits. Relative paths start at the YAML's folder.
+    """Where a data set lies. ``format`` is one of ``data.formats`` or auto, told by what ``root`` is.
 
-    ``test`` may be COCO image information without annotations (image_info_test-dev2017.json)."""
+    coco: JSON and image folder (empty: found beside it). voc: a list of ImageSets, or a folder of XML and pictures. yolo:
+    image folders or lists, labels beside or in labels/. darknet: lists, their paths as Darknet has them. openimages: CSV and
+    image folder. shapes: generated. auto: ``root`` is the file or folder itself. Several paths a split go with yolo alone.
+
+    ``test`` may be COCO image information without annotations (image_info_test-dev2017.json).
+
+    ``fraction`` takes that share of the images of each split, ``classes`` the boxes of those classes alone, and ``split`` makes
+    train and val of the train split, such a share for training; val is then not read. See ``data.formats.subset``."""
 
     format: str = "shapes"
     root: str = ""
-    train: str = "train"
-    val: str = "val"
+    train: str | tuple[str, ...] = "train"
+    val: str | tuple[str, ...] = "val"
     train_images: str = ""
     val_images: str = ""
-    test: str = ""
+    test: str | tuple[str, ...] = ""
     test_images: str = ""
     names: tuple[str, ...] = ()
+    fraction: Annotated[float, Between(0, 1, without_low=True)] = 1.0
+    classes: tuple[str, ...] = ()
+    split: Annotated[float, Between(0, 1, without_high=True)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +94,9 @@ class OptimConfig:
     memory at once. ``burn_in`` counts steps, or ``burn_in_epochs`` epochs if that is more. ``freeze`` names parts of the
     network, such as backbone, or the start of parameters' names."""
 
-    epochs: Annotated[int, COUNT, MAY_CHANGE] = 100
-    batch: Annotated[int, COUNT] = 16
-    mini_batch: Annotated[int, Between(-1)] = 0
+    epochs: Annotated[int, Between(1, 1_000_000), MAY_CHANGE] = 100
+    batch: Annotated[int, Between(1, 65_536)] = 16
+    mini_batch: Annotated[int, Between(-1, 65_536)] = 0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     peak_lr: Annotated[float, POSITIVE] = 0.01
     schedule: Literal["cosine", "linear", "steps", "poly"] = "cosine"
@@ -177,7 +185,7 @@ class MachineConfig:
     memory: Literal["normal", "lean"] = "normal"
     channels_last: bool = True
     cache: Annotated[Literal["off", "ram", "disk"], MAY_CHANGE] = "off"
-    workers: Annotated[int, NOT_NEGATIVE, MAY_CHANGE] = 2
+    workers: Annotated[int, Between(0, 256), MAY_CHANGE] = 2
     device: Annotated[str, MAY_CHANGE] = "auto"
 
 
@@ -194,7 +202,7 @@ class TrainConfig(OptimConfig, LossConfig, AugmentConfig, ClassifyConfig, Machin
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     image_size: ImageSize = (416, 416)
-    seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     initial_weights: str = ""
     initial_weights_sha256: str = ""
     eval_every: Annotated[int, COUNT] = 1

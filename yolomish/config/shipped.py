@@ -6,9 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any, TypeVar
 
-from yolomish.config.schema import from_dict, load_yaml, to_dict
+from yolomish.config.data_yaml import data_values
+from yolomish.config.schema import from_dict, to_dict
 from yolomish.config.settings import DataConfig, ModelConfig, TrainConfig, check_model
-from yolomish.errors import YolomishError, unknown_name
+from yolomish.config.text import load_yaml
+from yolomish.errors import YolomishError, shown, unknown_name
 
 T = TypeVar("T")
 
@@ -30,14 +32,26 @@ def load_model_config(name: str) -> ModelConfig:
 
 
 def load_data_config(name: str) -> DataConfig:
-    """A data set by shipped name (``shapes``) or path to a YAML; relative paths are resolved against the YAML's folder. A folder
-    is one with train/CLASS/ and val/CLASS/."""
-    if Path(name).is_dir() and name not in shipped("data"):
-        return DataConfig(format="imagefolder", root=str(Path(name).resolve()))
-    config = _load(DataConfig, "data", name, "data set")
-    if name not in shipped("data"):
-        config = dataclasses.replace(config, root=str((Path(name).resolve().parent / config.root).resolve()))
-    return config
+    """A data set by shipped name (``shapes``), by a YAML of ours or ultralytics', or by the file or folder itself.
+
+    A YAML's paths start at its folder, or at its ``root`` (see ``data_values``). Any other file and a folder are told by what
+    they hold when they are opened. YolomishError for what is not there.
+    """
+    known = shipped("data")
+    if name in known:
+        return from_dict(DataConfig, load_yaml(known[name]), name)
+    path = Path(name)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return from_dict(DataConfig, data_values(load_yaml(path), path.resolve()), name)
+    try:
+        found = bool(name) and path.exists()
+    except (OSError, ValueError):  # a name too long, or with NUL
+        found = False
+    if not found and path.name != name:
+        raise YolomishError(f"no such file or folder: {name[:200]}")
+    if not found:
+        raise unknown_name("data set", name, known)
+    return DataConfig(format="auto", root=str(path.resolve()))
 
 
 def _load(kind: type[T], group: str, name: str, what: str) -> T:
@@ -91,11 +105,11 @@ def _read_recipe(name: str) -> _Recipe:
     values = load_yaml(known.get(name, Path(name)))
     base, model = values.pop("base", None), values.pop("model", None) or {}
     if not isinstance(model, dict | str):
-        raise YolomishError(f"{name}.model must be a mapping or a shipped model's name, not {model!r}")
+        raise YolomishError(f"{name}.model must be a mapping or a shipped model's name, not {shown(model)}")
     below = _Recipe(values={}, changes={}, model="")
     if base is not None:
-        if str(base) not in known:
-            raise unknown_name("recipe", str(base), known)
+        if not isinstance(base, str) or base not in known:
+            raise unknown_name("recipe", base, known)
         below = _read_recipe(base)
     values = below.values | values
     if isinstance(model, str):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import itertools
+import json
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 
 from yolomish.config import DataConfig
+from yolomish.data.classes import class_places
 from yolomish.data.formats import read_listing
-from yolomish.data.formats.record import Listing, Split
+from yolomish.data.formats.record import LEFT_OUT, Listing, Split, class_counts
 from yolomish.data.kept import ImageData
+from yolomish.data.summary import all_boxes
 from yolomish.errors import YolomishError
 from yolomish.types import Sample, SizeHW
 
@@ -37,6 +44,23 @@ class DetectionData(ImageData):
     def annotated(self) -> bool:
         """Whether there is a ground truth: false for COCO's test sets, whose annotations are kept by the server."""
         return self.listing.annotated
+
+    @property
+    def left_out(self) -> str:
+        """One line that counts what was there and is not used; empty where nothing is left out."""
+        found = [f.check for f in self.listing.findings]
+        counted = ", ".join(f"{found.count(check)} {check}" for check in LEFT_OUT if check in found)
+        return f"warning: {self.source.name}: {counted}: `yolomish check` says where" if counted else ""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of classes, file names, sizes and boxes in their order: what a run's steps follow from, but the pixels."""
+        found = hashlib.sha256(json.dumps(self.names).encode())
+        for record in self._records:
+            found.update(f"{record.path.name} {record.size_hw} {record.image_id}".encode(errors="surrogateescape"))
+            for values in (record.boxes, record.labels, record.crowd, record.ignore):
+                found.update(values.tobytes())
+        return found.hexdigest()
 
     def first(self, count: int) -> DetectionData:
         """The first ``count`` images with their annotations."""
@@ -69,20 +93,29 @@ class DetectionData(ImageData):
         boxes = record.boxes[keep].astype(np.float32)
         return Sample(image=image, boxes=boxes, labels=record.labels[keep], image_id=record.image_id)
 
+    def with_classes(self, names: tuple[str, ...], whose: str | Path) -> DetectionData:
+        """The same images with their labels counted as in ``names``, the classes of ``whose``; see ``class_places``.
+
+        A class that the data does not know gets a category id of its own. YolomishError where a box's class has no place.
+        """
+        if names == self.names:
+            return self
+        counts = class_counts(self._records, self.names)
+        places = class_places(self.names, names, counts, source=self.source, whose=whose)
+        fresh = itertools.count(max(self.category_ids, default=0) + 1)
+        known = {place: self.category_ids[label] for label, place in enumerate(places) if place is not None}
+        ids = tuple(known[place] if place in known else next(fresh) for place in range(len(names)))
+        new = np.array([-1 if place is None else place for place in places], np.int64)
+        records = tuple(replace(record, labels=new[record.labels]) for record in self._records)
+        return DetectionData(replace(self.listing, names=names, category_ids=ids, records=records))
+
     def boxes_at(self, size_hw: SizeHW, *, keep_aspect: bool) -> tuple[np.ndarray, np.ndarray]:
         """Labels (N,) and box widths and heights (N, 2) of all images in px at a network size, from annotations alone.
 
         Crowds and boxes without area are left out. With ``keep_aspect`` both axes scale alike, as in a letterbox.
         """
-        labels: list[np.ndarray] = [np.empty(0, np.int64)]
-        sizes: list[np.ndarray] = [np.empty((0, 2))]
-        for index, record in enumerate(self._records):
-            scale = np.divide(size_hw, self.size_hw(index))[::-1]
-            sides = (record.boxes[:, 2:] - record.boxes[:, :2]) * (scale.min() if keep_aspect else scale)
-            keep = ~record.crowd & (sides > 0).all(1)
-            labels.append(record.labels[keep])
-            sizes.append(sides[keep])
-        return np.concatenate(labels), np.concatenate(sizes)
+        boxes = all_boxes(self.listing, size_hw, keep_aspect=keep_aspect)
+        return boxes.labels, boxes.sides
 
     def coco(self) -> COCO:
         """The ground truth as pycocotools wants it, crowds included, with annotation ids from 1.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import struct
 import warnings
 from collections.abc import Sequence
@@ -15,10 +17,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, first_line
+from yolomish.files import reason, replace_file, shown_path
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 EXIF_ORIENTATION = 0x0112
+MAX_PIXELS = "YOLOMISH_MAX_PIXELS"
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # there is a limit of our own, see ``max_pixels``
 READERS = 4  # threads that wait for the disk
 
 
@@ -73,8 +78,8 @@ def read_image(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB with the EXIF orientation applied; YolomishError naming the file if it cannot be read."""
     try:
         raw = np.fromfile(str(path), dtype=np.uint8)
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise YolomishError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
     return decode_image(raw, str(path))
 
 
@@ -82,15 +87,21 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
     """(H, W, 3) uint8 RGB from an image file's bytes (N,) uint8, upright; YolomishError with ``name`` where it is none.
 
     Grey becomes three equal channels, 16 bits become 8 by dropping the lower ones, alpha is dropped, of an animation
-    the first picture is taken. A file that is cut off is an error, not half a picture.
+    the first picture is taken. A file that is cut off is an error, not half a picture, and so is one of more than
+    ``max_pixels()``, which is seen before it is decoded.
     """
     if not len(raw):
         raise YolomishError(f"{name} is empty")
+    if (pixels := _pixels(raw)) > max_pixels():
+        raise YolomishError(
+            f"{name} has {pixels / 1e6:.0f} megapixels, more than the {max_pixels() / 1e6:.0f} that are decoded: "
+            "make it smaller, or raise --max-pixels where it is to be trusted"
+        )
     if raw[4:8].tobytes() == b"ftyp" and raw[8:12].tobytes() in (b"avif", b"avis"):
         return _decode_by_pillow(raw, name)  # OpenCV (4.14, 5.0) leaves out an AVIF's rotation and mirroring
     try:
         image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
-    except cv2.error as error:
+    except (cv2.error, MemoryError) as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             raise YolomishError(f"{name} has more pixels than OpenCV reads (2^30): make it smaller") from None
         image = None
@@ -104,8 +115,25 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
 def _has_alpha(raw: np.ndarray) -> bool:
     try:
         return Image.open(io.BytesIO(raw.tobytes())).mode in ("RGBA", "LA")
-    except (OSError, SyntaxError, ValueError):  # not for Pillow: OpenCV tries
+    except Exception:  # decoders of others raise anything; not for Pillow, so as OpenCV read it
         return False
+
+
+def max_pixels() -> int:
+    """The most pixels of a picture that is decoded: $YOLOMISH_MAX_PIXELS, else Pillow's own limit of 179 million."""
+    given = os.environ.get(MAX_PIXELS, "")
+    return int(given) if given.isdecimal() else 178_956_970
+
+
+def _pixels(raw: np.ndarray) -> int:
+    """How many pixels a picture has by its header; 0 where Pillow cannot tell."""
+    try:
+        width, height = Image.open(io.BytesIO(raw.tobytes())).size
+    except Image.DecompressionBombError as error:
+        return max((int(word) for word in re.findall(r"\d+", str(error).split("exceeds")[0])), default=1 << 62)
+    except Exception:  # decoders of others raise anything; OpenCV may know it, and has a limit of its own
+        return 0
+    return width * height
 
 
 def _decode_by_pillow(raw: np.ndarray, name: str) -> np.ndarray:
@@ -113,8 +141,8 @@ def _decode_by_pillow(raw: np.ndarray, name: str) -> np.ndarray:
         return as_rgb(Image.open(io.BytesIO(raw.tobytes())))
     except UnidentifiedImageError:
         raise YolomishError(f"{name} is an image that Pillow cannot read: is it whole? (AVIF needs Pillow 11.3)") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise YolomishError(f"{name} cannot be read: {' '.join(str(error).split())}") from None
+    except Exception as error:  # decoders of others raise anything
+        raise YolomishError(f"{name} cannot be read: {first_line(error)}") from None
 
 
 def as_rgb(image: object) -> np.ndarray:
@@ -147,7 +175,4 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     if not ok:
         h, w = image.shape[:2]
         raise YolomishError(f"{path} cannot be written: OpenCV has no such format, or it does not hold {w}x{h} px")
-    try:
-        Path(path).write_bytes(raw.tobytes())
-    except OSError as error:
-        raise YolomishError(f"{path} cannot be written: {error.strerror}") from None
+    replace_file(path, lambda temporary: temporary.write_bytes(raw.tobytes()), sync=False)

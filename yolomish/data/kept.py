@@ -35,6 +35,16 @@ class ImageData:
         """(H, W, 3) uint8 RGB, upright."""
         return self._images[index] if self._images else read_image(self.paths[index])
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what a run's steps follow from, but the pixels."""
+        raise NotImplementedError
+
+    @property
+    def left_out(self) -> str:
+        """One line that counts what was there and is not used; empty where nothing is left out."""
+        return ""
+
     def truth(self, index: int) -> Any:
         """What results on an image are held against, in plain values."""
         raise NotImplementedError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -18,8 +19,8 @@ from yolomish.data.augment import augment_one, clip_sample, cutmix, mixup, mosai
 from yolomish.data.datasets import DetectionData
 from yolomish.data.streams import Use, stream
 from yolomish.data.transforms import apply_resize
-from yolomish.errors import YolomishError
-from yolomish.types import Batch, InputSpec, Resize, Sample, SizeHW
+from yolomish.errors import YolomishError, first_line
+from yolomish.types import Batch, InputSpec, Resize, Sample, SizeHW, size_text
 
 Item = tuple[Sample, Resize]
 T = TypeVar("T")
@@ -105,6 +106,24 @@ def collate(items: list[Item | YolomishError]) -> Batch | YolomishError:
     )
 
 
+class WorkerLost(YolomishError):
+    """A process that loads images has ended though nobody asked it to."""
+
+
+@contextmanager
+def lost_workers() -> Iterator[None]:
+    """What torch raises, at any moment, when a loader's process is killed becomes ``WorkerLost``."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerLost(
+            f"a process that loads images was killed ({first_line(error)}): is there enough memory, and shared memory? "
+            "Fewer --workers need less"
+        ) from None
+
+
 class BatchLoader(DataLoader):
     """A DataLoader of Batches that raises a worker's YolomishError as it was."""
 
@@ -134,6 +153,28 @@ def _scaled_size(factor: float, config: TrainConfig, stride: int) -> SizeHW:
 def largest_size(config: TrainConfig, stride: int) -> SizeHW:
     """The largest network size in px that a run reaches; ``stride`` is the network's coarsest."""
     return _scaled_size(config.multi_scale, config, stride) if config.multi_scale else config.image_size
+
+
+def smallest_step(count: int, config: TrainConfig, stride: int, world_size: int = 1) -> int:
+    """The values of a channel that batch norm sees at least, in the coarsest map of the smallest mini-batch of ``count`` images.
+
+    ``stride`` is the network's coarsest; norms are synchronised over ``world_size`` processes. YolomishError where that is one
+    value, which has no variance, and where there are fewer images than processes.
+    """
+    if count < world_size:
+        raise YolomishError(f"{count} training images cannot be shared by {world_size} processes: start {count} at most")
+    images = min(config.batch, count)
+    images -= images % world_size
+    mini = config.mini_batch if config.mini_batch > 0 else config.batch
+    images = min(images, images % mini or mini)
+    size_hw = _scaled_size(1 / config.multi_scale, config, stride) if config.multi_scale else config.image_size
+    values = images * math.prod(max(side // stride, 1) for side in size_hw)
+    if values < 2:
+        raise YolomishError(
+            f"batch norm cannot learn from one value: a mini-batch of {images} image at {size_text(size_hw)} px is one cell "
+            f"after stride {stride}; take a larger --imgsz or --batch, or more images"
+        )
+    return values
 
 
 def step_size(step: int, total_steps: int, config: TrainConfig, stride: int) -> SizeHW:
@@ -169,7 +210,7 @@ def train_loader(
     ``config`` holds size, batch, mini-batch, augmentation, workers and seed; of ``spec``, the network's input, come the
     stride for multi-scale and the grey that pads. ``epoch`` counts from 0, as does ``first_step`` within it.
     ``rank`` of ``world_size`` processes gets its share of every mini-batch; images that a short step cannot share out
-    evenly wait for another epoch. YolomishError where there are fewer images than processes.
+    evenly wait for another epoch; see ``smallest_step`` for what is too few.
     """
     where = {"rank": rank, "world_size": world_size}
     items = AugmentedData(data, config, epoch, spec.pad_value)

@@ -56,7 +56,7 @@ def class_colour(label: int) -> Colour:
 def draw_boxes(
     image: np.ndarray, boxes: np.ndarray, labels: Sequence[int], texts: Sequence[str], *, line_width: int = 0
 ) -> np.ndarray:
-    """A copy of ``image`` (H, W, 3) uint8 RGB with boxes (N, 4) xyxy in its px, each with its text on a filled label.
+    """A copy of ``image`` (H, W, 3) uint8 RGB with boxes (N, 4) xyxy in its px, each with its text, if any, on a filled label.
 
     Later ones lie on top. ``line_width`` is in px, 0: by the picture's size. A label stands above its box, inside or
     below, where the picture has room and no other label stands; where a picture is too small for a text, it is shortened
@@ -99,8 +99,10 @@ def _ink(colour: Colour) -> Colour:
 
 def _place(text: str, size: int, box: tuple[int, int, int], room: tuple[int, int], others: Sequence[_Label]) -> _Label | None:
     (x0, y0, y1), (w, h) = box, room
-    choices = []
+    choices: list[_Label] = []
     for shorter, font_size in ((text, size), (text.rsplit(" ", 1)[0], size), (text.rsplit(" ", 1)[0], SMALLEST_TEXT)):
+        if not shorter:
+            continue
         height, width = _text_mask(shorter, font_size).shape
         if width > w or height > h // 2:
             continue
@@ -120,7 +122,7 @@ def _write(canvas: np.ndarray, place: _Label, colour: Colour) -> None:
 def _text_mask(text: str, size: int) -> np.ndarray:
     """How much of each pixel of a label (height, width) is ink, float32 0..1, with a margin around the text."""
     margin = max(1, size // 6)
-    text = "".join(letter if letter.isprintable() else " " for letter in text)  # a line break cannot be laid out
+    text = "".join(letter if letter.isprintable() else " " for letter in text[:200])  # a line break cannot be laid out
     runs = [(font, "".join(letters)) for font, letters in groupby(text, lambda letter: _font_with(letter, size))]
     metrics = [font.getmetrics() if isinstance(font, ImageFont.FreeTypeFont) else (size, size // 4) for font, _ in runs]
     ascent, descent = (max(column) for column in zip(*metrics, strict=True)) if metrics else (size, size // 4)

@@ -8,9 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from yolomish.drawing.labels import plot_label
 from yolomish.evaluation.confusion import Confusion
 from yolomish.evaluation.curves import ClassCurve, best_threshold
 from yolomish.evaluation.error_types import ErrorBreakdown
+from yolomish.files import replace_file
 
 MOST_NAMED = 20  # classes in a legend
 MOST_NUMBERED = 25  # classes whose cells hold numbers
@@ -18,7 +20,7 @@ MOST_LABELLED = 200  # classes whose names can be read
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    figure.savefig(path, dpi=110)
+    replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
 def _finish(axis: Axes, xlabel: str, ylabel: str, title: str) -> None:
@@ -39,7 +41,7 @@ def plot_precision_recall(curves: list[ClassCurve], iou: float, path: str | Path
         places = np.searchsorted(curve.recall, grid, side="left")
         values = np.append(falling, 0.0)[np.minimum(places, len(falling))]
         sampled.append(values)
-        label = f"{curve.name} {curve.ap:.3f}" if len(curves) <= MOST_NAMED else None
+        label = f"{plot_label(curve.name)} {curve.ap:.3f}" if len(curves) <= MOST_NAMED else None
         axis.plot(grid, values, linewidth=1, alpha=0.8, label=label)
     if sampled:
         mean = np.mean(sampled, axis=0)
@@ -55,7 +57,7 @@ def plot_f1(curves: list[ClassCurve], iou: float, path: str | Path) -> None:
     grid = np.linspace(0, 1, 1001)
     for curve in curves:
         threshold, value = curve.best()
-        label = f"{curve.name} {value:.2f} at {threshold:.2f}" if len(curves) <= MOST_NAMED else None
+        label = f"{plot_label(curve.name)} {value:.2f} at {threshold:.2f}" if len(curves) <= MOST_NAMED else None
         axis.plot(grid, curve.at(grid), linewidth=1, alpha=0.8, label=label)
     if curves:
         threshold, value = best_threshold(curves)
@@ -69,7 +71,7 @@ def plot_f1(curves: list[ClassCurve], iou: float, path: str | Path) -> None:
 def plot_confusion(confusion: Confusion, path: str | Path) -> None:
     """Write a PNG: shares of each true class by what it was taken for; up to 25 classes with the counts in the cells."""
     title = f"Confusion at confidence {confusion.conf:g}, IoU {confusion.iou:g}"
-    names = confusion.names
+    names = tuple(plot_label(name) for name in confusion.names)
     plot_matrix(confusion.counts, (*names, "background"), (*names, "missed"), "detected as", title, path)
 
 

@@ -80,9 +80,15 @@ def match(truth: COCO, results: list[dict]) -> Matches:
     return Matches(image_ids=tuple(images), category_ids=tuple(categories), truths=truths, ranked=tuple(ranked))
 
 
-def draw_images(images: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """(resamples, images) int32: how often each image is drawn when ``images`` are drawn with replacement."""
-    return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.int32)
+def draw_images(images: int, resamples: int, rng: np.random.Generator, groups: np.ndarray | None = None) -> np.ndarray:
+    """(resamples, images) int32: how often each image is drawn when ``images`` are drawn with replacement.
+
+    ``groups`` (images,) numbers the cluster of each from 0 (a video, a scene): then whole clusters are drawn, as many as
+    there are.
+    """
+    count = images if groups is None else int(groups.max()) + 1
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.int32)
+    return drawn if groups is None else drawn[:, groups]
 
 
 def resampled_ap(matches: Matches, weights: np.ndarray, *, threads: int = 2) -> np.ndarray:

@@ -26,6 +26,7 @@ from yolomish.networks import Network
 from yolomish.networks.scope import swap
 from yolomish.ops.decode import decode_above
 from yolomish.ops.device import wait
+from yolomish.threads import busy_note
 from yolomish.types import HeadSpec, InputSpec, SizeHW, size_text
 from yolomish.weights.load import LoadedNetwork
 
@@ -178,6 +179,8 @@ def measure(
     if not ready:
         raise YolomishError(f"no engine can run: {'; '.join(f'{k}: {v}' for k, v in skipped.items())}")
     seconds: list[list[float]] = [[] for _ in ready]
+    if note := busy_note():
+        say(note)
     for i in range(rounds):
         say(f"round {i + 1} of {rounds}")
         for j in [*range(len(ready))][i % len(ready) :] + [*range(len(ready))][: i % len(ready)]:

@@ -52,7 +52,7 @@ def evaluate_classifier(
     for note in loaded.notes:
         log(note)
     source, chosen = open_classes(data, split), choose_device(device)
-    source.check_classes(len(loaded.names), weights)
+    source.with_classes(loaded.names, weights)
     network = loaded.network.to(chosen)
     size_hw = size_hw or network.input.size_hw
     stated = protocol.describe(len(source), f"{split} ({source.source.name})", size_hw)

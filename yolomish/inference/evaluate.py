@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolomish.config import DataConfig
+from yolomish.config import DataConfig, to_dict
 from yolomish.data.datasets import Split, open_data
+from yolomish.data.formats.subset import part_text
 from yolomish.evaluation.coco import check_backend
 from yolomish.evaluation.provenance import warning
 from yolomish.files import free_folder
@@ -70,12 +71,16 @@ def evaluate_weights(
     for note in loaded.notes:
         log(note)
     source = open_data(data, split)
-    source.check_classes(len(loaded.names), weights)
+    if source.left_out:
+        log(source.left_out)
+    if loaded.names != source.names:
+        log(f"classes: {weights} and {source.source} are not named or numbered alike; they are compared by name")
+    named = source.with_classes(loaded.names, weights)
     network = loaded.network
     size_hw = size_hw or network.input.size_hw
     network.input.check_size(size_hw)
     protocol = protocol.of(network.heads)
-    stated = protocol.describe(len(source), f"{split} ({source.source.name})", size_hw)
+    stated = protocol.describe(len(source), f"{split} ({source.source.name}{part_text(data)})", size_hw)
     log(stated)
     if text := warning(weights, source):
         log(text)
@@ -88,11 +93,12 @@ def evaluate_weights(
         runner, chosen = made, CPU
     pipeline = Pipeline(runner=runner, protocol=protocol, size_hw=size_hw, device=chosen)
     with using_kernels(kernels):
-        results = predict(pipeline, source, batch=batch, workers=workers, progress=True)
+        results = predict(pipeline, named, batch=batch, workers=workers, progress=True)
+    results = [result for result in results if result["category_id"] in source.category_ids]
     folder = free_folder(output)
     if not source.annotated:
         archive = write_submission(folder, source, results, name or Path(weights).stem)
         return Evaluation(folder=folder, protocol=stated, metrics={}, submission=archive, detections=len(results))
-    setting = describe_setting(protocol, size_hw)
+    setting = describe_setting(protocol, size_hw) | {"data": to_dict(data)}
     content = write_evaluation(folder, source, results, setting=setting, backend=backend, plots=plots)
     return Evaluation(folder=folder, protocol=stated, metrics=content, detections=len(results))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 from yolomish.data.images import write_image
 from yolomish.drawing.boxes import draw_detections
 from yolomish.errors import YolomishError
+from yolomish.files import PARTIAL, clean_name, make_folder, reason, write_text
 from yolomish.inference.records import CocoFile, as_record
 from yolomish.inference.sources import Frame
 from yolomish.inference.video import VideoFile
@@ -45,12 +47,13 @@ class Outputs:
     """Writes what ``choice`` asks for into ``folder``, a frame at a time; a ``with`` around it completes the files.
 
     Pictures keep their file's name and format where OpenCV writes it, else become PNG; videos become MP4 at their own
-    rate; ``labels/`` holds the YOLO txt, ``crops/CLASS/`` the crops. Two sources of one name are a and a-2.
+    rate; ``labels/`` holds the YOLO txt, ``crops/CLASS/`` the crops. Two sources of one name are a and a-2, and so is a
+    picture that is called as a video's frame is here. What grows while it is written has ``.part`` in its name until then.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], choice: OutputChoice) -> None:
         self.folder, self.names, self.choice = folder, tuple(names), choice
-        self._taken: set[str] = set()
+        self._taken: set[str] = set()  # names of pictures and videos, and of videos' frames up to their number
         self._video_of, self._video_stem = "", ""
         self._video: VideoFile | None = None
         self._open = ExitStack()
@@ -61,7 +64,9 @@ class Outputs:
                 self._coco = CocoFile(folder / "detections.json", self.names)
                 self._open.callback(self._coco.close)
             if choice.csv:
-                table = open(folder / "detections.csv", "w", newline="", encoding="utf-8")
+                part = folder / f"detections{PARTIAL}.csv"
+                self._open.callback(os.replace, part, folder / "detections.csv")  # called last
+                table = open(part, "w", newline="", encoding="utf-8", errors="backslashreplace")
                 self._csv = csv.writer(self._open.enter_context(table))
                 self._csv.writerow(CSV_FIELDS)
             if choice.txt:
@@ -71,9 +76,11 @@ class Outputs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_video()
-        with _disk(self.folder):
-            self._open.close()
+        try:
+            self._end_video()
+        finally:
+            with _disk(self.folder):
+                self._open.close()
 
     def add(self, frame: Frame, found: Detections) -> None:
         """Write one frame's part; YolomishError where the disk does not take it."""
@@ -91,7 +98,7 @@ class Outputs:
             numbered = stem if frame.number is None else f"{stem}-{frame.number:06d}"
             if self.choice.txt:
                 lines = yolo_lines(record, scores=self.choice.scores)
-                (self.folder / "labels" / f"{numbered}.txt").write_text(lines, encoding="utf-8")
+                write_text(self.folder / "labels" / f"{numbered}.txt", lines, sync=False)
             if self.choice.crops:
                 self._crops(numbered, frame, record)
 
@@ -99,15 +106,22 @@ class Outputs:
         if frame.number is not None and frame.name == self._video_of:
             return self._video_stem
         self._end_video()
-        base = re.sub(r"[^\w .()+@=,-]", "_", Path(frame.name).stem) or "frame"
+        base = clean_name(Path(frame.name).stem)
         stem, number = base, 1
-        while stem.casefold() in self._taken:
+        while self._names(stem, frame) & self._taken:
             number += 1
             stem = f"{base}-{number}"
-        self._taken.add(stem.casefold())
+        self._taken |= self._names(stem, frame)
         if frame.number is not None:
             self._video_of, self._video_stem = frame.name, stem
         return stem
+
+    @staticmethod
+    def _names(stem: str, frame: Frame) -> set[str]:
+        """What a stem takes: itself and, of a video, ``stem-#``, for its frames; a picture called ``stem-000012`` takes that."""
+        stem = stem.casefold()
+        frames = f"{stem}-#" if frame.number is not None else re.sub(r"-\d{6,}$", "-#", stem)
+        return {stem, frames}
 
     def _picture(self, stem: str, frame: Frame, found: Detections) -> None:
         drawn = draw_detections(frame.image, found, self.names, line_width=self.choice.line_width)
@@ -125,8 +139,7 @@ class Outputs:
             x0, y0, x1, y1 = found["box"]
             left, top = min(int(x0), w - 1), min(int(y0), h - 1)
             crop = frame.image[top : max(top + 1, round(y1)), left : max(left + 1, round(x1))]
-            folder = self.folder / "crops" / re.sub(r"[^\w .-]", "_", found["class"])
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = make_folder(self.folder / "crops" / clean_name(found["class"]))
             write_image(folder / f"{stem}-{number}.jpg", crop)
 
     def _end_video(self) -> None:
@@ -157,4 +170,4 @@ def _disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise YolomishError(f"{folder} cannot be written: {error.strerror}") from None
+        raise YolomishError(f"{folder} cannot be written: {reason(error)}") from None

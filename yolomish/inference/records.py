@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from yolomish.coco_names import COCO_NAMES
+from yolomish.files import PARTIAL
 from yolomish.inference.sources import Frame
 from yolomish.types import Detections
 
@@ -42,7 +44,8 @@ class CocoFile:
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         self._ids = coco_ids(names)
         self._images, self._annotations = 0, 0
-        self._file = open(path, "w", encoding="utf-8")
+        self._path, self._part = path, path.with_name(f"{path.stem}{PARTIAL}{path.suffix}")
+        self._file = open(self._part, "w", encoding="utf-8")
         self._later = tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent)
         categories = [{"id": i, "name": n} for i, n in zip(self._ids, names, strict=True)]
         self._file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": [')
@@ -76,3 +79,4 @@ class CocoFile:
         self._file.write("]}\n")
         self._later.close()
         self._file.close()
+        os.replace(self._part, self._path)

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from yolomish.inference.detector import Detector
-from yolomish.inference.outputs import Outputs
 from yolomish.inference.sources import Failure, Frame, Source, read_frames
 from yolomish.types import Detections
 
@@ -23,19 +22,16 @@ class Found:
 
 
 def detect_sources(
-    detector: Detector, sources: Sequence[Source], outputs: Outputs | None = None, *, batch: int = 1, vid_stride: int = 1
+    detector: Detector, sources: Sequence[Source], *, batch: int = 1, vid_stride: int = 1
 ) -> Iterator[Found | Failure]:
-    """Detections of every frame of ``sources`` (see ``expand_sources``), in order, written to ``outputs`` as they come.
+    """Detections of every frame of ``sources`` (see ``expand_sources``), in order, as they come.
 
     ``batch`` frames go through the network at once, but those of cameras, streams and stdin one by one; of a video every
     ``vid_stride``-th is looked at. What cannot be read is a Failure, and the rest goes on.
     """
     waits = any(source.kind in ("live", "stdin") for source in sources)
     frames = read_frames(sources, vid_stride=vid_stride)
-    for item in detect_frames(detector, frames if waits else read_ahead(frames), batch=1 if waits else batch):
-        if outputs and isinstance(item, Found):
-            outputs.add(item.frame, item.detections)
-        yield item
+    yield from detect_frames(detector, frames if waits else read_ahead(frames), batch=1 if waits else batch)
 
 
 def detect_frames(detector: Detector, frames: Iterable[Frame | Failure], *, batch: int = 1) -> Iterator[Found | Failure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 
 from yolomish.data.images import SUFFIXES, decode_image, read_image
 from yolomish.errors import YolomishError
-from yolomish.files import read_lines
+from yolomish.files import read_lines, shown_path
 
 IMAGE_SUFFIXES = SUFFIXES | {".avif", ".gif", ".jp2", ".ppm", ".pgm", ".pbm"}
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".flv", ".3gp"}
@@ -59,17 +60,17 @@ def expand_sources(sources: Sequence[str]) -> list[Source]:
     """
     found: list[Source] = []
     for name in sources:
-        path, scheme = Path(name), urlsplit(name).scheme.lower()
+        path, scheme = Path(name), _scheme(name)
         if name == "-":
             found.append(Source(name=name, kind="stdin"))
-        elif path.is_dir():
+        elif os.path.isdir(name):
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file())
             if not inside:
                 raise YolomishError(f"folder {name} holds no images or videos ({', '.join(sorted(IMAGE_SUFFIXES))}, ...)")
             found += map(_file, inside)
-        elif path.suffix.lower() == ".txt" and path.is_file():
+        elif path.suffix.lower() == ".txt" and os.path.isfile(name):
             found += _list(path)
-        elif path.exists():
+        elif os.path.exists(name):
             found.append(_file(path))
         elif name.isdecimal():
             found.append(Source(name=name, kind="live"))
@@ -79,11 +80,18 @@ def expand_sources(sources: Sequence[str]) -> list[Source]:
             picture = PurePosixPath(urlsplit(name).path).suffix.lower() in IMAGE_SUFFIXES
             found.append(Source(name=name, kind="web image" if picture else "video"))
         else:
-            matches = sorted(Path(p) for p in glob.glob(name, recursive=True) if Path(p).is_file())
+            matches = sorted(Path(p) for p in ([] if "\0" in name else glob.glob(name, recursive=True)) if os.path.isfile(p))
             if not matches:
-                raise YolomishError(f"no such file, folder or glob match: {name}")
+                raise YolomishError(f"no such file, folder or glob match: {shown_path(name)}")
             found += map(_file, matches)
     return list(dict.fromkeys(found))
+
+
+def _scheme(name: str) -> str:
+    try:
+        return urlsplit(name).scheme.lower()
+    except ValueError:  # such as http://[
+        return ""
 
 
 def _file(path: Path) -> Source:
@@ -101,7 +109,7 @@ def _list(path: Path) -> list[Source]:
 def _listed(line: str, folder: Path) -> Source:
     if "://" in line:
         return expand_sources([line])[0]
-    return _file(folder / line if (folder / line).is_file() else Path(line))
+    return _file(folder / line if os.path.isfile(folder / line) else Path(line))
 
 
 def read_frames(sources: Sequence[Source], *, vid_stride: int = 1, stdin: BinaryIO | None = None) -> Iterator[Frame | Failure]:
@@ -118,6 +126,8 @@ def read_frames(sources: Sequence[Source], *, vid_stride: int = 1, stdin: Binary
             elif source.kind == "web image":
                 yield Frame(name=source.name, image=_download(source.name))
             elif source.kind == "stdin":
+                if stdin is None and sys.stdin is None:
+                    raise YolomishError("stdin is closed: pipe an image into it, or paths, one a line")
                 yield from _stdin_frames(stdin or sys.stdin.buffer)
             else:
                 frames = live_frames if source.kind == "live" else video_frames

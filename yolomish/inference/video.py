@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 
 from yolomish.errors import YolomishError
+from yolomish.files import PARTIAL
 
 USUAL_FPS = 25.0  # where a stream states none
 NO_FRAME_S = 15.0
@@ -18,7 +20,7 @@ NO_FRAME_S = 15.0
 
 def _open(name: str) -> tuple[cv2.VideoCapture, float]:
     """The capture, and its frames a second."""
-    capture = cv2.VideoCapture(int(name) if name.isdecimal() and not Path(name).exists() else name)
+    capture = cv2.VideoCapture(int(name) if name.isdecimal() and len(name) < 10 and not Path(name).exists() else name)
     if not capture.isOpened():
         what = f"camera {name} cannot be opened" if name.isdecimal() else f"{name} is not a video or stream that OpenCV can read"
         raise YolomishError(what)
@@ -101,11 +103,12 @@ def live_frames(name: str, stride: int) -> Iterator[tuple[int, np.ndarray, float
 
 
 class VideoFile:
-    """An MP4 that takes (H, W, 3) uint8 RGB frames of one size."""
+    """An MP4 that takes (H, W, 3) uint8 RGB frames of one size; it gets its name when it is closed and found whole."""
 
     def __init__(self, path: Path, fps: float, size_hw: tuple[int, int]) -> None:
-        self.path, self.size_hw = path, size_hw
-        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size_hw[::-1])
+        self.path, self.size_hw, self.frames = path, size_hw, 0
+        self.part = path.with_name(f"{path.stem}{PARTIAL}{path.suffix}")
+        self._writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*"mp4v"), fps, size_hw[::-1])
         if not self._writer.isOpened():
             raise YolomishError(f"{path} cannot be written: OpenCV cannot make an MP4 of {size_hw[1]}x{size_hw[0]} px here")
 
@@ -114,7 +117,17 @@ class VideoFile:
         if image.shape[:2] != self.size_hw:
             image = cv2.resize(image, self.size_hw[::-1])
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self.frames += 1
 
     def close(self) -> None:
-        """Finish the file; without this it cannot be played."""
+        """Finish the file; YolomishError where it then does not hold every frame: OpenCV says nothing of a full disk."""
         self._writer.release()
+        capture = cv2.VideoCapture(str(self.part))
+        held = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0
+        capture.set(cv2.CAP_PROP_POS_FRAMES, self.frames - 1)
+        whole = held == self.frames and capture.read()[0]
+        capture.release()
+        if not whole:
+            self.part.unlink(missing_ok=True)
+            raise YolomishError(f"{self.path} cannot be written, {self.frames} frames are lost: is the disk full?")
+        os.replace(self.part, self.path)

@@ -8,6 +8,7 @@ arguments: another image size compiles nothing new but, once, what differs where
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -21,16 +22,34 @@ SLOPE = tl.constexpr(LEAKY_SLOPE)
 CAP = tl.constexpr(MISH_CAP)
 SCALE = tl.constexpr(GELU_SCALE)
 CUBIC = tl.constexpr(GELU_CUBIC)
+LOG2E = tl.constexpr(1.4426950408889634)
+PTX = tl.constexpr(torch.version.hip is None and os.environ.get("TRITON_INTERPRET") != "1")  # what is compiled is NVIDIA's
 TILE = 2048  # values of a program's tile
 PROGRAMS = 1024  # of a reduction: some waves over any GPU
 
 
 @triton.jit
+def _exp(x):
+    """exp(x), below 2^-126 zero: tl.exp's denormal results cost three instructions more."""
+    if PTX:
+        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x * LOG2E], tl.float32, True, 1)
+    return tl.exp(x)
+
+
+@triton.jit
+def _reciprocal(x):
+    """1/x within one unit in the last place; a full division costs six instructions more."""
+    if PTX:
+        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], tl.float32, True, 1)
+    return 1 / x
+
+
+@triton.jit
 def _value(z, ACT: tl.constexpr):
     if ACT == "mish":
-        e = tl.exp(tl.minimum(z, CAP))
+        e = _exp(tl.minimum(z, CAP))
         n = e * (e + 2)
-        y = z * (n / (n + 2))
+        y = z * (n * _reciprocal(n + 2))
     elif ACT == "leaky_relu":
         y = tl.where(z > 0, z, SLOPE * z)
     elif ACT == "relu":
@@ -38,17 +57,17 @@ def _value(z, ACT: tl.constexpr):
     elif ACT == "relu6":
         y = tl.where(z <= 0, 0.0, tl.where(z >= 6, 6.0, z))
     elif ACT == "silu":
-        y = z / (1 + tl.exp(-z))
+        y = z * _reciprocal(1 + _exp(-z))
     elif ACT == "sigmoid":
-        y = 1 / (1 + tl.exp(-z))
+        y = _reciprocal(1 + _exp(-z))
     elif ACT == "hardswish":
-        y = z * tl.minimum(tl.maximum(z + 3, 0.0), 6.0) / 6
+        y = z * tl.minimum(tl.maximum(z + 3, 0.0), 6.0) * (1 / 6)
     elif ACT == "hard_mish":
-        y = z * tl.minimum(tl.maximum(z + 2, 0.0), 2.0) / 2
+        y = z * tl.minimum(tl.maximum(z + 2, 0.0), 2.0) * 0.5
     elif ACT == "gelu":
         y = z * (0.5 * (1 + tl.erf(z * 0.7071067811865476)))
     elif ACT == "gelu_tanh":
-        y = z / (1 + tl.exp((z + z * z * z * CUBIC) * -SCALE))
+        y = z * _reciprocal(1 + _exp((z + z * z * z * CUBIC) * -SCALE))
     else:
         tl.static_assert(ACT == "linear")
         y = z
@@ -58,9 +77,9 @@ def _value(z, ACT: tl.constexpr):
 @triton.jit
 def _slope(z, ACT: tl.constexpr):
     if ACT == "mish":
-        e = tl.exp(tl.minimum(z, CAP))
+        e = _exp(tl.minimum(z, CAP))
         n = e * (e + 2)
-        r = 1 / (n + 2)
+        r = _reciprocal(n + 2)
         d = n * r + z * tl.where(z >= CAP, 0.0, 4 * (e * r) * ((e + 1) * r))
     elif ACT == "leaky_relu":
         d = tl.where(z > 0, 1.0, SLOPE)
@@ -69,21 +88,22 @@ def _slope(z, ACT: tl.constexpr):
     elif ACT == "relu6":
         d = tl.where((z > 0) & (z < 6), 1.0, 0.0)
     elif ACT == "silu":
-        s = 1 / (1 + tl.exp(-z))
-        d = s * (1 + z * (1 - s))
+        e = _exp(tl.minimum(-z, 80.0))
+        s = _reciprocal(1 + e)
+        d = s * (1 + z * (e * s))  # 1 - s would be of the reciprocal's error, times z
     elif ACT == "sigmoid":
-        s = 1 / (1 + tl.exp(-z))
+        s = _reciprocal(1 + _exp(-z))
         d = s * (1 - s)
     elif ACT == "hardswish":
-        d = tl.where(z <= -3, 0.0, tl.where(z < 3, z / 3 + 0.5, 1.0))
+        d = tl.where(z <= -3, 0.0, tl.where(z < 3, z * (1 / 3) + 0.5, 1.0))
     elif ACT == "hard_mish":
         d = tl.where(z <= -2, 0.0, tl.where(z < 0, z + 1, 1.0))
     elif ACT == "gelu":
-        d = 0.5 * (1 + tl.erf(z * 0.7071067811865476)) + z * (tl.exp(-0.5 * z * z) * 0.3989422804014327)
+        d = 0.5 * (1 + tl.erf(z * 0.7071067811865476)) + z * (_exp(-0.5 * z * z) * 0.3989422804014327)
     elif ACT == "gelu_tanh":
         w = (z + z * z * z * CUBIC) * SCALE
-        s = 1 / (1 + tl.exp(-w))
-        d = s + z * (s / (1 + tl.exp(w))) * ((1 + z * z * (3 * CUBIC)) * SCALE)
+        s = _reciprocal(1 + _exp(-w))
+        d = s + z * (s * _reciprocal(1 + _exp(w))) * ((1 + z * z * (3 * CUBIC)) * SCALE)
     else:
         tl.static_assert(ACT == "linear")
         d = z * 0 + 1
@@ -106,33 +126,42 @@ def _tile(t, c, C, S, rows, per_plane, LAST: tl.constexpr, BLOCK: tl.constexpr):
     return start, offsets, mask
 
 
+@triton.jit
+def _valid(t, S, rows, per_plane, LAST: tl.constexpr, BLOCK: tl.constexpr):
+    """How many values of a channel are in tile ``t``."""
+    if LAST:
+        return tl.maximum(0, tl.minimum(BLOCK, rows - t * BLOCK)).to(tl.float32)
+    inside = tl.minimum(BLOCK, S - (t % per_plane) * BLOCK)
+    return tl.where(t // per_plane < rows, inside, 0).to(tl.float32)
+
+
 @triton.jit(do_not_specialize=["rows", "per_plane", "share"])
 def statistics_kernel(
     x_ptr, part_ptr, C, S, rows, per_plane, share, LAST: tl.constexpr, BLOCK: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """Welford's means in every lane over ``share`` tiles, merged into part (3, programs, C): count, mean, squared sum."""
+    """Count, mean and squared sum of ``share`` tiles into part (3, programs, C): sums of the differences to the first tile's
+    mean, which leave little to cancel."""
     p, programs = tl.program_id(0), tl.num_programs(0)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    count = tl.zeros((BLOCK, CHANNELS), tl.float32)
-    mean = tl.zeros((BLOCK, CHANNELS), tl.float32)
-    square = tl.zeros((BLOCK, CHANNELS), tl.float32)
+    start, offsets, mask = _tile(p * share, c, C, S, rows, per_plane, LAST, BLOCK)
+    x = tl.load(x_ptr + start + offsets, mask, 0.0).to(tl.float32)
+    middle = tl.sum(x, 0) / _valid(p * share, S, rows, per_plane, LAST, BLOCK)
+    count = 0.0
+    first = tl.zeros((BLOCK, CHANNELS), tl.float32)
+    second = tl.zeros((BLOCK, CHANNELS), tl.float32)
     for k in range(0, share):
         start, offsets, mask = _tile(p * share + k, c, C, S, rows, per_plane, LAST, BLOCK)
         x = tl.load(x_ptr + start + offsets, mask, 0.0).to(tl.float32)
-        x = tl.where(mask, x, mean)
-        count += tl.where(mask, 1.0, 0.0)
-        before = x - mean
-        mean += before / tl.maximum(count, 1.0)
-        square += before * (x - mean)
-    total = tl.sum(count, 0)
-    middle = tl.sum(count * mean, 0) / tl.maximum(total, 1.0)
-    away = mean - middle[None, :]
-    squares = tl.sum(square + count * away * away, 0)
+        away = tl.where(mask, x - middle[None, :], 0.0)
+        first += away
+        second += away * away
+        count += _valid(p * share + k, S, rows, per_plane, LAST, BLOCK)
+    mean = tl.sum(first, 0) / count
     out = p * C + c
     step = programs * C
-    tl.store(part_ptr + out, total, c < C)
-    tl.store(part_ptr + step + out, middle, c < C)
-    tl.store(part_ptr + 2 * step + out, squares, c < C)
+    tl.store(part_ptr + out, tl.zeros((CHANNELS,), tl.float32) + count, c < C)
+    tl.store(part_ptr + step + out, middle + mean, c < C)
+    tl.store(part_ptr + 2 * step + out, tl.maximum(tl.sum(second, 0) - count * mean * mean, 0.0), c < C)
 
 
 @triton.jit(do_not_specialize=["parts"])
@@ -246,9 +275,9 @@ def reduce_kernel(
         start, offsets, mask = _tile(p * share + k, c, C, S, rows, per_plane, LAST, BLOCK)
         centred = tl.load(x_ptr + start + offsets, mask, 0.0).to(tl.float32) - mean
         dy = tl.load(dy_ptr + start + offsets, mask, 0.0).to(tl.float32)
-        dz = tl.where(mask, dy * _slope(centred * scale + bias, ACT), 0.0)
+        dz = dy * _slope(centred * scale + bias, ACT)  # outside the mask dy is 0
         first += dz
-        second += tl.where(mask, dz * centred, 0.0)
+        second += dz * centred
     out = p * C + c
     tl.store(part_ptr + out, tl.sum(first, 0), c < C)
     tl.store(part_ptr + programs * C + out, tl.sum(second, 0), c < C)
@@ -286,7 +315,7 @@ def input_gradient_kernel(
     tl.store(dx_ptr + start + offsets, dx.to(dx_ptr.dtype.element_ty), mask)
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit
 def value_kernel(x_ptr, y_ptr, count, ACT: tl.constexpr, BLOCK: tl.constexpr):
     """y = act(x) over ``count`` values; y may be x."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -294,7 +323,7 @@ def value_kernel(x_ptr, y_ptr, count, ACT: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(y_ptr + i, _value(x, ACT).to(y_ptr.dtype.element_ty), i < count)
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit
 def slope_kernel(dy_ptr, x_ptr, dx_ptr, count, ACT: tl.constexpr, BLOCK: tl.constexpr):
     """dx = dy · act'(x) over ``count`` values."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -303,7 +332,7 @@ def slope_kernel(dy_ptr, x_ptr, dx_ptr, count, ACT: tl.constexpr, BLOCK: tl.cons
     tl.store(dx_ptr + i, (dy * _slope(x, ACT)).to(dx_ptr.dtype.element_ty), i < count)
 
 
-class _Tiles:
+class Tiles:
     """How a dense (outer, C, inner) tensor is cut into tiles, and a reduction over them into programs."""
 
     def __init__(self, x: Tensor) -> None:
@@ -338,7 +367,7 @@ def _on(x: Tensor) -> AbstractContextManager:
 
 def partial_statistics(x: Tensor) -> Tensor:
     """(3, programs, C) float32: count, mean and squared sum of each program's part of ``x`` (outer, C, inner)."""
-    tiles = _Tiles(x)
+    tiles = Tiles(x)
     part = torch.empty(3, tiles.programs, tiles.channels, device=x.device)
     with _on(x):
         grid = (tiles.programs, tiles.columns)
@@ -360,7 +389,7 @@ def statistics(x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: f
 
 def apply(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, act: str) -> Tensor:
     """``formulas.apply`` in one pass."""
-    tiles, y = _Tiles(x), torch.empty_like(x)
+    tiles, y = Tiles(x), torch.empty_like(x)
     with _on(x):
         grid = (tiles.count, tiles.columns)
         apply_kernel[grid](x, y, weight, bias, mean, invstd, *tiles.sizes, ACT=act, **tiles.shape)
@@ -369,7 +398,7 @@ def apply(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor,
 
 def reduce(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, act: str) -> Tensor:
     """``formulas.reduce`` in one pass."""
-    tiles = _Tiles(x)
+    tiles = Tiles(x)
     part = torch.empty(2, tiles.programs, tiles.channels, device=x.device)
     with _on(x):
         grid = (tiles.programs, tiles.columns)
@@ -382,7 +411,7 @@ def input_gradient(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, shares: Tensor, act: str
 ) -> Tensor:
     """``formulas.input_gradient`` in one pass."""
-    tiles, dx = _Tiles(x), torch.empty_like(x)
+    tiles, dx = Tiles(x), torch.empty_like(x)
     with _on(x):
         grid = (tiles.count, tiles.columns)
         channels = (weight, bias, mean, invstd, shares)

@@ -9,7 +9,7 @@ from torch import nn
 
 import yolomish.darknet.network  # not "from": that module imports this package's base
 from yolomish.config import ModelConfig, check_model, load_model_config, shipped
-from yolomish.errors import unknown_name
+from yolomish.errors import YolomishError, unknown_name
 from yolomish.networks import resnet, scaled, tiny
 from yolomish.networks.base import Network
 from yolomish.networks.classifier import build_cspdarknet53
@@ -20,6 +20,7 @@ def _of_cfg(config: ModelConfig) -> Network:
     return yolomish.darknet.network.build_darknet(config)
 
 
+MOST_PARAMETERS = 1_000_000_000  # 4 GB; the largest shipped has 127 million
 ARCHITECTURES: dict[str, Callable[[ModelConfig], Network]] = {
     "yolov4": build_yolov4,
     **dict.fromkeys(tiny.MEMBERS, tiny.build_tiny),
@@ -50,6 +51,8 @@ def build_network(config: ModelConfig) -> Network:
     check_model(config)
     if config.architecture not in ARCHITECTURES:
         raise unknown_name("architecture", config.architecture, ARCHITECTURES)
+    if torch.empty(0).device.type != "meta":
+        _refuse_huge(config)
     network = ARCHITECTURES[config.architecture](config)
     if config.swap:
         from yolomish.networks.scope import swap  # late: it traces networks, and most have nothing to swap
@@ -60,6 +63,16 @@ def build_network(config: ModelConfig) -> Network:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = config.bn_momentum
     return network
+
+
+def _refuse_huge(config: ModelConfig) -> None:
+    """YolomishError where a network has more than ``MOST_PARAMETERS``: counted before there is memory for any."""
+    count = sum(parameter.numel() for parameter in outline(config).parameters())
+    if count > MOST_PARAMETERS:
+        raise YolomishError(
+            f"{config.name} with width {config.width:g}, depth {config.depth:g} and {config.num_classes} classes has "
+            f"{count / 1e6:,.0f} million parameters, over the {MOST_PARAMETERS / 1e6:,.0f} million that are built"
+        )
 
 
 def outline(config: ModelConfig) -> Network:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from yolomish.activations import darknet_activations, find_activation
+from yolomish.config import ModelConfig
 from yolomish.darknet.write import section_numbers
 from yolomish.errors import YolomishError
+from yolomish.files import digest
 from yolomish.networks.base import Network, within
 from yolomish.nn.blocks import Activated, set_activation
 
@@ -56,6 +59,13 @@ def split_swap(text: str) -> tuple[str, str]:
     if not (scope and sign and activation):
         raise YolomishError(f"a swap is SCOPE=ACTIVATION, such as leaky_relu=mish or backbone=relu, not {text!r}")
     return scope.strip(), activation.strip()
+
+
+def activation_files(config: ModelConfig) -> dict[str, str]:
+    """The activations of a model that come from a file, ``FILE.py:NAME``, each with the SHA-256 of the file as it is now."""
+    names = {config.activation, config.neck_activation, *(split_swap(swap)[1] for swap in config.swap)}
+    files = {name: f"{name.rpartition('.py:')[0]}.py" for name in sorted(names) if ".py:" in name}
+    return {name: digest(file).sha256 for name, file in files.items() if os.path.isfile(file)}
 
 
 def swap(network: Network, swaps: tuple[str, ...]) -> None:

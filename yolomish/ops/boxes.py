@@ -11,6 +11,8 @@ EPSILON = 1e-7
 
 Planes = tuple[Tensor, ...]  # x0, y0, x1, y1
 
+MAX_RATIO = 4.0  # of sides for which an anchor answers: PyTorch_YOLOv4 data/hyp.scratch.yaml anchor_t
+
 
 def _overlap(a: Planes, b: Planes) -> tuple[Tensor, Tensor]:
     """IoU and squared enclosing diagonal of broadcast boxes."""

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import DropBlock2d
 
-from yolomish.config import RESUMABLE, TrainConfig, check_train, config_difference, from_dict
-from yolomish.data.formats.faults import different_classes
-from yolomish.data.loader import steps_per_epoch
-from yolomish.errors import YolomishError
+from yolomish.config import RESUMABLE, TrainConfig, check_train, config_difference
+from yolomish.data.loader import smallest_step, steps_per_epoch
+from yolomish.errors import YolomishError, first_line
 from yolomish.files import digest
 from yolomish.kernels import describe, using_kernels
 from yolomish.networks import Network, build_network
@@ -25,10 +24,12 @@ from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import gather, world_size
 from yolomish.tasks.base import Task
 from yolomish.tasks.registry import find_task
+from yolomish.threads import busy_note
 from yolomish.training.memory import AMP_TYPES, cuda_step_peak, largest_fitting, mixed_precision
 from yolomish.training.optim import build_average, build_optimizer, burn_in_steps
 from yolomish.training.record import Log
 from yolomish.training.run import Run
+from yolomish.weights.checkpoint import config_of, require_finite
 from yolomish.weights.load import start_from
 from yolomish.weights.store import locate_weights
 
@@ -62,8 +63,12 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     if not (resumed and config.initial_weights_sha256):
         config = with_initial_weights(config)
     train, val = task.open(config.data, "train"), task.open(config.data, "val")
-    if fault := different_classes(train.names, val.names):
-        raise YolomishError(fault)
+    val = val.with_classes(train.names, train.source)
+    for line in filter(None, (train.left_out, val.left_out)):
+        log(line)
+    learnt = set(train.paths)
+    if shared := sum(path in learnt for path in val.paths):
+        log(f"warning: {shared} of {len(val)} validation images are in train: AP cannot tell what was learnt by heart")
     config = replace(config, model=replace(config.model, num_classes=len(train.names)))
     if config.cache == "ram":
         log(f"{train.keep_in_memory() / 2**20:.0f} MiB of decoded training images held in memory")
@@ -85,6 +90,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
         network = cast(Network, network.to(memory_format=torch.channels_last))
     if config.mini_batch < 0:
         config = replace(config, mini_batch=_mini_batch_by_memory(task, network, config, device, log))
+    smallest_step(len(train), config, network.input.stride, world_size())
     average = build_average(network, config.ema_decay) if config.ema else None
     forward: Any = network
     if world_size() > 1:
@@ -108,6 +114,8 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
         kept = "; activations recomputed in backward" if config.memory == "lean" else ""
         dtype = AMP_TYPES[config.amp] if mixed_precision(config, device) else torch.float32
         log(describe(device, dtype, list(network.activations())) + kept)
+    if device.type == "cpu" and (note := busy_note()):
+        log(note)
     return Run(
         config=config,
         task=task,
@@ -169,19 +177,41 @@ def _freeze(network: Network, wanted: tuple[str, ...], log: Log) -> frozenset[st
     return frozenset(frozen)
 
 
-def check_same(config: TrainConfig, saved: dict[str, Any], path: Path) -> None:
-    """YolomishError naming every setting in which a checkpoint's run differs from ``config``, but for ``RESUMABLE`` ones."""
-    theirs = from_dict(TrainConfig, saved["config"], f"configuration in {path}")
-    changed = [f"{k} ({a} -> {b})" for k, (a, b) in config_difference(theirs, config).items() if k not in RESUMABLE]
+def data_marks(run: Run) -> dict[str, list[Any]]:
+    """The number of images and the digest of each split, to tell whether a run goes on with the data that it began with."""
+    return {"train": [len(run.train), run.train.digest], "val": [len(run.val), run.val.digest]}
+
+
+def check_same(run: Run, saved: dict[str, Any], path: Path) -> None:
+    """YolomishError naming every setting in which a checkpoint's run differs from ``run``, but for ``RESUMABLE`` ones, and a
+    split that has changed since."""
+    theirs = config_of(saved, path)
+    changed = [f"{k} ({a} -> {b})" for k, (a, b) in config_difference(theirs, run.config).items() if k not in RESUMABLE]
     if changed:
         raise YolomishError(f"cannot resume {path} with other settings: {', '.join(changed)}")
+    began = saved["progress"].get("data") or {}  # not in checkpoints of earlier versions
+    for split, (count, mark) in data_marks(run).items():
+        if split in began and began[split][1] != mark:
+            raise YolomishError(
+                f"cannot resume {path}: its {split} data has changed, {began[split][0]} images then, {count} now; put back what "
+                f"was there, or start a new run from it: --weights {path}"
+            )
 
 
-def restore(run: Run, saved: dict[str, Any]) -> None:
-    """Put a checkpoint's weights, optimiser, scaler and average into ``run``."""
-    run.network.load_state_dict(saved["model"])
-    run.optimizer.load_state_dict(saved["optimizer"])
-    run.scaler.load_state_dict(saved["scaler"])
-    if run.average:
-        run.average.module.load_state_dict(saved["ema"])
-        run.average.n_averaged.fill_(int(saved["ema_updates"]) + 1)
+def restore(run: Run, saved: dict[str, Any], path: Path) -> None:
+    """Put a checkpoint's weights, optimiser, scaler and average into ``run``; YolomishError where they are not there or do
+    not fit."""
+    if saved["optimizer"] is None or saved["scaler"] is None or (run.average and saved["ema"] is None):
+        raise YolomishError(
+            f"{path} holds weights alone, not a run that can go on: start from it with yolomish train --weights {path}"
+        )
+    require_finite(saved["model"], path)
+    try:
+        run.network.load_state_dict(saved["model"])
+        run.optimizer.load_state_dict(saved["optimizer"])
+        run.scaler.load_state_dict(saved["scaler"])
+        if run.average:
+            run.average.module.load_state_dict(saved["ema"])
+            run.average.n_averaged.fill_(saved["ema_updates"] + 1)
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:  # torch's, by what is wrong
+        raise YolomishError(f"{path} does not fit its own run: {first_line(error)}") from None

@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from yolomish.config import TrainConfig, save_yaml
+from yolomish.data.loader import WorkerLost, lost_workers
 from yolomish.errors import YolomishError
-from yolomish.files import clear_partial_files
+from yolomish.files import clear_partial_files, holding, make_folder
 from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import process_group, rank, sum_over_ranks, world_size
-from yolomish.training.build import check_same, prepare, restore
+from yolomish.training.build import check_same, data_marks, prepare, restore
 from yolomish.training.plots import save_curves
 from yolomish.training.record import TIMES, Log, columns, epoch_line, peak_memory, result_row, save_rows, tensorboard
 from yolomish.training.run import Run
 from yolomish.types import Metrics, size_text
-from yolomish.weights.checkpoint import read_checkpoint, save_checkpoint
+from yolomish.weights.checkpoint import config_of, read_checkpoint, save_checkpoint
 
 CUDA_WINDOW = 10  # steps between looks at the losses, each of which waits for the GPU
 SAVE_SECONDS = 600.0
@@ -65,6 +66,20 @@ class _State:
     history: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, progress: dict[str, Any], run: Run, path: Path) -> _State:
+        """What a checkpoint says; YolomishError where that is nothing that a run can go on from."""
+        known = {field.name: progress[field.name] for field in fields(cls) if field.name in progress}
+        state = cls(**known)
+        rows = (state.history, state.timings)
+        good = isinstance(state.sums, list) and len(state.sums) == len(run.task.losses) and len(known) == len(fields(cls))
+        good = good and all(isinstance(value, int | float) for value in (*state.sums, state.best_ap))
+        good = good and all(isinstance(of, list) and all(isinstance(row, dict) for row in of) for of in rows)
+        good = good and all([row.get("epoch") for row in of] == list(range(1, state.epoch + 1)) for of in rows)
+        if not good or state.position >= max(run.steps, 1):
+            raise YolomishError(f"{path} does not say where its run stands: start from it with yolomish train --weights {path}")
+        return state
+
     def steps_done(self, run: Run) -> int:
         """Optimiser steps since the start."""
         return self.epoch * run.steps + self.position
@@ -79,7 +94,8 @@ class _State:
             updates=int(run.average.n_averaged) - 1 if run.average else 0,
             optimizer=run.optimizer,
             scaler=run.scaler,
-            progress=vars(self) | {"images_seen": self.steps_done(run) * min(run.config.batch, len(run.train))},
+            progress=vars(self)
+            | {"images_seen": self.steps_done(run) * min(run.config.batch, len(run.train)), "data": data_marks(run)},
         )
 
 
@@ -93,25 +109,30 @@ def fit(config: TrainConfig, out_dir: Path, *, resume: bool = False, log: Log = 
     """
     out_dir = Path(out_dir)
     last = out_dir / "last.pt"
-    with process_group(str(choose_device(config.device))) as device:
+    with process_group(str(choose_device(config.device))) as device, ExitStack() as held:
         if rank():
             log = _silent
-        if last.exists() and not resume:
-            raise YolomishError(f"{out_dir} already holds a run: resume it or choose another folder")
+        if resume and last.exists() and not rank():
+            held.enter_context(holding(out_dir, "the run in"))
+        _refuse_run(last, resume)
         saved = read_checkpoint(last) if resume else None
         if saved and config.mini_batch < 0:  # what the GPU held when the run began
-            config = replace(config, mini_batch=int(saved["config"]["mini_batch"]))
+            config = replace(config, mini_batch=config_of(saved, last).mini_batch)
         run = prepare(replace(config, device=device) if world_size() > 1 else config, log, resumed=saved is not None)
         state = _State(sums=[0.0] * len(run.task.losses))
         if saved:
-            check_same(run.config, saved, last)
-            restore(run, saved)
-            state = _State(**{k: v for k, v in saved["progress"].items() if k != "images_seen"})
+            check_same(run, saved, last)
+            restore(run, saved, last)
+            state = _State.of(saved["progress"], run, last)
             log(f"resuming {out_dir} after epoch {state.epoch} of {run.config.epochs}, step {state.position} of {run.steps}")
         for line in run.task.describe_data(run.train, run.config, run.network):
             log(line)
         if rank() == 0:
-            _open_folder(out_dir, run.config)
+            if not resume:
+                held.enter_context(holding(make_folder(out_dir), "the run in"))
+                _refuse_run(last, resume)  # another process may have been here while this one prepared
+            clear_partial_files(out_dir)
+            save_yaml(run.config, out_dir / "config.yaml")
             if saved:
                 save_rows(state.history, columns(run.task), out_dir / "results.csv")
         return _train(run, state, out_dir, log)
@@ -121,13 +142,9 @@ def _silent(_: str) -> None:
     pass
 
 
-def _open_folder(out_dir: Path, config: TrainConfig) -> None:
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        clear_partial_files(out_dir)
-        save_yaml(config, out_dir / "config.yaml")
-    except OSError as error:
-        raise YolomishError(f"{out_dir} cannot be written: {error.strerror}; choose another folder with --output") from None
+def _refuse_run(last: Path, resume: bool) -> None:
+    if last.exists() and not resume:
+        raise YolomishError(f"{last.parent} already holds a run: resume it or choose another folder")
 
 
 def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
@@ -138,7 +155,7 @@ def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
     task = run.task
     metrics: Metrics | None = None
     try:
-        with _stop_signals() as stop:
+        with _stop_signals() as stop, lost_workers():
             for epoch in range(state.epoch, config.epochs):
                 began = time.perf_counter()
                 lr, times = _epoch(run, state, epoch, out_dir, stop)
@@ -164,6 +181,9 @@ def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
                             if value is not None and key != "epoch":
                                 board.add_scalar(key, value, epoch + 1)
                 log(epoch_line(task, row, times, config.epochs))
+    except WorkerLost as error:
+        way = f"go on with: yolomish train --resume {out_dir}" if last.exists() else "start again, there is no checkpoint yet"
+        raise YolomishError(f"{error}; {way}") from None
     except (KeyboardInterrupt, Terminated):
         if last.exists():
             log(f"stopped in epoch {state.epoch + 1}; go on with: yolomish train --resume {out_dir}")
@@ -279,10 +299,10 @@ def _stop_signals() -> Iterator[list[BaseException]]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
-    except RuntimeError as error:
-        if not stop or "DataLoader worker" not in str(error):
-            raise
-        raise stop[0] from None  # the signal reached the loader's workers too: the step was not finished
+    except WorkerLost:
+        if stop:
+            raise stop[0] from None  # the signal reached the loader's workers too: the step was not finished
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

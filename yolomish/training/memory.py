@@ -74,7 +74,7 @@ def cuda_step_peak(task: Task[Any], network: Network, config: TrainConfig, devic
             loss = task.loss(network, maps, task.trial_targets(config, images).to(device), config).total
         loss.backward()
         weights = sum(p.numel() * p.element_size() for p in network.parameters())
-        return torch.cuda.max_memory_allocated(device) + weights * (1 + (config.optimizer == "adamw"))
+        return torch.cuda.max_memory_allocated(device) + weights * (1 + (config.optimizer == "adamw") + (config.ema_decay > 0))
     except torch.cuda.OutOfMemoryError:
         return None
     finally:

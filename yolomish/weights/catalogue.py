@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from yolomish.download import Download
 from yolomish.files import digest
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedFile:
-    """A file on the web: ``size`` in bytes, ``sha1`` where its publisher or a second source states it (else empty).
+class PublishedFile(Download):
+    """Weights on the web.
 
     ``model`` is the shipped model that it belongs to. ``accuracy`` is COCO's as published, with size and split, ``bflops`` per
     image at that size; empty and 0 for a file to train from. ``saw_val2017``: images of COCO's val2017 were among those it was
     trained on; ``on_val2017`` is what it is known to reach there.
     """
 
-    file: str
-    url: str
-    size: int
+    ELSEWHERE: ClassVar[str] = "set YOLOMISH_WEIGHTS to another folder"
+    INSTEAD: ClassVar[str] = "weights 'demo' need no download"
     model: str
-    sha1: str = ""
     about: str
     accuracy: str = ""
     bflops: float = 0.0

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yolomish.config import ModelConfig, TrainConfig, from_dict
+from yolomish.config import ModelConfig, TrainConfig
 from yolomish.darknet.order import file_order
 from yolomish.darknet.summary import summarise
 from yolomish.darknet.weights import is_darknet_file, parse_header, write_weights
 from yolomish.darknet.write import section_numbers, write_cfg
 from yolomish.errors import YolomishError
-from yolomish.files import digest, write_text
+from yolomish.files import digest, make_folder, refuse_existing, write_text
 from yolomish.types import SizeHW
 from yolomish.weights.catalogue import published_as
-from yolomish.weights.checkpoint import read_checkpoint, save_checkpoint
+from yolomish.weights.checkpoint import config_of, read_checkpoint, save_checkpoint
 from yolomish.weights.load import LoadedNetwork, load_network
 from yolomish.weights.structure import structure_of
 
@@ -42,13 +42,16 @@ class WeightsReport:
     provenance: str
 
 
-def import_darknet(path: Path, target: Path, *, cfg: str = "", model: str = "", names: Sequence[str] = ()) -> None:
+def import_darknet(
+    path: Path, target: Path, *, cfg: str = "", model: str = "", names: Sequence[str] = (), force: bool = False
+) -> None:
     """Write the checkpoint ``target`` from a whole ``.weights`` file, with its origin in the checkpoint's ``progress``.
 
     Its structure is as in ``load_network``; ``names`` are its classes (empty: as ``load_network`` calls them).
     """
     if not is_darknet_file(path):
         raise YolomishError(f"{path} is not a Darknet .weights file: there is nothing to import")
+    refuse_existing([target], force)
     loaded = load_network(str(path), cfg=cfg, model=model)
     if names and len(names) != len(loaded.names):
         raise YolomishError(f"{len(names)} class names were given, {path} has {len(loaded.names)} classes")
@@ -60,17 +63,18 @@ def import_darknet(path: Path, target: Path, *, cfg: str = "", model: str = "", 
     save_checkpoint(target, config=config, model=loaded.network, names=tuple(names) or loaded.names, progress=origin)
 
 
-def write_darknet(loaded: LoadedNetwork, folder: Path, stem: str, *, size_hw: SizeHW | None = None) -> list[Path]:
+def write_darknet(
+    loaded: LoadedNetwork, folder: Path, stem: str, *, size_hw: SizeHW | None = None, force: bool = False
+) -> list[Path]:
     """Write a network as ``stem``.weights, .cfg and .names into ``folder``; returns the files written.
 
     ``size_hw`` px (None: the network's own) is the cfg's, which asks for a letterbox where the network was trained with one.
+    YolomishError where a file is there already, unless by ``force``.
     """
     files = [folder / f"{stem}{suffix}" for suffix in (".weights", ".cfg", ".names")]
+    refuse_existing(files, force)
     network = loaded.network
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise YolomishError(f"{folder} cannot be written: {error.strerror}") from None
+    make_folder(folder)
     write_cfg(files[1], network, size_hw)  # first: it refuses what Darknet lacks
     write_weights(files[0], network, loaded.images_seen)
     write_text(files[2], "".join(f"{name}\n" for name in loaded.names))
@@ -100,7 +104,7 @@ def describe_weights(path: Path, *, cfg: str = "", model: str = "") -> WeightsRe
 
 def _describe_checkpoint(path: Path) -> WeightsReport:
     content = read_checkpoint(path)
-    config = from_dict(TrainConfig, content["config"], f"configuration in {path}")
+    config = config_of(content, path)
     progress: dict[str, Any] = content["progress"]
     origin = "trained by yolomish"
     if "imported_from" in progress:

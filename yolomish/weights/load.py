@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from yolomish.coco_names import COCO_NAMES
-from yolomish.config import ModelConfig, TrainConfig, from_dict, shipped
+from yolomish.config import TrainConfig, shipped
 from yolomish.darknet.names import names_beside
 from yolomish.darknet.order import stored_names
 from yolomish.darknet.weights import fitting_classes, is_darknet_file, read_weights, with_classes
@@ -19,7 +19,7 @@ from yolomish.networks import Network, build_network, find_model
 from yolomish.networks.registry import cfg_file
 from yolomish.networks.scope import swap as swap_activations
 from yolomish.weights.catalogue import published
-from yolomish.weights.checkpoint import read_checkpoint
+from yolomish.weights.checkpoint import config_of, read_checkpoint, require_finite
 from yolomish.weights.match import fitting, resnet_state
 from yolomish.weights.store import locate_weights
 from yolomish.weights.structure import structure_of
@@ -71,6 +71,7 @@ def _load(weights: str, cfg: str, model: str) -> LoadedNetwork:
             raise YolomishError(
                 f"{path} holds {header.convolutions} of {structure.name}'s {header.total} convolutions: it is to train from"
             )
+        require_finite(network.state_dict(), path)
         count = structure.num_classes
         given = cfg or model
         beside = given if given not in shipped("models") and cfg_file(given) else path
@@ -79,14 +80,17 @@ def _load(weights: str, cfg: str, model: str) -> LoadedNetwork:
     if cfg:
         raise YolomishError(f"{path} is no Darknet .weights file and needs no cfg: leave out {cfg}")
     content = read_checkpoint(path)
-    config = from_dict(TrainConfig, content["config"], f"configuration in {weights}")
+    config = config_of(content, weights)
     network = build_network(config.model)
     network.resized(config.image_size, config.resize)
     try:
         network.load_state_dict(content["ema"] or content["model"])
     except RuntimeError as error:
         raise YolomishError(f"{weights} does not fit its own model: {' '.join(str(error).split())[:200]}") from None
-    seen = int(content["progress"].get("images_seen", 0))
+    if len(content["names"]) != config.model.num_classes:
+        raise YolomishError(f"{weights} is damaged: {len(content['names'])} names for {config.model.num_classes} classes")
+    require_finite(network.state_dict(), weights)
+    seen = content["progress"].get("images_seen", 0)
     return LoadedNetwork(network=network.eval(), names=tuple(content["names"]), images_seen=seen, training=config)
 
 
@@ -107,8 +111,8 @@ def start_from(network: Network, weights: str | Path, log: Callable[[str], Any])
     elif not (source := resnet_state(weights)):
         content = read_checkpoint(weights)
         source = content["ema"] or content["model"]
-        theirs = from_dict(ModelConfig, content["config"]["model"], f"model in {weights}")
-        parts = ("neck_activation", "box_form") if content["config"].get("task", "detect") == "detect" else ()
+        trained = config_of(content, weights)
+        theirs, parts = trained.model, ("neck_activation", "box_form") if trained.task == "detect" else ()
         for key in ("activation", "swap", *parts):
             if getattr(theirs, key) != getattr(config, key):
                 log(f"{weights} was trained with {key} {getattr(theirs, key)}, this model has {getattr(config, key)}")
@@ -116,6 +120,7 @@ def start_from(network: Network, weights: str | Path, log: Callable[[str], Any])
     found = fitting(network, source, theirs)
     if 3 * len(found) < len(own):
         raise YolomishError(f"{weights} fits {len(found)} of this model's {len(own)} tensors: is it another model?")
+    require_finite(found, weights)
     network.load_state_dict(found, strict=False)
     left = [k for k in own if k not in found]
     rest = f"; left as initialised: {', '.join(left[:6])}{', ...' if len(left) > 6 else ''}" if left else ""

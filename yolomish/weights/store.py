@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolomish.download import check_content, fetch, pin_path
 from yolomish.errors import YolomishError, unknown_name
-from yolomish.files import cache_folder
+from yolomish.files import cache_folder, shown_path
 from yolomish.weights import catalogue
 from yolomish.weights.catalogue import published, published_names
-from yolomish.weights.fetch import check_content, fetch, pin_path
 
 DEMO = "demo"
 # Trained on the built-in shapes and kept in fp16: train --recipe small --imgsz 160 --epochs 60 --batch 8 --lr 0.02, of a
@@ -38,7 +38,7 @@ def locate_weights(name: str) -> Path:
     if name == DEMO:
         return DEMO_FILE
     path, wanted = Path(name), published(name)
-    if path.is_file():
+    if os.path.isfile(name):
         return path
     stored = weights_folder() / (wanted.file if wanted else name)
     if wanted is not None:
@@ -47,12 +47,12 @@ def locate_weights(name: str) -> Path:
         elif not pin_path(stored).is_file() or stored.stat().st_size != wanted.size:
             check_content(stored, wanted, keep=True)
         return stored
-    if not path.is_absolute() and stored.is_file():
+    if not path.is_absolute() and os.path.isfile(stored):
         return stored
-    if path.is_dir():
+    if os.path.isdir(name):
         raise YolomishError(f"{name} is a folder, not a weights file: name the file in it, such as {path / 'best.pt'}")
     if path.suffix:
-        raise YolomishError(f"no such weights file: {name} (nor in {weights_folder()})")
+        raise YolomishError(f"no such weights file: {shown_path(name)} (nor in {weights_folder()})")
     raise unknown_name("weights", name, [DEMO, *published_names()])
 
 

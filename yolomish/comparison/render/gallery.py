@@ -12,6 +12,7 @@ from torchvision.ops import box_iou
 
 from yolomish.data.datasets import DetectionData
 from yolomish.drawing.boxes import draw_boxes
+from yolomish.drawing.page import jpeg
 from yolomish.evaluation.coco import counts_as_object
 
 SHOWN_SCORE, MATCH_IOU = 0.25, 0.5
@@ -106,19 +107,12 @@ def _show(
             f"{'' if right else 'x '}{data.names[label]} {score:.2f}"
             for label, score, right in zip(found.labels, found.scores, found.right, strict=True)
         ]
-        pictures.append(_jpeg(draw_boxes(small, found.boxes * scale, found.labels, texts)))
+        pictures.append(jpeg(draw_boxes(small, found.boxes * scale, found.labels, texts)))
         counts.append((sum(found.right), len(found.right) - sum(found.right), found.missed))
     return Disagreement(
         name=data.path(index).name,
-        truth=_jpeg(draw_boxes(small, sample.boxes * scale, sample.labels.tolist(), names)),
+        truth=jpeg(draw_boxes(small, sample.boxes * scale, sample.labels.tolist(), names)),
         arms=tuple(by_image),
         pictures=tuple(pictures),
         counts=tuple(counts),
     )
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
-    if not ok:
-        raise ValueError("OpenCV could not write a JPEG")
-    return bytes(data)

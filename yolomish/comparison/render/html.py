@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
-from functools import cache
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from yolomish.comparison.render import plots, tables, wording
 from yolomish.comparison.render.gallery import Disagreement
 from yolomish.comparison.render.text import to_latex
 from yolomish.comparison.report import Report
+from yolomish.drawing.page import templates
 
 
 def to_html(report: Report, gallery: Sequence[Disagreement] = ()) -> str:
     """The page; ``gallery`` are the pictures of the images on which arms disagree."""
     config = json.dumps(report.config, indent=2) if report.config else ""
     parts = {"words": wording, "tables": tables, "plots": plots, "latex": to_latex(report), "config": config}
-    return _templates().get_template("report.html.j2").render(report=report, gallery=gallery, **parts)
-
-
-@cache
-def _templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("yolomish.comparison.render"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    return environment
+    return templates("yolomish.comparison.render").get_template("report.html.j2").render(report=report, gallery=gallery, **parts)

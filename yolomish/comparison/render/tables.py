@@ -7,9 +7,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolomish.comparison.render.wording import NONE, declared, interval, probability, signed, span, tuned_headline
-from yolomish.comparison.report import ArmSummary, Level, Report
-from yolomish.evaluation.stats import PairedDifference
+from yolomish.comparison.render import wording
+from yolomish.comparison.render.numbers import (
+    NONE,
+    decimals,
+    half_width,
+    interval,
+    mean_of,
+    number,
+    percent,
+    points,
+    probability,
+    signed,
+    span,
+    spread,
+)
+from yolomish.comparison.report import ArmSummary, Report
+from yolomish.comparison.runs import Run
+from yolomish.evaluation.stats import FEWEST_IMAGES, Difference
 
 MOST_SEED_COLUMNS = 5
 MOST_CLASSES = 40
@@ -17,33 +32,18 @@ MOST_CLASSES = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A titled table; ``note`` says what its numbers are."""
+    """A titled table; ``note`` says what its numbers are, ``best`` are the cells (row, column) that stand out."""
 
     title: str
     note: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    best: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to show: a table without rows may still say why."""
         return not self.rows and not self.note
-
-
-def number(value: float | None, form: str = ".4f", unit: str = "") -> str:
-    """A number, a dash where there is none."""
-    return NONE if value is None else format(value, form) + unit
-
-
-def spread(level: Level | None) -> str:
-    """Mean ± sd, the mean alone with one seed, a dash where there is nothing."""
-    return NONE if level is None else number(level.mean) + (f" ± {level.sd:.4f}" if level.sd is not None else "")
-
-
-def shown_label(report: Report, index: int) -> str:
-    """``A = mish`` where there are two arms."""
-    label = report.arms[index].label
-    return f"{'AB'[index]} = {label}" if len(report.arms) == 2 else label
 
 
 def shown_path(path: Path, folder: Path) -> str:
@@ -55,52 +55,87 @@ def shown_path(path: Path, folder: Path) -> str:
 
 
 def results(report: Report) -> Table:
-    """The table of a paper: a row per arm."""
-    seeds = "mean ± standard deviation over seeds" if len(report.seeds) > 1 else "one seed, so no spread"
-    note = f"Validation, last checkpoint, averaged weights, 0 to 1: {seeds}." + (
-        " COCO's metrics." if report.metric == "AP" else ""
-    )
+    """The table of a paper: a row per arm, the best of each column marked."""
+    what = "Given detections" if report.bare else "Validation, last checkpoint, averaged weights"
+    several = "file" if report.bare else "seed"
+    over = f"mean ± standard deviation over {several}s" if report.fewest > 1 else f"one {several} in an arm, so no spread"
+    whose = "COCO's metrics, t" if report.metric == "AP" else "T"
+    note = f"{what}, {report.metric} x 100: {over}. {whose}he best mean of each in bold."
     best = any(arm.best_ap is not None for arm in report.arms)
     if best:
         note += f" Best {report.metric} is that of each run's best epoch, chosen on these same images and so too high: secondary."
+    ranked = any(arm.ranks for arm in report.arms)
+    if ranked:
+        note += " Rank: the places that the comparison of all pairs, at 5 % together, leaves open."
+    named = any(arm.activation for arm in report.arms)
     shown = list(dict.fromkeys(m for arm in report.arms for m in arm.levels))
 
-    def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
-        last = (number(arm.best_ap),) if best else ()
+    def row(arm: ArmSummary) -> tuple[str, ...]:
+        activations = (f"{arm.activation} / {arm.neck_activation}" if arm.activation else NONE,) if named else ()
         cells = (spread(arm.levels.get(m)) for m in shown)
-        return (shown_label(report, i), f"{arm.activation} / {arm.neck_activation}", *cells, *last)
+        rank = (
+            (("{}" if arm.ranks[0] == arm.ranks[1] else "{} to {}").format(*arm.ranks) if arm.ranks else NONE,) if ranked else ()
+        )
+        return (arm.label, *activations, str(arm.trainings), *cells, *((points(arm.best_ap),) if best else ()), *rank)
 
-    places = "backbone / neck" if report.metric == "AP" else "stem / rest"
-    head = ("arm", places, *shown, *((f"best {report.metric}",) if best else ()))
-    return Table(title="Results", note=note, head=head, rows=tuple(row(i, arm) for i, arm in enumerate(report.arms)))
+    first = 3 if named else 2
+    means = [[round(level.mean, 12) if (level := arm.levels.get(m)) else None for arm in report.arms] for m in shown]
+    marked = {
+        (i, first + j)
+        for j, column in enumerate(means)
+        for i, value in enumerate(column)
+        if value is not None and value == max(v for v in column if v is not None)
+    }
+    head = ("arm", *(("backbone / neck" if report.metric == "AP" else "stem / rest",) if named else ()), f"{several}s", *shown)
+    head += (*((f"best {report.metric}",) if best else ()), *(("rank",) if ranked else ()))
+    return Table(title="Results", note=note, head=head, rows=tuple(map(row, report.arms)), best=frozenset(marked))
 
 
 def differences(report: Report) -> Table:
     """A row per pair and metric."""
-    chance = "seeds and images" if report.images is not None else "seeds"
-    note = f"The first arm minus the other. A positive number favours the first arm. Intervals and p cover {chance} together"
-    note += f" ({report.resamples:,} resamples of {report.images:,} images)." if report.images is not None else "."
-    if len(report.seeds) == 1:
-        note = "The first arm minus the other, one trained model each: the interval is the images' chance alone."
+    confidence = min((d.confidence for d in report.differences), default=0.95)
+    pairs = len(report.primary)
+    note = "The first arm of a pair minus the other, {report.metric} x 100; a positive number favours the first."
+    note += f" All intervals are {percent(confidence)}"
+    note += f": {pairs} pairs are judged together (Bonferroni), and p is adjusted for it." if pairs > 1 else "."
+    if report.images is not None:
+        units = (
+            f"{report.images:,} images"
+            if report.clusters is None
+            else f"{report.clusters:,} clusters of {report.images:,} images"
+        )
+        note += f" They cover seeds and images together ({report.resamples:,} resamples of {units})."
+        note += f" No interval where fewer than {FEWEST_IMAGES} images hold such objects."
+    else:
+        note += " They cover seeds alone."
+    if report.fewest == 1:
+        note += " An arm has one training: the interval is the images' chance alone."
+    if any(d.pooled for d in report.primary):
+        note += " The arms' spreads are about equal, so that of all arms is taken for each pair."
     seeds = report.seeds if len(report.seeds) <= MOST_SEED_COLUMNS else ()
 
-    def row(d: PairedDifference) -> tuple[str, ...]:
-        each = [signed(v) for v in d.per_seed] if seeds else []
-        return (f"{d.a} - {d.b}", d.metric, *each, signed(d.mean), interval(d), probability(d.p_adjusted), d.verdict.value)
+    def row(d: Difference) -> tuple[str, ...]:
+        each = [signed(v, decimals(half_width(d) or d.sd)) for v in d.per_seed] if seeds else []
+        cells = (mean_of(d), interval(d), probability(d.p_adjusted), wording.verdict(d))
+        return (f"{d.a} - {d.b}", d.metric, *each, *cells)
 
-    head = ("pair", "metric", *(f"seed {s}" for s in seeds), "mean", "interval", "p (Holm)", "verdict")
-    return Table(title="Paired differences", note=note, head=head, rows=tuple(row(d) for d in report.differences))
+    head = ("pair", "metric", *(f"seed {s}" for s in seeds), "mean", "interval", "p (adjusted)" if pairs > 1 else "p", "verdict")
+    return Table(title="Differences", note=note, head=head, rows=tuple(row(d) for d in report.differences))
 
 
-LOOKS: dict[str, Callable[[PairedDifference], str]] = {
-    "standard error from seeds": lambda d: number(d.seed_error),
-    "standard error from images": lambda d: number(d.image_error),
-    "true difference found 4 times in 5": lambda d: number(d.detectable),
+LOOKS: dict[str, Callable[[Difference], str]] = {
+    "standard error from seeds": lambda d: points(d.seeds.error if d.seeds else None, 2),
+    "standard error from images": lambda d: points(d.images.error if d.images else None, 2),
+    "found 4 times in 5, at least": lambda d: points(d.detectable, 2),
+    "correlation of paired seeds": lambda d: number(d.correlation, ".2f"),
+    "seeds' error, paired over unpaired": lambda d: number(d.pairing_gain, ".2f", "x"),
+    "P(A > B), pairs of trainings": lambda d: number(d.a_ahead, ".0%") if max(d.counts) > 1 else NONE,
     "resamples of images with A ahead": lambda d: number(d.above_zero, ".1%"),
-    "bootstrap over seeds then images, 95 %": lambda d: span(*d.bootstrap) if d.bootstrap else NONE,
-    "p, paired t over seeds": lambda d: probability(d.p_t),
+    "bootstrap over seeds then images, 95 %": lambda d: span(*d.bootstrap, 2) if d.bootstrap else NONE,
+    "p, t over seeds": lambda d: probability(d.p_t),
     "p, exact sign flips over seeds": lambda d: probability(d.p_signs),
     "p, exact Wilcoxon over seeds": lambda d: probability(d.p_ranks),
+    "p of equivalence (TOST)": lambda d: probability(d.equivalence.p if d.equivalence else None),
     "Cohen's d [95 %]": lambda d: f"{d.effect.d:.2f} [{d.effect.low:.2f}, {d.effect.high:.2f}]" if d.effect else NONE,
 }
 
@@ -110,7 +145,10 @@ def tests(report: Report) -> Table:
     found = report.primary
     rows = [(name, *map(look, found)) for name, look in LOOKS.items()]
     rows = [row for row in rows if set(row[1:]) != {NONE}]
-    note = "Tests over seeds take the validation images as given. Percentiles of a bootstrap over few seeds are too narrow."
+    note = (
+        f"{report.metric} x 100. None of these decides. Tests over seeds take the validation images as given. Percentiles of a "
+        "bootstrap over few seeds are too narrow; P(A > B) says how often, not how sure."
+    )
     head = ("what", *(f"{d.a} - {d.b}" for d in found))
     return Table(title=f"Other looks at {report.metric}", note=note if rows else "", head=head, rows=tuple(rows))
 
@@ -132,31 +170,35 @@ def classes(report: Report) -> Table:
     rows = [
         (
             *(d.metric, f"{d.a} - {d.b}", *(spread(arms[label].class_levels.get(d.metric)) for label in (d.a, d.b))),
-            *(signed(d.mean), interval(d), probability(d.p_adjusted)),
+            *(mean_of(d), interval(d), probability(d.p_adjusted)),
         )
         for d in sorted(report.class_differences, key=lambda d: -abs(d.mean))[:MOST_CLASSES]
     ]
     rest = len(report.class_differences) - len(rows)
-    note = "Largest differences first; p and intervals are corrected over the classes (Holm)."
+    tested = [d for d in report.class_differences if d.low is not None]
+    note = f"{report.metric} x 100, largest differences first."
+    note += f" Intervals are {percent(tested[0].confidence)}: {len(tested)} are judged together." if tested else ""
+    note += f" No interval and no p for a class that fewer than {FEWEST_IMAGES} images hold." if report.images is not None else ""
     note += f" {rest} more are in report.json." if rest else ""
-    head = ("class", "pair", "A", "B", "A - B", "interval", "p (Holm)")
+    head = ("class", "pair", "first", "other", "difference", "interval", "p (adjusted)")
     return Table(title=f"{report.metric} by class", note=note if rows else "", head=head, rows=tuple(rows))
 
 
 def cost(report: Report) -> Table:
-    """Training step, memory and inference of each arm; empty where neither was measured."""
+    """Training step, memory and inference of each arm, or why there are none."""
     if not report.speed and all(arm.step_ms is None for arm in report.arms):
-        return Table(title="Cost", note="", head=(), rows=())
+        why = "only detections were given, which show no cost" if report.bare else "the runs' folders hold no timing.csv"
+        return Table(title="Cost", note=f"Not known: {why}.", head=(), rows=())
     speed = {s.arm: s for s in report.speed}
     first = report.arms[0].step_ms
 
-    def row(i: int, arm: ArmSummary) -> tuple[str, ...]:
+    def row(arm: ArmSummary) -> tuple[str, ...]:
         ratio = arm.step_ms / first if arm.step_ms is not None and first else None
         peak = f"{arm.peak_memory_bytes / 2**20:,.0f} MiB" if arm.peak_memory_bytes else "not measured"
         training = (number(arm.step_ms, ".1f", " ms"), number(ratio, ".2f", "x"), peak)
         s = speed.get(arm.label)
         inference = (f"{s.median_ms:.1f} ms [{s.low_ms:.1f}, {s.high_ms:.1f}]", f"{s.ratio:.2f}x") if s else (NONE, NONE)
-        return (shown_label(report, i), *training, *inference)
+        return (arm.label, *training, *inference)
 
     base = report.arms[0].label
     return Table(
@@ -165,7 +207,7 @@ def cost(report: Report) -> Table:
         "else the machine did is in it. Inference: one image, float32, in turn with the other arms, median [quartiles] and "
         "median ratio. Peak memory on a GPU is the arm's own; on a CPU it is the whole process's.",
         head=("arm", "training step", f"vs {base}", "peak memory", "inference", f"vs {base}"),
-        rows=tuple(row(i, arm) for i, arm in enumerate(report.arms)),
+        rows=tuple(map(row, report.arms)),
     )
 
 
@@ -198,11 +240,11 @@ def tuned(report: Report) -> Table:
     if found is None:
         return Table(title="Best of an equal budget", note="", head=(), rows=())
     rates = list(next(iter(found.trials.values())))
-    rows = ((label, *(f"{aps[rate]:.4f}" for rate in rates), f"{found.rates[label]:g}") for label, aps in found.trials.items())
+    rows = ((label, *(points(aps[rate]) for rate in rates), f"{found.rates[label]:g}") for label, aps in found.trials.items())
     return Table(
         title="Best of an equal budget",
-        note=f"{report.metric} by peak learning rate, one trial each at a seed that the comparison does not use; then every arm "
-        f"at its own best, at all seeds: {tuned_headline(found)}",
+        note=f"{report.metric} x 100 by peak learning rate, one trial each at a seed that the comparison does not use; then "
+        f"every arm at its own best, at all seeds: {wording.tuned_headline(report, found)}",
         head=("arm", *(f"lr {rate}" for rate in rates), "chosen"),
         rows=tuple(rows),
     )
@@ -210,23 +252,20 @@ def tuned(report: Report) -> Table:
 
 def runs(report: Report) -> Table:
     """A row per run."""
+    trained = any(run.config for run in report.runs)
+    note = "Equal kernel hashes at a seed: the arms began from the same convolution weights." if trained else "Files as given."
+
     names = [name for name in ("AP", "AP50", "AP75", "top1", "top5") if name in report.runs[0].metrics]
-    return Table(
-        title="Runs",
-        note="Equal kernel hashes at a seed: the arms began from the same convolution weights.",
-        head=("arm", "seed", *names, "step", "initial kernels", "folder"),
-        rows=tuple(
-            (
-                run.arm,
-                str(run.seed),
-                *(number(run.metrics.get(m)) for m in names),
-                number(run.step_ms, ".1f", " ms"),
-                run.start.kernels[:12] or NONE,
-                shown_path(run.path, report.folder),
-            )
-            for run in report.runs
-        ),
-    )
+
+    def row(run: Run) -> tuple[str, ...]:
+        metrics = (points(run.metrics.get(m), 2) for m in names)
+        training = (number(run.step_ms, ".1f", " ms"), run.start.kernels[:12] or NONE) if trained else ()
+        seed = (str(run.config.seed) if run.config else NONE,) if trained else ()
+        return (run.arm, *seed, *metrics, *training, shown_path(run.path, report.folder))
+
+    seed, training = (("seed",), ("step", "initial kernels")) if trained else ((), ())
+    head = ("arm", *seed, *names, *training, "folder" if trained else "file")
+    return Table(title="Runs" if trained else "Files", note=note, head=head, rows=tuple(map(row, report.runs)))
 
 
 def changed(report: Report) -> Table:
@@ -238,7 +277,7 @@ def changed(report: Report) -> Table:
         note = "Nothing: the arms' configurations are equal (an A/A comparison)."
     return Table(
         title="What differs between the arms",
-        note=" ".join((note, *declared(report))),
+        note=" ".join((note, *wording.declared(report))),
         head=("setting", *(arm.label for arm in report.arms)),
         rows=tuple((key, *(str(v) for v in values)) for key, values in report.config_difference.items()),
     )

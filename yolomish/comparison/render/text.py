@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from typing import Any
 
 from yolomish.comparison.render import tables, wording
+from yolomish.comparison.render.numbers import NONE, percent
 from yolomish.comparison.render.tables import Table, shown_path
 from yolomish.comparison.report import Design, Report
 from yolomish.comparison.runs import Run
@@ -14,8 +16,8 @@ from yolomish.comparison.runs import Run
 
 def summary(report: Report) -> str:
     """The findings, results and paired differences as Markdown."""
-    parts = ["# Activation comparison", "", f"**{wording.headline(report)}**", ""]
-    return "\n".join(parts + _markdown(tables.results(report)) + _markdown(tables.differences(report))).strip()
+    parts = ["# Activation comparison", "", f"**{plain_line(wording.headline(report))}**", "", *wording.looks(report), ""]
+    return "\n".join(parts + markdown(tables.results(report)) + markdown(tables.differences(report))).strip()
 
 
 def to_markdown(report: Report) -> str:
@@ -23,21 +25,34 @@ def to_markdown(report: Report) -> str:
     rest = (tables.tests, tables.exact, tables.cost, tables.classes, tables.layers, tables.tuned, tables.changed, tables.runs)
     lines = [summary(report), ""]
     for table in (*rest, tables.surroundings):
-        lines += _markdown(table(report))
-    lines += ["## What this does not show", "", *(f"- {line}" for line in wording.limits(report)), ""]
-    lines += ["## How to reproduce", "", "```", report.design.command, "```", ""]
+        lines += markdown(table(report))
+    lines += ["## What next", "", *(f"- {plain_line(line)}" for line in wording.next_steps(report)), ""]
+    lines += ["## What this does not show", "", *(f"- {plain_line(line)}" for line in wording.limits(report)), ""]
+    lines += ["## How to reproduce", "", "```", report.design.command.replace("\n", " "), "```", ""]
     return "\n".join(lines)
 
 
-def _markdown(table: Table) -> list[str]:
+def plain_line(text: str) -> str:
+    """Text as one line of Markdown in which no class or arm can begin a tag or a link."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line).replace("](", "]\\(")
+
+
+def markdown(table: Table) -> list[str]:
+    """The lines of a table, what stands out in bold; none where it is empty."""
+
     def row(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+        return "| " + " | ".join(plain_line(c).replace("|", "\\|") for c in cells) + " |"
 
     if table.empty:
         return []
-    lines = [f"## {table.title}", ""] + ([table.note, ""] if table.note else [])
+    lines = [f"## {table.title}", ""] + ([plain_line(table.note), ""] if table.note else [])
     if table.rows:
-        lines += [row(table.head), "|" + " --- |" * len(table.head), *map(row, table.rows), ""]
+        marked = [
+            tuple(f"**{cell}**" if (i, j) in table.best else cell for j, cell in enumerate(cells))
+            for i, cells in enumerate(table.rows)
+        ]
+        lines += [row(table.head), "|" + " --- |" * len(table.head), *map(row, marked), ""]
     return lines
 
 
@@ -46,10 +61,10 @@ def to_json(report: Report) -> str:
     plain = asdict(replace(report, runs=(), design=Design()))
     design, tuned = report.design, None
     if report.tuned:
-        tuned = plain["tuned"] | {"headline": wording.tuned_headline(report.tuned)}
+        tuned = plain["tuned"] | {"headline": wording.tuned_headline(report, report.tuned)}
     content = {
         "headline": wording.headline(report),
-        "verdict": report.verdict,
+        "verdicts": [{"a": d.a, "b": d.b, "verdict": d.verdict} for d in report.primary],
         "controlled": report.controlled,
         "not_controlled": wording.not_controlled(report),
         "declared": wording.declared(report),
@@ -57,9 +72,14 @@ def to_json(report: Report) -> str:
         "pairing": design.pairing,
         "initial_weights": report.initial_weights,
         "left_out": {label: list(seeds) for label, seeds in design.left_out.items()},
-        "surplus": dict(design.surplus),
-        **{key: plain[key] for key in ("seeds", "images", "objects", "resamples", "arms")},
-        **{key: plain[key] for key in ("differences", "class_differences", "best_differences", "mcnemar")},
+        "looks": [asdict(look) for look in design.looks],
+        "judging": asdict(design.judging),
+        **{key: plain[key] for key in ("seeds", "images", "clusters", "objects", "resamples", "arms")},
+        **{
+            key: plain[key]
+            for key in ("differences", "without_far", "class_differences", "best_differences", "advice", "notes", "mcnemar")
+        },
+        "what_next": wording.next_steps(report),
         "runs": [_plain_run(run, report) for run in report.runs],
         **{key: plain[key] for key in ("speed", "layers", "missing")},
         "tuned": tuned,
@@ -75,7 +95,7 @@ def _plain_run(run: Run, report: Report) -> dict[str, Any]:
     best = run.best_point
     return {
         "arm": run.arm,
-        "seed": run.seed,
+        "seed": run.config.seed if run.config else None,
         "metrics": dict(run.metrics),
         "per_class": dict(run.per_class),
         "best_ap": run.best_ap,
@@ -93,26 +113,49 @@ def _plain_run(run: Run, report: Report) -> dict[str, Any]:
 
 _SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
 _SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$", ">": "$>$"}
+_SPECIAL |= {"[": "{[}", "]": "{]}"}  # after a row's end or in an optional argument they would be LaTeX's own
 
 
 def escape(text: str) -> str:
     """Text as LaTeX prints it."""
-    return "".join(_SPECIAL.get(c, c) for c in text)
+    return re.sub(r"(?<!\w)-(?=\d)", "$-$", "".join(_SPECIAL.get(c, c) for c in text))
 
 
 def to_latex(report: Report) -> str:
-    """Results and paired differences as two ``booktabs`` tables; the headline and the note are their captions."""
-    captions = (wording.headline(report), tables.differences(report).note)
-    pairs = zip((tables.results(report), tables.differences(report)), captions, strict=True)
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex_table(table, caption) for table, caption in pairs)
+    """Results and differences as two ``booktabs`` tables with short captions and labels; what was not controlled and what the
+    arms started from stand in the first."""
+    lead = "" if report.controlled else f"NOT CONTROLLED ({', '.join(wording.not_controlled(report))}). "
+    first = " ".join(
+        (f"{lead}Validation {report.metric} x 100, mean and standard deviation over trainings.", *wording.starts(report))
+    )
+    shown = [d for d in report.primary if d.low is not None]
+    level = f", {percent(shown[0].confidence)} intervals" if shown else ""
+    verdicts = "; ".join(f"{d.a} - {d.b}: {wording.verdict(d)}" for d in report.primary)
+    second = f"{lead}Differences of {report.metric} x 100{level}: {verdicts}."
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(
+        (
+            _latex_table(tables.results(report), first, f"{report.metric} of the arms", "tab:arms"),
+            _latex_table(tables.differences(report), second, f"Differences of {report.metric}", "tab:differences"),
+        )
+    )
 
 
-def _latex_table(table: Table, caption: str) -> str:
-    plain = "l" * len(table.head)
-    rows = "\n".join(" & ".join(map(escape, row)) + r" \\" for row in table.rows)
+def _latex_table(table: Table, caption: str, short: str, label: str) -> str:
+    """Columns of numbers are aligned to the right, those of words to the left."""
+    numeric = [
+        all(any(c.isdigit() for c in row[j]) or row[j] == NONE for row in table.rows) and j > 0 for j in range(len(table.head))
+    ]
+    columns = "".join("r" if right else "l" for right in numeric)
+
+    def cell(i: int, j: int, text: str) -> str:
+        shown = escape(text)
+        return f"\\textbf{{{shown}}}" if (i, j) in table.best else shown
+
+    rows = "\n".join(" & ".join(cell(i, j, text) for j, text in enumerate(row)) + r" \\" for i, row in enumerate(table.rows))
     head = " & ".join(map(escape, table.head))
     return (
         "\\begin{table}\n\\centering\n\\small\n"
-        f"\\caption{{{escape(caption)}}}\n\\begin{{tabular}}{{{plain}}}\n\\toprule\n{head} \\\\\n\\midrule\n{rows}\n"
+        f"\\caption[{escape(short)}]{{{escape(caption)}}}\n\\label{{{label}}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{rows}\n"
         "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
     )

@@ -1,12 +1,15 @@
-"""The sentences of a report: what was found, how sure it is, what differs by design, and what it does not show."""
+"""The sentences of a report: what was found, how sure it is, what differs by design, what to do next, what it does not show."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from yolomish.comparison.report import Design, InitialWeights, Pairing, Report, Tuned
+from yolomish.comparison.looks import undeclared
+from yolomish.comparison.render.numbers import count, equals, half_width, interval, mean_of, percent, points
+from yolomish.comparison.report import Design, InitialWeights, Report, Tuned
 from yolomish.comparison.runs import Run
-from yolomish.evaluation.stats import PairedDifference, Verdict
+from yolomish.evaluation.planning import Advice, Range, Step
+from yolomish.evaluation.stats import Difference, Equality, Verdict
 from yolomish.types import size_text
 
 WHERE = {"backbone": "the backbone only", "neck": "the neck and heads only", "all": "backbone, neck and heads"}
@@ -17,126 +20,127 @@ START = {
     InitialWeights.UNKNOWN: "weights that are not recorded",
 }
 LEARNED = 0.01  # AP
-NONE = "-"  # where a number cannot be had
 
 
-def signed(value: float) -> str:
-    """Four decimals with a sign, but for zero."""
-    return f"{value:+.4f}" if round(value, 4) else "0.0000"
+def verdict(d: Difference) -> str:
+    """The verdict with the name of its arm."""
+    return {Verdict.A_BETTER: f"{d.a} better", Verdict.B_BETTER: f"{d.b} better"}.get(d.verdict, d.verdict.value)
 
 
-def count(number: int, noun: str) -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def span(low: float, high: float) -> str:
-    """Two ends of an interval."""
-    return f"[{signed(low)}, {signed(high)}]"
-
-
-def interval(d: PairedDifference) -> str:
-    """The interval with its confidence, or why there is none."""
-    if d.low is None or d.high is None:
-        return "no interval from one seed"
-    return f"{100 * d.confidence:.4g} % CI {span(d.low, d.high)}"
-
-
-def probability(p: float | None) -> str:
-    """A p-value to two digits, never as zero."""
-    return NONE if p is None else "<0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
-def chance(seeds: int, images: int | None) -> str:
+def chance(d: Difference, images: int | None, clusters: int | None, bare: bool) -> str:
     """What the interval covers: ``3 paired seeds and 87 images``."""
-    words = count(seeds, "paired seed")
-    return words if images is None else f"{words} and {count(images, 'image')}"
+    noun = "file" if bare else "paired seed" if d.paired else "seed"
+    same = d.counts[0] == d.counts[1]
+    words = count(d.counts[0], noun) if same else f"{d.counts[0]} and {count(d.counts[1], noun)}"
+    words += "" if d.paired else " per arm (not paired)" if same else " (not paired)"
+    if images is None:
+        return words
+    return f"{words} and {count(images, 'image')}" + (f" in {count(clusters, 'cluster')}" if clusters is not None else "")
 
 
-def sentence(d: PairedDifference, images: int | None) -> str:
+def sentence(d: Difference, report: Report, images: int | None) -> str:
     """One pair's finding with its uncertainty and the smallest difference that it could have seen."""
-    seeds = len(d.per_seed)
-    named = {Verdict.A_BETTER: f"A better ({d.a})", Verdict.B_BETTER: f"B better ({d.b})"}
-    text = f"A = {d.a}, B = {d.b}: {named.get(d.verdict, d.verdict.value)}. {d.metric} A - B = {signed(d.mean)}, {interval(d)}"
-    text += f", {chance(seeds, images)}"
-    text += f", p = {probability(d.p_adjusted)}." if seeds > 1 and d.p_adjusted is not None else "."
-    if not any(d.per_seed):
+    text = f"{d.a} - {d.b}: {verdict(d)}. {d.metric} {mean_of(d)}"
+    if d.verdict is Verdict.IDENTICAL:
+        return f"{d.a} - {d.b}: identical detections, image by image: nothing is compared."
+    text += f" {interval(d)}" if d.low is not None else ", no interval"
+    text += f", {chance(d, images, report.clusters, report.bare)}"
+    several = min(d.counts) > 1
+    text += f", {equals(d.p_adjusted)}." if several and d.p_adjusted is not None else "."
+    half = half_width(d)
+    if d.per_seed and not any(d.per_seed) and several:
         text += f" Their {d.metric} is equal in every seed."
-    elif d.verdict is Verdict.ONE_SEED:
-        if d.image_error is not None:
-            text += " The interval is that of these two trained models over images."
-        text += " One seed cannot tell an activation from chance: use --seeds 3 or more."
-    elif d.detectable is not None and d.low is not None:
-        text += f" With {count(seeds, 'seed')}"
-        text += f" and {count(images, 'image')}" if images is not None else ""
-        text += f" differences under ±{d.mean - d.low:.4f} are noise"
-        text += f"; a true one of {d.detectable:.4f} would be found four times in five."
-    return text
+    elif not several:
+        if d.low is not None:
+            text += " The interval is that of these trained models over images."
+        text += " One training cannot tell an activation from chance: use --seeds 3 or more."
+    elif half is not None:
+        text += f" Differences under ±{points(half, 2)} are noise"
+        if d.detectable is not None:
+            text += f"; a true one of {points(d.detectable, 2)} or more would be found in at least four of five such comparisons"
+        text += "."
+    return text + equivalence(d)
 
 
-def _findings(differences: Sequence[PairedDifference], images: int | None, highest: float) -> str:
-    """The finding of every pair; ``highest`` is the best arm's AP, or a classifier's top-1."""
-    text = " ".join(sentence(d, images) for d in differences)
-    if highest < LEARNED and any(d.metric == "AP" for d in differences):
-        text += f" No arm reaches an AP of {LEARNED:g}: they have hardly learned to detect, so this says nothing of activations."
-    return text
+def equivalence(d: Difference) -> str:
+    """What is shown of the margin, with its p; nothing where none was asked for."""
+    e = d.equivalence
+    if e is None:
+        return ""
+    margin = points(e.margin, 2)
+    words = {
+        Equality.EQUIVALENT: f"Equivalent within ±{margin}, {equals(e.p)}",
+        Equality.A_NOT_WORSE: f"{d.a} is not worse by {margin}, {equals(e.p_a_worse)}",
+        Equality.B_NOT_WORSE: f"{d.b} is not worse by {margin}, {equals(e.p_b_worse)}",
+        Equality.NOT_SHOWN: f"Not shown to be equivalent within ±{margin}, {equals(e.p)}",
+    }
+    return f" {words[e.finding]}."
 
 
-def headline(report: Report) -> str:
-    """The finding of every pair, led by what was not controlled."""
-    text = _findings(report.primary, report.images, max(arm.mean[report.metric] for arm in report.arms))
-    return text if report.controlled else f"NOT CONTROLLED ({', '.join(not_controlled(report))}). {text}"
-
-
-def badge(report: Report) -> str:
-    """The first pair's verdict, led by NOT CONTROLLED where it is so."""
-    return report.verdict.value if report.controlled else f"NOT CONTROLLED: {report.verdict.value}"
-
-
-def tuned_headline(tuned: Tuned) -> str:
-    """The finding of every pair at each arm's best rate."""
-    return _findings(tuned.differences, tuned.images, max(max(aps.values()) for aps in tuned.trials.values()))
-
-
-def not_controlled(report: Report) -> list[str]:
-    """What differs between the arms though it should not."""
-    return [*report.other_settings, *(f"initial kernels at seed {seed}" for seed in report.other_starts)]
-
-
-def left_out(design: Design) -> list[str]:
-    """Which given runs have no counterpart."""
-    lines = [
-        f"Left out of {label}: seeds {', '.join(map(str, seeds))}, which another arm lacks."
-        for label, seeds in design.left_out.items()
-    ]
-    return lines + [
-        f"Left out of {label}: its last {count(number, 'run')}, as another arm has no more."
-        for label, number in design.surplus.items()
-    ]
-
-
-def declared(report: Report) -> list[str]:
-    """What a reader must know of how the runs were made and paired."""
-    design = report.design
-    lines = ["A/A: the arms are one activation at different seeds, so any difference is chance."] if design.own_seeds else []
-    lines += left_out(design)
-    if design.pairing is Pairing.IN_ORDER and not design.own_seeds:
-        lines.append("The arms share no seeds: they are paired in the order given.")
-    lines += _starts(report)
-    if report.bare:
-        lines.append("Some arms are bare detections: whether anything but the activation differs between them is not known.")
-    if report.mixed_machines:
-        lines.append("The runs were made with different devices or versions: their training times are not comparable.")
+def _findings(differences: Sequence[Difference], report: Report, images: int | None, highest: float) -> list[str]:
+    """The finding of every pair; ``highest`` is the best arm's AP."""
+    lines = [sentence(d, report, images) for d in differences]
+    confidences = {d.confidence for d in differences if d.low is not None}
+    if confidences:
+        lines[0] = f"{report.metric} x 100, {percent(min(confidences))} intervals. {lines[0]}"
+    if highest < LEARNED and report.metric == "AP":
+        lines.append(
+            f"No arm reaches an AP of {points(LEARNED)}: they have hardly learned to detect, so this says nothing of them."
+        )
     return lines
 
 
-def _starts(report: Report) -> list[str]:
+def findings(report: Report) -> list[str]:
+    """What was not controlled, the finding of every pair, and what the arms started from."""
+    lines = _findings(report.primary, report, report.images, max(arm.mean[report.metric] for arm in report.arms))
+    lead = [] if report.controlled else [f"NOT CONTROLLED ({', '.join(not_controlled(report))})."]
+    return [*lead, *lines, *far(report), *starts(report)]
+
+
+def headline(report: Report) -> str:
+    """``findings`` in one line."""
+    return " ".join(findings(report))
+
+
+def badges(report: Report) -> list[str]:
+    """A verdict for each pair, led by NOT CONTROLLED where it is so."""
+    lead = "" if report.controlled else "NOT CONTROLLED: "
+    several = len(report.primary) > 1
+    return [lead + (f"{d.a} - {d.b}: " if several else "") + verdict(d) for d in report.primary]
+
+
+def tuned_headline(report: Report, tuned: Tuned) -> str:
+    """The finding of every pair at each arm's best rate."""
+    return " ".join(_findings(tuned.differences, report, tuned.images, max(max(aps.values()) for aps in tuned.trials.values())))
+
+
+def not_controlled(report: Report) -> list[str]:
+    """What differs between the arms, or favours one, though it should not."""
+    lines = [*report.other_settings, *(f"initial kernels at seed {seed}" for seed in report.other_starts)]
+    return lines + ([f"all arms start from {report.one_start}, which one activation made"] if report.one_start else [])
+
+
+def far(report: Report) -> list[str]:
+    """Which trainings lie far from their arm's others, and what is found without them."""
+    named = [f"{name} of {arm.label}" for arm in report.arms for name in arm.far]
+    if not named:
+        return []
+    lines = [f"Far from their arm's others: {', '.join(named)}."]
+    return lines + [
+        f"Without them, {d.a} - {d.b}: {verdict(d)}, {d.metric} {mean_of(d)} {interval(d)}." for d in report.without_far
+    ]
+
+
+def starts(report: Report) -> list[str]:
+    """What the arms started from, as far as it is recorded."""
     if report.initial_weights is InitialWeights.OWN:
         listed = ", ".join(f"{arm.label} from {arm.weights or 'random weights'}" for arm in report.arms)
         return [f"The arms start from weights of their own: {listed}."]
     if report.initial_weights is InitialWeights.ONE_FILE:
         file = report.arms[0].weights
         return [f"All arms start from {file}: the activation that it was trained with has an advantage over the others."]
+    if report.initial_weights is InitialWeights.RANDOM:
+        return ["All arms start from random weights."]
     unknown = dict.fromkeys(run.arm for run in report.runs if _unrecorded(run))
     return [f"What {' and '.join(unknown)} started from is not recorded."] if unknown else []
 
@@ -145,12 +149,92 @@ def _unrecorded(run: Run) -> bool:
     return run.config is not None and run.start.weights is None
 
 
+def left_out(design: Design) -> list[str]:
+    """Which given runs have no counterpart."""
+    return [
+        f"Left out of {label}: seeds {', '.join(map(str, seeds))}, which another arm lacks."
+        for label, seeds in design.left_out.items()
+    ]
+
+
+def looks(report: Report) -> list[str]:
+    """How often this comparison was looked at, and what that does to its error."""
+    taken = report.design.looks
+    if not taken:
+        return []
+    last, stray = taken[-1], undeclared(taken)
+    listed = ", ".join(str(look.seeds) for look in taken)
+    text = f"Looks taken: {len(taken)} (at {listed} seeds)"
+    if last.most_seeds and not stray:
+        plan = f"of a sequence to at most {last.most_seeds} seeds, whose looks err in 5 % of cases together"
+        return [f"{text} {plan}; this one in {percent(last.level)}."]
+    if len(taken) > 1:
+        text += (
+            ": the earlier ones were not declared, so a difference shows by chance in more than 5 % of cases; use --until-decided"
+        )
+    return [text + "."]
+
+
+def declared(report: Report) -> list[str]:
+    """What a reader must know of how the runs were made and paired."""
+    design = report.design
+    lines = ["A/A: the arms are one activation at different seeds, so any difference is chance."] if design.own_seeds else []
+    lines += looks(report) + left_out(design)
+    if not report.paired and not design.own_seeds and not report.bare:
+        lines.append("The arms share no seeds, so they are not paired (Welch's test).")
+    if design.trained_on:
+        lines.append(
+            "Trained on different data: " + ", ".join(f"{arm} on {data}" for arm, data in design.trained_on.items()) + "."
+        )
+    if report.bare:
+        lines.append("Some arms are bare detections: what else differs between the arms is not known, and files are not paired.")
+        lacking = [f"{arm.label} {arm.lacking:g}" for arm in report.arms if arm.lacking is not None]
+        lines.append(f"Images with objects and no detection, of {report.images:,}: {', '.join(lacking)}." if lacking else "")
+    lines += report.notes
+    if report.mixed_machines:
+        lines.append("The runs were made with different devices or versions: their training times are not comparable.")
+    return [line for line in lines if line]
+
+
+def range_text(found: Range, unit: str) -> str:
+    """``6 seeds per arm (5 to 21)``; open ends are said in words."""
+    if found.low is None:
+        return f"more than 100 {unit}"
+    low, high = str(found.low), "more than 100" if found.high is None else str(found.high)
+    guess = "more than 100" if found.guess is None else str(found.guess)
+    return f"{guess} {unit}" + (f" ({low} to {high})" if low != high else "")
+
+
+def advice(found: Advice, d: Difference) -> str:
+    """What to do to find a true difference of the target, with its 80 % range."""
+    target, here = points(found.target, 2), min(d.counts)
+    seeds, images = range_text(found.seeds, "seeds per arm"), range_text(found.images, "times the images")
+    head = f"{d.a} - {d.b}: to find a true difference of {target} in four of five comparisons,"
+    return {
+        Step.ENOUGH: f"{head} this is enough: more seeds or images are not needed.",
+        Step.SEEDS: f"{head} train more seeds: about {seeds}, where {here} are here; or take {images} at {here} seeds.",
+        Step.IMAGES: f"{head} take more validation images, about {images}: more seeds alone do not do it ({seeds}).",
+        Step.NEITHER: f"{head} neither more seeds ({seeds}) nor more images ({images}) help within reason.",
+    }[found.step]
+
+
+def next_steps(report: Report) -> list[str]:
+    """What brings each of AP's differences further."""
+    if report.fewest < 2:
+        return ["Train more seeds: from one training per arm, nothing can be planned. Three are the least, --seeds 3."]
+    judged = [d for d in report.primary if d.verdict is not Verdict.IDENTICAL and d.seeds is not None]
+    lines = [advice(found, d) for found, d in zip(report.advice, judged, strict=True)]
+    if report.fewest == 2:
+        lines.append("Two seeds hardly show their own spread: these ranges are wide, and a third seed narrows them most.")
+    return lines
+
+
 def limits(report: Report) -> list[str]:
     """What the comparison does not show."""
-    config, seeds, pairs = report.config, len(report.seeds), len(report.arms) - 1
+    config, pairs = report.config, len(report.primary)
     if config:
         where = WHERE.get(report.design.scope, f"{report.design.scope} only")
-        if report.runs[0].task == "classify" and report.design.scope in WHERE:
+        if report.metric != "AP" and report.design.scope in WHERE:
             where = "every layer"
         shapes, size = config["data"]["format"] == "shapes", size_text(report.runs[0].trained().image_size)
         lines = [
@@ -163,24 +247,27 @@ def limits(report: Report) -> list[str]:
         ]
     else:
         lines = ["Why: only detections were given, so what else differs between these detectors is not known here."]
-    reach = (
-        "initial weights and order of data, not the choice of the validation images"
-        if report.images is None
-        else "initial weights, order of data and choice of the validation images"
+    reach = "what differs between these files" if report.bare else "initial weights and order of data"
+    images = (
+        ", not the choice of the validation images," if report.images is None else " and the choice of the validation images,"
     )
     lines += [
-        f"Anything beyond {count(seeds, 'seed')}: the interval covers {reach}, not the choice of the training images.",
+        f"Anything beyond {count(report.fewest, 'training')} per arm: the interval covers {reach}{images} not that of the "
+        "training images.",
         "Speed elsewhere: times and memory are of this device, size and software only.",
     ]
-    if 1 < seeds < 5:
+    if 1 < report.fewest < 5:
         lines.append(
-            f"Normality: with {seeds} seeds the t interval rests on differences being about normal; the sign-flip test, which "
-            f"does not, cannot give less than p = {2 / 2**seeds:.2g}."
+            f"Normality: with {report.fewest} seeds the t interval rests on differences being about normal"
+            + (
+                f"; the sign-flip test, which does not, cannot give less than p = {2 / 2**report.fewest:.2g}."
+                if report.paired
+                else "."
+            )
         )
     if pairs > 1:
         lines.append(
-            f"A ranking of all arms: {pairs} arms are each held against the first, corrected for {pairs} looks (Holm); "
-            "the others are not held against each other."
+            f"One difference by itself: {pairs} pairs are judged together, each at a level of 5 % over {pairs} (Bonferroni)."
         )
     beside = {"AP": "AP50, AP75 and AP by size are", "top1": "top5 is"}[report.metric]
     lines.append(

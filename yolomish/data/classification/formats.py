@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yolomish.config import DataConfig
 from yolomish.data.classification.digits import digits_root
-from yolomish.data.formats.record import Folders, Split, named_split
+from yolomish.data.formats.record import Folders, Split, split_path
 from yolomish.data.images import SUFFIXES
 from yolomish.errors import YolomishError, first_line, unknown_name
 from yolomish.files import read_lines
@@ -30,6 +30,8 @@ class ClassListing:
 
 def read_classes(config: DataConfig, split: Split) -> ClassListing:
     """A split of a data set to classify; YolomishError, naming file and line, for what is missing or has no class."""
+    if config.format == "auto":  # a folder
+        config = DataConfig(format="imagefolder", root=config.root)
     if config.format not in FORMATS:
         raise unknown_name("data format to classify", config.format, FORMATS)
     listing = FORMATS[config.format](config, split)
@@ -42,8 +44,8 @@ def _of_folders(config: DataConfig, split: Split) -> ClassListing:
     """torchvision's ImageFolder: ROOT/SPLIT/CLASS/**/image; the classes are the folders of train, in order, or ``names``."""
     from torchvision.datasets.folder import make_dataset  # late: torchvision takes a second to import
 
-    folder = Path(config.root) / named_split(config, split)
-    names = config.names or _subfolders(Path(config.root) / named_split(config, "train"))
+    folder = Path(config.root) / split_path(config, split)
+    names = config.names or _subfolders(Path(config.root) / split_path(config, "train"))
     if unknown := [name for name in _subfolders(folder) if name not in names]:
         raise YolomishError(f"{folder} holds a folder {first_line(unknown[0], 60)!r}, which is no class of train")
     places = {name: i for i, name in enumerate(names)}
@@ -71,7 +73,7 @@ def _of_digits(config: DataConfig, split: Split) -> ClassListing:
 
 def _of_list(config: DataConfig, split: Split) -> ClassListing:
     """Darknet's: a file of paths, each with the name of its class in it (src/classifier.c, src/data.c fill_truth)."""
-    file = Path(config.root) / named_split(config, split)
+    file = Path(config.root) / split_path(config, split)
     if not config.names:
         raise YolomishError(f"{file}: the data YAML lists no names, by which Darknet's lists tell the classes of paths")
     paths, labels, places = [], [], {name: i for i, name in enumerate(config.names)}
@@ -98,10 +100,10 @@ def _class_in(path: str, places: dict[str, int], where: str) -> int:
 
 def _of_csv(config: DataConfig, split: Split) -> ClassListing:
     """Rows with an image (image, path, file, filename) and its class (class, label); paths start at SPLIT_images in root."""
-    file = Path(config.root) / named_split(config, split)
+    file = Path(config.root) / split_path(config, split)
     folder = Path(config.root) / getattr(config, f"{split}_images")
     rows = _rows(file)
-    names = config.names or tuple(sorted({name for _, name, _ in _rows(Path(config.root) / named_split(config, "train"))}))
+    names = config.names or tuple(sorted({name for _, name, _ in _rows(Path(config.root) / split_path(config, "train"))}))
     places = {name: i for i, name in enumerate(names)}
     for number, name, _ in rows:
         if name not in places:

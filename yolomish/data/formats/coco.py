@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -12,31 +13,59 @@ import numpy as np
 from yolomish.config import DataConfig
 from yolomish.data.formats.record import (
     MAX_ID,
+    MAX_PX,
     DataFormat,
     Finding,
+    Folders,
     Listing,
     Record,
     Split,
+    by_split,
     image_sizes,
-    named_split,
+    laid_out,
     number,
     shown,
+    split_of,
+    split_path,
     whole,
 )
+from yolomish.data.formats.writing import WholeSet, Writer
 from yolomish.errors import YolomishError
-from yolomish.files import read_text
+from yolomish.files import read_text, write_json
 
+LAYOUTS = (
+    "annotations/instances_*.json",
+    "_annotations.coco.json",
+    "*/_annotations.coco.json",
+    "labels.json",
+    "*/labels.json",
+    "result.json",
+    "result_coco.json",
+    "*.json",
+)
 Box = tuple[float, float, float, float]
 
 
 def read_coco(config: DataConfig, split: Split) -> Listing:
-    """A split of COCO JSON and its image folder. A test split may hold images and categories alone."""
-    root = Path(config.root)
-    return read_coco_file(root / named_split(config, split), root / getattr(config, f"{split}_images"), split)
+    """A split of COCO JSON and its image folder, or the folder found by ``picture_folders``. A test split may hold images and
+    categories alone."""
+    root, file = Path(config.root), Path(config.root) / split_path(config, split)
+    named = getattr(config, f"{split}_images")
+    return read_coco_file(file, [root / named] if named else picture_folders(root, file, split), split)
 
 
-def read_coco_file(file: Path, folder: Path, split: Split) -> Listing:
-    """``file`` with the images in ``folder``; boxes whose annotation is malformed are left out and become findings."""
+def picture_folders(root: Path, file: Path, split: Split) -> list[Path]:
+    """Where the pictures of an annotation file may be: the root, beside the file, and where CVAT, FiftyOne, Label Studio,
+    Roboflow and COCO itself have them."""
+    home, above = file.parent, file.parent.parent
+    subset = file.stem.removeprefix("instances_").removeprefix("person_keypoints_")
+    inner = [name for part in (subset, split) for name in (f"images/{part}", part)]
+    return [root, home, *(place / name for place in (home, above) for name in (*inner, "images", "data"))]
+
+
+def read_coco_file(file: Path, folders: Sequence[Path], split: Split) -> Listing:
+    """``file`` with the images in one of ``folders``, the first that has its first image; boxes whose annotation is malformed
+    are left out and become findings."""
     content = _content(file)
     items: dict[str, list[Any]] = {}
     for key in ("categories", "images", "annotations"):
@@ -48,10 +77,11 @@ def read_coco_file(file: Path, folder: Path, split: Split) -> Listing:
         items[key] = value
     faults: list[str] = []
     names, label_of = _categories(items["categories"], file, faults)
-    images, findings = _images(items["images"], file, folder, split, faults)
+    images, findings = _images(items["images"], file, folders, split, faults)
     rows: dict[int, list[tuple[float, ...]]] = {image_id: [] for image_id in images}  # x0, y0, x1, y1, label, area, crowd
     places: dict[int, list[str]] = {image_id: [] for image_id in images}
     orphans: Counter[int] = Counter()
+    outlines = 0
     for index, item in enumerate(items["annotations"]):
         where = _where(item, index)
         try:
@@ -66,6 +96,7 @@ def read_coco_file(file: Path, folder: Path, split: Split) -> Listing:
             findings.append(Finding(check="label-unknown", split=split, message=message))
         else:
             rows[image_id].append((*box, label_of[category], area, crowd))
+            outlines += bool(item.get("segmentation"))
             places[image_id].append(where)
     faults += [f"{file}: {count} annotations of image {i}, which is not listed" for i, count in orphans.items()]
     paths, stated = [path for path, _ in images.values()], [size for _, size in images.values()]
@@ -84,7 +115,20 @@ def read_coco_file(file: Path, folder: Path, split: Split) -> Listing:
         findings=tuple(findings),
         own_ids=True,
         annotated="annotations" in content,
+        outlines=outlines,
     )
+
+
+def recognise_coco(path: Path) -> DataConfig | None:
+    """An annotation file, or a folder with one a split: COCO's and CVAT's annotations/instances_*.json, Roboflow's
+    _annotations.coco.json, FiftyOne's labels.json, Label Studio's result.json, or train.json and val.json."""
+    if path.is_file() and path.suffix.lower() == ".json":
+        return DataConfig(format="coco", root=str(path.parent), train=path.name, val=path.name)
+    for pattern in LAYOUTS if path.is_dir() else ():
+        files = sorted(str(file.relative_to(path)) for file in path.glob(pattern))
+        if splits := by_split(file for file in files if pattern != "*.json" or split_of(file)):
+            return laid_out("coco", path, splits)
+    return None
 
 
 def _content(file: Path) -> dict[str, Any]:
@@ -126,12 +170,13 @@ def _is_text(value: Any) -> TypeGuard[str]:
 
 
 def _images(
-    items: list[Any], file: Path, folder: Path, split: Split, faults: list[str]
+    items: list[Any], file: Path, folders: Sequence[Path], split: Split, faults: list[str]
 ) -> tuple[dict[int, tuple[Path, tuple[int, int] | None]], list[Finding]]:
     """Path and stated size of each image by id. Of two images with one id, or one file, the first is kept."""
     found: dict[int, tuple[Path, tuple[int, int] | None]] = {}
     id_of: dict[str, int] = {}
-    findings = []
+    findings, seen = [], Folders()
+    folder: Path | None = None
     for index, item in enumerate(items):
         try:
             if not isinstance(item, dict):
@@ -152,8 +197,21 @@ def _images(
             message = f"{file} images[{index}]: {twice}: number the images anew, each listed once"
             findings.append(Finding(check="image-listed-twice", split=split, message=message))
             continue
-        found[image_id], id_of[name] = (folder / name, size), image_id
+        if folder is None:
+            folder = next((place for place in folders if seen.has(_picture(place, name, seen))), folders[0])
+        found[image_id], id_of[name] = (_picture(folder, name, seen), size), image_id
     return found, findings
+
+
+def _picture(folder: Path, name: str, seen: Folders) -> Path:
+    """The picture of a ``file_name``, which Label Studio writes as Windows or its server would, too."""
+    path = folder / name
+    if not seen.has(path):
+        plain = name.replace("\\", "/")
+        for other in (folder / plain, folder / plain.rpartition("/")[2]):
+            if seen.has(other):
+                return other
+    return path
 
 
 def stated_size(height: Any, width: Any) -> tuple[int, int] | None:
@@ -174,9 +232,11 @@ def _annotation(item: Any) -> tuple[int, int, Box, float, bool]:
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise ValueError(f"bbox must be [x, y, width, height], not {shown(bbox)}")
     try:
-        x, y, w, h = (number(v) for v in bbox)
+        x, y, w, h = map(number, bbox)
     except ValueError as error:
         raise ValueError(f"bbox {shown(bbox)}: {error}") from None
+    if not (0 <= w <= MAX_PX and 0 <= h <= MAX_PX and abs(x) <= MAX_PX and abs(y) <= MAX_PX):
+        raise ValueError(f"bbox {shown(bbox)}: width and height must not be negative, and nothing over {MAX_PX:g} px")
     image_id, category = _id(item, "image_id"), _id(item, "category_id")
     area, crowd = item.get("area"), item.get("iscrowd")
     try:
@@ -220,4 +280,32 @@ def _record(
     )
 
 
-COCO_JSON = DataFormat(name="coco", read=read_coco)
+def write_coco(folder: Path, whole: WholeSet) -> None:
+    """annotations/instances_SPLIT.json, with image and category ids as they are and annotation ids from 1."""
+    categories = [{"id": i, "name": n, "supercategory": ""} for i, n in zip(whole.category_ids, whole.names, strict=True)]
+    (folder / "annotations").mkdir()
+    for split, records in whole.splits.items():
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for record in records:
+            h, w = record.size_hw or (0, 0)
+            images.append({"id": record.image_id, "file_name": record.path.name, "width": w, "height": h})
+            columns = (record.boxes, record.labels, record.areas, record.crowd)
+            for (x0, y0, x1, y1), label, area, crowd in zip(*(column.tolist() for column in columns), strict=True):
+                box = [round(v, 9) for v in (x0, y0, x1 - x0, y1 - y0)]  # as it stood: 2.3 + 4.1 - 2.3 is not 4.1
+                item = {"id": len(annotations) + 1, "image_id": record.image_id, "category_id": whole.category_ids[label]}
+                annotations.append({**item, "bbox": box, "area": area, "iscrowd": int(crowd), "segmentation": []})
+        content = {"info": {}, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+        write_json(folder / "annotations" / f"instances_{split}.json", content)
+
+
+COCO_JSON = DataFormat(
+    name="coco",
+    read=read_coco,
+    recognise=recognise_coco,
+    writer=Writer(
+        pictures=str,
+        write=write_coco,
+        keeps=frozenset({"image ids", "category ids", "crowds", "areas", "empty classes", "class order"}),
+    ),
+)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from yolomish.data.formats.record import CHECKS, Finding, Listing, Record, Split
+from yolomish.data.formats.record import CHECKS, Finding, Listing, Record, Split, class_counts
 
 TOLERANCE = 1.0  # px over the border that rounding may explain
 
 
-def no_area(split: str, place: str, name: str, box: Sequence[float]) -> Finding:
-    """The finding of a box (4,) xyxy without width or height."""
-    return Finding(check="box-degenerate", split=split, message=f"{place}: {name} at {_text(box)} has no area")
+def no_area(split: str, place: str, name: str, box: Sequence[float], image: Path | None = None) -> Finding:
+    """The finding of a box (4,) xyxy without width or height; in px where it names its ``image``."""
+    message, drawn = f"{place}: {name} at {_text(box)} has no area", corners(box) if image else None
+    return Finding(check="box-degenerate", split=split, message=message, image=image, box=drawn)
 
 
 def common_faults(listing: Listing, split: Split) -> Iterator[Finding]:
@@ -27,10 +29,10 @@ def common_faults(listing: Listing, split: Split) -> Iterator[Finding]:
             for (label, box), count in rows.items():
                 if count > 1:
                     message = f"{record.path}: {count} times {names[label]} at {_text(box)}"
-                    yield Finding(check="box-duplicate", split=split, message=message)
+                    yield Finding(check="box-duplicate", split=split, message=message, image=record.path, box=corners(box))
     if not listing.annotated:
         return
-    counts = np.bincount(np.concatenate([np.empty(0, np.int64), *(r.labels for r in records)]), minlength=len(names))
+    counts = class_counts(records, names)
     if records and not counts.any():
         message = f"{listing.source}: not one box in {len(records)} images: are the labels where they should be?"
         yield Finding(check="box-none", split=split, message=message)
@@ -61,24 +63,25 @@ def _box_faults(records: Sequence[Record], names: tuple[str, ...], split: Split)
         place, name = record.place(index), names[record.labels[index]]
         size = "{1}x{0} image".format(*record.size_hw) if record.size_hw else "image"
         if degenerate[i]:
-            yield no_area(split, place, name, boxes[i])
+            yield no_area(split, place, name, boxes[i], record.path)
         elif outside[i]:
             message = f"{place}: {name} at {_text(boxes[i])} lies outside the {size}"
-            yield Finding(check="box-outside", split=split, message=message)
+            yield Finding(check="box-outside", split=split, message=message, image=record.path, box=corners(boxes[i]))
         else:
             message = f"{place}: {name} at {_text(boxes[i])} reaches over the {size}'s border"
-            yield Finding(check="box-clipped", split=split, message=message)
-
-
-def different_classes(train: tuple[str, ...], val: tuple[str, ...]) -> str:
-    """What is wrong where two splits do not have the same classes in the same order; empty where they do."""
-    return "" if train == val else f"train and val have different classes: {', '.join(train)} and {', '.join(val)}"
+            yield Finding(check="box-clipped", split=split, message=message, image=record.path, box=corners(boxes[i]))
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
     """The findings in the order of ``CHECKS``, the worst first."""
     order = {check: place for place, check in enumerate(CHECKS)}
     return sorted(findings, key=lambda finding: order[finding.check])
+
+
+def corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """A box (4,) xyxy as plain numbers."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    return x0, y0, x1, y1
 
 
 def _text(box: Sequence[float]) -> str:

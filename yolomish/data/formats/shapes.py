@@ -14,7 +14,7 @@ def read_shapes(config: DataConfig, split: Split) -> Listing:
     if split == "test":
         raise YolomishError("the built-in shapes have the splits train and val, no test")
     root = shapes_root()
-    return read_coco_file(root / f"{split}.json", root / split, split)
+    return read_coco_file(root / f"{split}.json", [root / split], split)
 
 
-SHAPES = DataFormat(name="shapes", read=read_shapes)
+SHAPES = DataFormat(name="shapes", read=read_shapes, recognise=lambda _: None)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from yolomish.errors import YolomishError, first_line
-from yolomish.files import foreign_kind
+from yolomish.errors import YolomishError, first_line, shown
+from yolomish.files import digest, foreign_kind, shown_path
 from yolomish.inference.engines import ENGINES, Engine
 from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from yolomish.inference.engines.openvino_engine import OpenVinoEngine
 from yolomish.inference.export.metadata import KEY, Description, from_json
 from yolomish.inference.export.packages import installed, require
+from yolomish.trust import require_trust
 from yolomish.types import HeadSpec, InputSpec
 
 RUNNERS = {
@@ -42,15 +44,16 @@ class ProgramEngine:
 def open_exported(
     path: str | Path, *, engine: str = "auto", device: torch.device, half: bool = False
 ) -> tuple[Engine, Description]:
-    """The engine of a file that ``yolomish export`` wrote, and its description; YolomishError where it is none.
+    """The engine of a file that ``yolomish export`` wrote, and its description; YolomishError where it is none, and for a
+    program (TorchScript, torch.export) that was not exported here and that nobody has trusted (see ``yolomish.trust``).
 
     ``engine`` is one of those that read the format (``auto``: the faster that is installed).
     """
     path = Path(path)
     if path.suffix not in RUNNERS:
         raise YolomishError(f"{path} is no exported model: their names end in {', '.join(RUNNERS)}")
-    if not path.is_file():
-        raise YolomishError(f"no such model: {path}")
+    if not os.path.isfile(path):
+        raise YolomishError(f"no such model: {shown_path(path)}")
     if path.suffix != ".xml" and (what := foreign_kind(path)):
         raise YolomishError(f"{path} is no exported model but {what}")
     runners = RUNNERS[path.suffix]
@@ -70,8 +73,29 @@ def open_exported(
     description = from_json(text, path)
     if description.nms:
         raise YolomishError(f"{path} was exported with --nms: it returns boxes to your own program; export without it for detect")
-    made.input, made.heads = description.input, description.heads
-    return made, description
+    return _Guarded(made, description, path), description
+
+
+class _Guarded:
+    """An engine out of a file, whose faults, and maps that its description does not fit, are YolomishErrors naming the file."""
+
+    def __init__(self, engine: Engine, description: Description, path: Path) -> None:
+        self.engine, self.path, self.how = engine, path, engine.how
+        self.input, self.heads = description.input, description.heads
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        try:
+            maps = self.engine(images)
+        except Exception as error:  # each library raises its own kinds
+            raise YolomishError(f"{self.path} cannot be run by {self.how}: {first_line(error)}") from None
+        size, found = images.shape[2:], [tuple(raw.shape) if isinstance(raw, Tensor) else () for raw in maps]
+        wanted = [
+            (len(images), len(head.mask) * (5 + head.num_classes), size[0] // head.stride, size[1] // head.stride)
+            for head in self.heads
+        ]
+        if found != wanted or any(not raw.is_floating_point() for raw in maps):
+            raise YolomishError(f"{self.path} returns maps {shown(found)}, its description says {shown(wanted)}")
+        return maps
 
 
 def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[Engine, str]:
@@ -81,6 +105,8 @@ def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[En
     if engine == "openvino":
         if device.type != "cpu":
             raise YolomishError(f"openvino runs on the CPU here, not on {device}: use --device cpu")
+        if path.suffix == ".onnx":  # OpenVINO's own reader ends the process on some damaged files
+            require("onnx").checker.check_model(os.fspath(path), full_check=True)
         made = OpenVinoEngine(path, half=half)
         if path.suffix == ".xml":
             return made, made.model.get_rt_info([KEY]).astype(str) if made.model.has_rt_info([KEY]) else ""
@@ -88,6 +114,7 @@ def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[En
         return made, next((p.value for p in properties if p.key == KEY), "")
     if half:
         raise YolomishError(f"{path.suffix} files compute in the precision they were written in: leave --half out")
+    require_trust(digest(path).sha256, path, f"a program ({path.suffix})", "pass --trust")
     extra = {f"{KEY}.json": ""}
     if path.suffix == ".torchscript":
         program = torch.jit.load(str(path), map_location=device, _extra_files=extra)

@@ -13,6 +13,7 @@ from yolomish.errors import YolomishError
 from yolomish.inference.export.onnx_graph import INPUT, write_graph
 from yolomish.inference.export.packages import require
 from yolomish.networks import Network
+from yolomish.threads import waits_passively
 from yolomish.types import HeadSpec, InputSpec
 
 
@@ -29,6 +30,8 @@ class OnnxRuntimeEngine:
             raise YolomishError(f"onnxruntime here has no {provider}: pip install onnxruntime-gpu, or use --device cpu")
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        if waits_passively():
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         source: Any = model if isinstance(model, bytes) else os.fspath(model)
         where = (provider, {"device_id": device.index or 0}) if device.type == "cuda" else provider

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yolomish.config import from_dict, to_dict
-from yolomish.errors import YolomishError
+from yolomish.config import check_fields, from_dict, parse_json, to_dict
+from yolomish.errors import YolomishError, first_line, shown
 from yolomish.types import HeadSpec, InputSpec, SizeHW
 from yolomish.weights.load import LoadedNetwork
 
@@ -46,10 +46,30 @@ def from_json(text: str | None, path: str | Path) -> Description:
     if not text:
         raise YolomishError(f"{path} carries no description of its classes and heads: write it with `yolomish export`")
     try:
-        values = json.loads(text)
-        return from_dict(Description, values if "input" in values else _of_version_1(values), "description")
-    except (KeyError, TypeError, ValueError, YolomishError) as error:
-        raise YolomishError(f"{path} has a description that this version of yolomish cannot read: {error}") from None
+        values = parse_json(text, "the text")
+        if not isinstance(values, dict):
+            raise YolomishError(f"it must be a mapping, not {shown(values)}")
+        found = from_dict(Description, values if "input" in values else _of_version_1(values), "description")
+        check_fields(found)
+        _check_heads(found)
+        return found
+    except (KeyError, TypeError, ValueError, AttributeError, YolomishError) as error:
+        what = first_line(error) if isinstance(error, YolomishError) else f"{type(error).__name__} {first_line(error)}"
+        raise YolomishError(f"{path} has a description that this version of yolomish cannot read: {what}") from None
+
+
+def _check_heads(description: Description) -> None:
+    if not description.names or not description.heads:
+        raise YolomishError("it names no class, or no head")
+    spec = description.input
+    if not 1 <= spec.stride <= 1024 or not 1 <= spec.channels <= 64:
+        raise YolomishError(f"its input has stride {shown(spec.stride)} and {shown(spec.channels)} channels")
+    for head in description.heads:
+        if head.num_classes != len(description.names):
+            raise YolomishError(f"a head has {head.num_classes} classes, and there are {len(description.names)} names")
+        if not 1 <= head.stride <= 1024 or not head.mask or any(not 0 <= i < len(head.all_anchors) for i in head.mask):
+            raise YolomishError(f"a head has stride {head.stride} and mask {shown(head.mask)} of {len(head.all_anchors)} anchors")
+    description.input.check_size(description.input.size_hw)
 
 
 def _of_version_1(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
 import tempfile
 import warnings
@@ -16,7 +17,8 @@ import torch
 from torch import nn
 from torch.fx.experimental import _config as symbolic_shapes
 
-from yolomish.errors import YolomishError, unknown_name
+from yolomish.errors import YolomishError, first_line, unknown_name
+from yolomish.files import make_folder, partial_name, reason, refuse_existing, shown_path
 from yolomish.inference.engines.exported import open_exported
 from yolomish.inference.engines.openvino_engine import openvino_core
 from yolomish.inference.export.darknet_check import check_darknet
@@ -28,6 +30,7 @@ from yolomish.inference.export.verify import Agreement, check_nms, compare, prob
 from yolomish.networks import Network
 from yolomish.nn.blocks import Activated, ConvBlock
 from yolomish.nn.fold import folded_convolution
+from yolomish.trust import trust_file
 from yolomish.types import SizeHW
 from yolomish.weights.describe import write_darknet
 from yolomish.weights.load import LoadedNetwork
@@ -67,29 +70,45 @@ class Exported:
     agreement: Agreement
 
 
+def target_files(output: Path, format: str) -> tuple[Path, ...]:
+    """The files that an export to ``output`` writes, the one that is opened first; YolomishError for a suffix of another
+    format."""
+    if output.suffix != SUFFIXES[format][0]:
+        raise YolomishError(f"a file of format {format} must end in {SUFFIXES[format][0]}, not {output.name!r}")
+    return tuple(output.with_suffix(suffix) for suffix in SUFFIXES[format])
+
+
 def export_network(
-    loaded: LoadedNetwork, output: str | Path, format: str, *, image: np.ndarray, size_hw: SizeHW, options: ExportOptions
+    loaded: LoadedNetwork,
+    output: str | Path,
+    format: str,
+    *,
+    image: np.ndarray,
+    size_hw: SizeHW,
+    options: ExportOptions,
+    force: bool = False,
 ) -> Exported:
     """Write a network as ``format`` (a key of ``SUFFIXES``) to ``output`` and its siblings, verified on ``image``.
 
     ``image`` is (H, W, 3) uint8 RGB, ``size_hw`` the network's size in px. The files are made in a folder beside, read
     back, compared with the torch network and only then moved into place. YolomishError where they differ from it by more
-    than ``verify.TOLERANCE``, a package is missing or the format cannot hold the network; nothing is then changed.
+    than ``verify.TOLERANCE``, a package is missing or the format cannot hold the network; nothing is then changed. Nor is a
+    file that is there already, unless by ``force``. A program that was written so is trusted from then on.
     """
     if format not in SUFFIXES:
         raise unknown_name("export format", format, SUFFIXES)
     if options.nms and format != "onnx":
         raise YolomishError(f"--nms is for onnx alone, not {format}: our engines do it by themselves")
     output = Path(output)
-    if output.suffix != SUFFIXES[format][0]:
-        raise YolomishError(f"a file of format {format} must end in {SUFFIXES[format][0]}, not {output.name!r}")
+    files = target_files(output, format)
+    refuse_existing(files, force)
     network = loaded.network
     network.input.check_size(size_hw)
     description = describe(loaded, size_hw=size_hw, dynamic=options.dynamic, nms=options.nms)
     probes = probe_images(network, image, size_hw=size_hw, dynamic=options.dynamic and format != "darknet")
+    make_folder(output.parent)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}-part-") as folder:
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=partial_name(output)) as folder:
             partial = Path(folder) / output.name
             WRITERS[format](loaded, partial, description, options)
             if format == "darknet":
@@ -97,13 +116,15 @@ def export_network(
             elif options.nms:
                 agreement = check_nms(network, partial, probes, options.conf, options.iou, options.max_det)
             else:
+                if format in ("torchscript", "torch_export"):
+                    trust_file(partial)  # a program of our own making
                 engine, _ = open_exported(partial, engine=_checker(format), device=torch.device("cpu"))
                 agreement = compare(network, engine, probes, f"the {format} file")
-            files = tuple(output.with_suffix(suffix) for suffix in SUFFIXES[format])
+            refuse_existing(files, force)
             for file in reversed(files):  # the file that is opened comes last
                 os.replace(partial.with_suffix(file.suffix), file)
     except OSError as error:
-        raise YolomishError(f"{output} cannot be written: {error.strerror or error}; what was there is intact") from None
+        raise YolomishError(f"{shown_path(output)} cannot be written: {reason(error)}; what was there is intact") from None
     return Exported(files=files, agreement=agreement)
 
 
@@ -132,7 +153,7 @@ def _write_onnx(loaded: LoadedNetwork, path: Path, description: Description, opt
     onnx = require("onnx")
     model = _onnx_model(loaded, description, options)
     onnx.checker.check_model(model)
-    onnx.save(model, path)
+    path.write_bytes(model.SerializeToString())
 
 
 def _write_openvino(loaded: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
@@ -141,7 +162,10 @@ def _write_openvino(loaded: LoadedNetwork, path: Path, description: Description,
     ov = require("openvino")
     model = openvino_core().read_model(BytesIO(_onnx_model(loaded, description, options).SerializeToString()))
     model.set_rt_info(to_json(description), [KEY])
-    ov.save_model(model, str(path), compress_to_fp16=False)
+    try:
+        ov.save_model(model, str(path), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise YolomishError(f"OpenVINO cannot write {path.name}: {first_line(error)}; is the disk full?") from None
 
 
 def plain(network: Network) -> Network:
@@ -162,7 +186,9 @@ def _write_torchscript(loaded: LoadedNetwork, path: Path, description: Descripti
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates TorchScript; runtimes still read it
         program = torch.jit.freeze(torch.jit.trace(plain(loaded.network), images))
-        program.save(str(path), _extra_files={f"{KEY}.json": to_json(description)})
+        content = io.BytesIO()  # torch's own writer aborts the process on a full disk
+        torch.jit.save(program, content, _extra_files={f"{KEY}.json": to_json(description)})
+    path.write_bytes(content.getbuffer())
 
 
 def _write_torch_export(loaded: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:
@@ -178,7 +204,9 @@ def _write_torch_export(loaded: LoadedNetwork, path: Path, description: Descript
     whole = {"backed_size_oblivious": True} if hasattr(symbolic_shapes, "backed_size_oblivious") else {}
     with symbolic_shapes.patch(whole):  # type: ignore[attr-defined]
         program = torch.export.export(plain(loaded.network), (images,), dynamic_shapes=shapes)
-    torch.export.save(program, path, extra_files={f"{KEY}.json": to_json(description)})
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={f"{KEY}.json": to_json(description)})
+    path.write_bytes(content.getbuffer())
 
 
 def _write_darknet(loaded: LoadedNetwork, path: Path, description: Description, options: ExportOptions) -> None:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from yolomish.ops.boxes import shape_iou
+from yolomish.ops.boxes import MAX_RATIO, shape_iou
 from yolomish.types import HeadSpec, IouKind
-
-MAX_RATIO = 4.0  # PyTorch_YOLOv4 data/hyp.scratch.yaml anchor_t
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from yolomish.data.datasets import DetectionData
-from yolomish.data.loader import BatchLoader, eval_loader
+from yolomish.data.loader import BatchLoader, eval_loader, lost_workers
 from yolomish.ops.distributed import gather, rank, world_size
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.types import Batch, Detections
@@ -53,10 +53,11 @@ def predict(pipeline: Pipeline, data: DetectionData, *, batch: int = 8, workers:
         world_size=world_size(),
     )
     results = []
-    for group in _reported(loader, len(data)) if progress else loader:
-        candidates = pipeline.run(pipeline.normalise(group.images))
-        for found, image_id in zip(pipeline.finish(candidates, group.resizes), group.image_ids, strict=True):
-            results += coco_rows(found, image_id, data.category_ids)
+    with lost_workers():
+        for group in _reported(loader, len(data)) if progress else loader:
+            candidates = pipeline.run(pipeline.normalise(group.images))
+            for found, image_id in zip(pipeline.finish(candidates, group.resizes), group.image_ids, strict=True):
+                results += coco_rows(found, image_id, data.category_ids)
     if network is not None:
         network.train(was_training)
     return [result for part in gather(results) for result in part]

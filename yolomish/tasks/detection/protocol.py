@@ -13,6 +13,7 @@ from yolomish.data.transforms import resize_image
 from yolomish.errors import YolomishError, unknown_name
 from yolomish.ops.decode import check_heads
 from yolomish.ops.nms import NMS_KINDS, Frame, Selection
+from yolomish.tasks.detection.views import VIEWS
 from yolomish.types import GREY, HeadSpec, InputSpec, Interpolation, Resize, ResizeMode, SizeHW, size_text
 
 NmsFrame = Literal["network", "image", "relative"]
@@ -46,6 +47,8 @@ class EvalProtocol(Selection):
         super().__post_init__()
         if self.nms_frame not in get_args(NmsFrame):
             raise unknown_name("NMS frame", self.nms_frame, get_args(NmsFrame))
+        if self.tta not in VIEWS:
+            raise unknown_name("test-time augmentation", self.tta, VIEWS)
         if self.rect and self.resize != "letterbox":
             raise YolomishError(
                 f"rect pads less than a square, protocol {self.name} stretches to one: use --protocol letterbox, or --no-rect"

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from yolomish.config import DataConfig, TrainConfig
 from yolomish.data.datasets import DetectionData, Split, open_data
+from yolomish.data.formats.subset import part_text
 from yolomish.data.loader import train_loader
 from yolomish.drawing.boxes import draw_batch
 from yolomish.errors import YolomishError
@@ -85,7 +86,8 @@ class DetectionTask:
         return share(evaluate(data.coco(), results, data.names, data.category_ids) if rank() == 0 else None)
 
     def describe_protocol(self, network: Network, data: DetectionData, config: TrainConfig) -> str:
-        return training_protocol(network.input).describe(len(data), data.source.name, network.input.size_hw)
+        source = data.source.name + part_text(config.data)
+        return training_protocol(network.input).describe(len(data), source, network.input.size_hw)
 
     def describe_data(self, data: DetectionData, config: TrainConfig, network: Network) -> list[str]:
         return data_lines(data, config, network.heads)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from yolomish.errors import unknown_name
 from yolomish.ops.decode import Candidates, decode_above
 from yolomish.types import HeadSpec, InputSpec
 
@@ -45,8 +44,6 @@ def decode_views(model: Runner, images: Tensor, views: str, conf: float) -> Cand
 
     ``views`` is a name of ``VIEWS``. A scaled view's sides are whole multiples of the network's stride.
     """
-    if views not in VIEWS:
-        raise unknown_name("test-time augmentation", views, VIEWS)
     parts = [_decode_view(model, images, view, conf) for view in VIEWS[views]]
     if len(parts) == 1:
         return parts[0]

@@ -13,15 +13,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
 from tqdm import tqdm
 
 from yolomish import __version__
 from yolomish.errors import YolomishError
 from yolomish.files import digest
-from yolomish.weights.catalogue import PublishedFile
 
 BLOCK = 1 << 18
 TIMEOUT_S = 15
@@ -29,7 +29,23 @@ ATTEMPTS = 5  # in a row without a byte of progress
 PAUSE_S = 1.0
 
 
-def fetch(wanted: PublishedFile, path: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file on the web: ``size`` in bytes (0: as its server says), ``sha1`` where its publisher or a second source states it
+    (else empty).
+
+    ``ELSEWHERE`` tells how to choose another folder, ``INSTEAD`` what needs no download.
+    """
+
+    file: str
+    url: str
+    size: int = 0
+    sha1: str = ""
+    ELSEWHERE: ClassVar[str]
+    INSTEAD: ClassVar[str]
+
+
+def fetch(wanted: Download, path: Path) -> None:
     """Download ``wanted`` to ``path`` (its folder is made), going on where an earlier attempt stopped.
 
     ``path`` appears only when size and checksum are right; until then the bytes are in ``path``.part, and two processes
@@ -45,6 +61,8 @@ def fetch(wanted: PublishedFile, path: Path) -> None:
                 part.unlink(missing_ok=True)
                 return
             try:
+                if not wanted.size:
+                    wanted = replace(wanted, size=_offered(wanted, path))
                 _fetch_into(file, part, wanted, path)
             finally:
                 if os.fstat(file.fileno()).st_size == 0:
@@ -54,7 +72,7 @@ def fetch(wanted: PublishedFile, path: Path) -> None:
         raise YolomishError(_write_failure(error, wanted, path)) from None
 
 
-def _fetch_into(file: IO[bytes], part: Path, wanted: PublishedFile, path: Path) -> None:
+def _fetch_into(file: IO[bytes], part: Path, wanted: Download, path: Path) -> None:
     if file.tell() > wanted.size:
         _cut(file, 0)
     _check_space(wanted, path.parent, file.tell())
@@ -69,7 +87,7 @@ def _fetch_into(file: IO[bytes], part: Path, wanted: PublishedFile, path: Path) 
     os.replace(part, path)
 
 
-def check_content(path: Path, wanted: PublishedFile, *, keep: bool) -> str:
+def check_content(path: Path, wanted: Download, *, keep: bool) -> str:
     """The SHA-256 of ``path``, which must have ``wanted``'s size and its SHA-1 or the SHA-256 pinned before.
 
     A file that is not what it should be is a YolomishError, and emptied unless ``keep``. The SHA-256 is pinned beside
@@ -101,7 +119,7 @@ def pin_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def _complete(wanted: PublishedFile, file: IO[bytes], path: Path, bar: tqdm) -> None:
+def _complete(wanted: Download, file: IO[bytes], path: Path, bar: tqdm) -> None:
     """Append to ``file`` until it has all bytes, over as many connections as it takes."""
     failures = 0
     while (have := file.tell()) < wanted.size:
@@ -125,10 +143,27 @@ def _complete(wanted: PublishedFile, file: IO[bytes], path: Path, bar: tqdm) -> 
             time.sleep(PAUSE_S * failures)
 
 
-def _receive(wanted: PublishedFile, file: IO[bytes], bar: tqdm) -> None:
+def _offered(wanted: Download, path: Path) -> int:
+    """The length that the server states for a file of which nothing else does."""
+    try:
+        with urllib.request.urlopen(_request(wanted), timeout=TIMEOUT_S) as answer:
+            _, total = _range(answer)
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        reason = str(getattr(error, "reason", "") or error or type(error).__name__)
+        raise YolomishError(f"{wanted.file} could not be fetched ({reason}): {by_hand(wanted, path)}") from None
+    if not total:
+        raise YolomishError(f"{wanted.url} does not say how long {wanted.file} is: {by_hand(wanted, path)}")
+    return total
+
+
+def _request(wanted: Download) -> urllib.request.Request:
+    return urllib.request.Request(wanted.url, headers={"User-Agent": f"yolomish/{__version__}"})
+
+
+def _receive(wanted: Download, file: IO[bytes], bar: tqdm) -> None:
     """One request for what is missing; bytes are appended as they come."""
     have = file.tell()
-    request = urllib.request.Request(wanted.url, headers={"User-Agent": f"yolomish/{__version__}"})
+    request = _request(wanted)
     if have:
         request.add_header("Range", f"bytes={have}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
@@ -180,22 +215,22 @@ def _cut(file: IO[bytes], size: int) -> None:
     file.truncate()
 
 
-def _check_space(wanted: PublishedFile, folder: Path, have: int) -> None:
+def _check_space(wanted: Download, folder: Path, have: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < wanted.size - have:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _write_failure(error: OSError, wanted: PublishedFile, path: Path) -> str:
-    elsewhere = "set YOLOMISH_WEIGHTS to another folder"
+def _write_failure(error: OSError, wanted: Download, path: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
             f"{wanted.file} needs {wanted.size / 1e6:.1f} MB, which do not fit in {path.parent}: make room and run it again "
-            f"to go on, or {elsewhere}"
+            f"to go on, or {wanted.ELSEWHERE}"
         )
-    return f"{path} cannot be written ({error.strerror or error}): {elsewhere}"
+    return f"{path} cannot be written ({error.strerror or error}): {wanted.ELSEWHERE}"
 
 
-def by_hand(wanted: PublishedFile, path: Path) -> str:
+def by_hand(wanted: Download, path: Path) -> str:
     """What to do without a connection."""
-    return f"put {wanted.url} ({wanted.size:,} bytes) at {path}; weights 'demo' need no download"
+    size = f" ({wanted.size:,} bytes)" if wanted.size else ""
+    return f"put {wanted.url}{size} at {path}; {wanted.INSTEAD}"

@@ -1,0 +1,188 @@
+"""At the door: one line whatever happens, a log file for a bug, and values that are bounded wherever they come from."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from yolomish.commands import door
+from yolomish.config import ModelConfig, TrainConfig, check_train, load_data_config, parse_yaml
+from yolomish.data.images import read_image
+from yolomish.data.loader import WorkerLost, lost_workers
+from yolomish.errors import YolomishError, shown, unknown_name
+from yolomish.networks import build_network
+from yolomish.weights.load import load_network
+from yolomish.weights.store import DEMO_FILE
+
+PAIRS = zip("abcdefg", "bcdefgh", strict=True)
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]\n" for p, c in PAIRS)
+
+
+def leave(app: object, capsys: pytest.CaptureFixture) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        door.run(app)  # type: ignore[arg-type]
+    return int(str(ended.value.code)), capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (YolomishError("a\nb \x1b[31m"), 2, "yolomish: a b \\x1b[31m\n"),
+        (OSError(28, "No space left on device", "x.png"), 2, "yolomish: No space left on device: x.png\n"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "not enough memory"),
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 1, ""),
+        (SystemExit(3), 3, ""),
+    ],
+)
+def test_what_is_no_bug_is_one_line(error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture) -> None:
+    def app() -> None:
+        raise error
+
+    found, text = leave(app, capsys)
+    assert found == code and line in text and text.count("\n") <= 1
+
+
+def test_a_bug_is_one_line_with_a_log_and_its_traceback_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path))
+    code, text = leave(lambda: {}["no such key"], capsys)
+    (log,) = (tmp_path / "logs").iterdir()
+    assert code == 1 and text.count("\n") == 1 and f"this is a bug, please report it with {log}" in text
+    assert "Traceback" in log.read_text() and "Traceback" not in text
+    monkeypatch.setenv(door.DEBUG, "1")
+    assert "Traceback" in leave(lambda: 1 / 0, capsys)[1]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "file"))
+    assert "this is a bug" in leave(lambda: 1 / 0, capsys)[1]
+
+
+def test_what_ends_a_thread_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back at the end
+
+    def write() -> None:
+        raise OSError(28, "No space left on device")
+
+    def app() -> None:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+
+    assert leave(app, capsys) == (0, "yolomish: a thread in the background ended: No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_stdout_and_one_that_is_ascii() -> None:
+    command = [sys.executable, "-m", "yolomish", "weights", "list"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode in (1, 2) and done.stderr == "yolomish: No space left on device\n"
+    code = "from yolomish.commands.door import run; run(lambda: print('größe'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "gr\\xf6\\xdfe\n", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        "a: &a [*a]",
+        "[" * 5000,
+        "{a: " * 5000,
+        "!!int ''",
+        "!!float x",
+        "!!bool maybe",
+        "2020-99-99",
+        "9" * 4500,
+        "!!python/object/apply:os.system [touch ran]",
+        "x: \0",
+        "- " * 3000,
+    ],
+)  # fmt: skip
+def test_a_yaml_bomb_is_refused_at_once_in_one_short_line(text: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(YolomishError, match=r"d.yaml cannot be read as YAML") as error:
+        parse_yaml(text, "d.yaml")
+    assert time.monotonic() - began < 5 and len(str(error.value)) < 300 and "\n" not in str(error.value)
+
+
+def test_an_alias_that_is_no_bomb_is_fine() -> None:
+    assert parse_yaml("a: &a [1, 2]\nb: *a\nc: {<<: {d: 1}}", "d.yaml") == {"a": [1, 2], "b": [1, 2], "c": {"d": 1}}
+
+
+@pytest.mark.parametrize("value", ["0x" + "f" * 4000, '"a\\0b"', '"\\ud800"', "[[[[1]]]]"])
+def test_a_path_that_cannot_be_is_named(tmp_path: Path, value: str) -> None:
+    (tmp_path / "d.yaml").write_text(f"format: yolo\nroot: {value}\n")
+    with pytest.raises(YolomishError, match=r"d.yaml.root") as error:
+        load_data_config(str(tmp_path / "d.yaml"))
+    assert len(str(error.value)) < 500
+
+
+def test_values_are_shown_short_and_on_one_line() -> None:
+    bomb: list = ["x"] * 9
+    for _ in range(30):
+        bomb = [bomb] * 9
+    for value in (bomb, "a" * 10**6, 10**5000, {"a": bomb}, torch.zeros(9, 9), "a\nb"):
+        assert len(shown(value)) <= 300 and "\n" not in shown(value)
+    assert shown("mish") == "'mish'" and len(str(unknown_name("class", "x", ["y" * 10**5] * 10**4))) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", -1), ("seed", 10**30), ("batch", 10**9), ("epochs", 10**12), ("workers", 10**6), ("peak_lr", float("inf"))],
+)
+def test_training_values_have_upper_bounds(key: str, value: float) -> None:
+    with pytest.raises(YolomishError, match=f"{key} must be"):
+        check_train(TrainConfig(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    "values", [{"width": 1e9}, {"depth": 1e5}, {"num_classes": 10**9}, {"width": float("nan")}, {"bn_momentum": float("nan")}]
+)
+def test_a_network_out_of_bounds_is_refused_before_it_is_built(values: dict[str, float]) -> None:
+    with pytest.raises(YolomishError):
+        build_network(ModelConfig(**values))  # type: ignore[arg-type]
+
+
+def test_a_networks_parameters_are_counted_before_there_is_memory_for_them() -> None:
+    with pytest.raises(YolomishError, match=r"width 8, depth 1 and 80 classes has [4-5],\d+ million parameters, over the 1,000"):
+        build_network(ModelConfig(width=8))
+
+
+def test_weights_that_are_nan_are_named(tmp_path: Path) -> None:
+    content = torch.load(DEMO_FILE, weights_only=True)
+    name = list(content["model"])[4]
+    content["model"][name] = content["model"][name] * float("nan")
+    content["ema"] = None
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(YolomishError, match=rf"w.pt: \d+ of \d+ values of {name} are not finite"):
+        load_network(str(tmp_path / "w.pt"))
+
+
+def test_a_picture_over_the_bound_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "big.png")
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(YolomishError, match=r"big.png has 400 megapixels, more than the 179 that are decoded: .*--max-pixels"):
+        read_image(tmp_path / "big.png")
+    monkeypatch.undo()
+    monkeypatch.setenv("YOLOMISH_MAX_PIXELS", "100")
+    cv2.imwrite(str(tmp_path / "small.png"), np.zeros((11, 10, 3), np.uint8))
+    with pytest.raises(YolomishError, match=r"small.png has 0 megapixels"):
+        read_image(tmp_path / "small.png")
+
+
+def test_a_lost_loader_process_is_a_line() -> None:
+    with pytest.raises(WorkerLost, match=r"a process that loads images was killed .*Fewer --workers"), lost_workers():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    with pytest.raises(RuntimeError, match="other"), lost_workers():
+        raise RuntimeError("other")
