@@ -29,6 +29,7 @@ from yolomish.config import DataConfig, TrainConfig, save_yaml, to_dict
 from yolomish.data.datasets import open_data
 from yolomish.errors import YolomishError
 from yolomish.evaluation.stats import Verdict
+from yolomish.tasks.detection import task as detection
 from yolomish.training import build
 from yolomish.training.loop import Terminated, fit
 
@@ -318,7 +319,7 @@ def test_runs_trained_elsewhere_are_compared_without_their_training_images(train
 def test_what_cannot_be_compared_is_refused_before_any_detection(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence, "predict", lambda *_, **__: pytest.fail("detected"))
+    monkeypatch.setattr(detection, "predict", lambda *_, **__: pytest.fail("detected"))
     runs, data = _copy(trained, tmp_path)
     with pytest.raises(YolomishError, match=r"has boxes of circle, and .*mish-seed0 has no such class but square"):
         compare_finished(runs, tmp_path / "out", data=dataclasses.replace(data, names=("circle",)), log=lambda _: None)
@@ -342,13 +343,13 @@ def test_kept_detections_are_those_of_the_same_weights_images_and_protocol(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    predict = evidence.predict
+    predict = detection.predict
 
     def counted(*args: Any, **kwargs: Any) -> list[dict]:
         made.append(1)
         return predict(*args, **kwargs)
 
-    monkeypatch.setattr(evidence, "predict", counted)
+    monkeypatch.setattr(detection, "predict", counted)
     runs, config = _copy(trained, tmp_path)
     run = read_run(Path(runs[0]))
 

@@ -313,7 +313,7 @@ def test_cached_images_give_the_same_batches(tmp_path: Path, monkeypatch: pytest
         data = open_data(config, "train")
         size = data.keep_in_memory() if where == "ram" else data.keep_on_disk()
         assert size == 6 * 100 * 140 * 3
-        monkeypatch.setattr("yolomish.data.datasets.read_image", lambda path: pytest.fail("read again"))
+        monkeypatch.setattr("yolomish.data.kept.read_image", lambda path: pytest.fail("read again"))
         kept = [b.images for b in train_loader(data, CONFIG, SPEC, epoch=1)]
         assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
         monkeypatch.undo()

@@ -12,7 +12,7 @@ from conftest import randomise
 from typer.testing import CliRunner
 
 from yolomish.commands import app
-from yolomish.config import ModelConfig, load_recipe
+from yolomish.config import ModelConfig, load_recipe, shipped
 from yolomish.darknet.network import DarknetNetwork, read_cfg
 from yolomish.darknet.order import file_order, size
 from yolomish.darknet.summary import summarise
@@ -141,7 +141,9 @@ def test_recipes_fit_members_with_any_number_of_heads(recipe: str) -> None:
 
 
 def test_every_architecture_is_a_shipped_model() -> None:
-    assert {find_model(name).architecture for name in CFGS} | {"darknet"} == set(ARCHITECTURES)
+    assert {find_model(name).architecture for name in shipped("models")} == set(ARCHITECTURES)
+    detectors = {name for name in shipped("models") if outline(find_model(name)).heads and not find_model(name).cfg}
+    assert detectors == {*CFGS, "yolov4-n", "yolov4-s"}
 
 
 def test_info_tells_every_member() -> None:

@@ -86,7 +86,7 @@ def corners(row: dict) -> list[float]:
 def test_with_darknets_pixels_valid_finds_the_same_boxes_and_ap(
     official: LoadedNetwork, coco_mini: DetectionData, darknets: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yolomish.data.datasets.read_image", read_jpeg)
+    monkeypatch.setattr("yolomish.data.kept.read_image", read_jpeg)
     pipeline = Pipeline(runner=official.network, protocol=PROTOCOLS["darknet"], size_hw=(416, 416))
     rows = predict(pipeline, coco_mini)
     found = by_image(rows)

@@ -151,12 +151,13 @@ class Resize:
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """What a loader returns: images (B, 3, H, W) RGB in 0..255, uint8, or float32 where the resize does not round (see
-    ``InputSpec.normalise``); targets (T, 6) float32 rows [index in batch, label, x1, y1, x2, y2] in network px."""
+    ``InputSpec.normalise``); targets float32: to detect (T, 6) rows [index in batch, label, x1, y1, x2, y2] in network px, to
+    classify (B, K) each class's share of an image, which has no ``resizes``."""
 
     images: Tensor
     targets: Tensor
-    resizes: tuple[Resize, ...]
     image_ids: tuple[int, ...]
+    resizes: tuple[Resize, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

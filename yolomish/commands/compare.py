@@ -150,7 +150,7 @@ def compare(
     trust: Trust = False,
     force: Force = False,
     data: Annotated[
-        str, typer.Option("--data", help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
+        str, typer.Option("--data", help="Data set: shapes (generated), digits, a YAML, .data, .json or .csv, or a folder.")
     ] = "shapes",
     fraction: Fraction = None,
     classes: Classes = "",
@@ -232,10 +232,14 @@ def compare(
             runs, folder, data=truth, judging=judging, command=done, device=device or "auto", force=force, log=log
         )
     else:
-        from yolomish.config import check_train, recipe_model
+        from yolomish.config import check_train, recipe_model, recipe_task
         from yolomish.networks import find_model
         from yolomish.networks.scope import split_swap
 
+        if recipe_task(recipe) == "classify":
+            scope = scope if "scope" in given else "all"
+            data = data if "data" in given else "digits"
+            ctx.params.update(scope=scope, data=data)
         if "=" in scope:  # as it is against another
             scope, other = split_swap(scope)
             acts = acts if "acts" in given else f"{scope},{other}"

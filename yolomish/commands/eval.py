@@ -1,8 +1,8 @@
-"""``yolomish eval``: COCO's twelve numbers."""
+"""``yolomish eval``: COCO's twelve numbers, or a classifier's accuracy."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,15 +16,22 @@ from yolomish.commands.options import (
     MaxPixels,
     Swap,
     Trust,
+    flag,
+    given_options,
     read_data,
     read_size,
 )
+from yolomish.errors import YolomishError
+
+OF_DETECTORS = {"conf", "iou", "nms", "max_det", "rect", "tta", "backend", "name", "engine", "half", "compile"}
+CLASS_METRICS = ("top1", "top5", "nll", "ece")
 
 
 def eval_(
+    ctx: typer.Context,
     weights: Annotated[str, typer.Option("--weights", help="Our .pt, Darknet's .weights, or a name (yolov4-tiny, demo).")],
     data: Annotated[
-        str, typer.Option("--data", help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
+        str, typer.Option("--data", help="Data set: shapes (generated), digits, a YAML, .data, .json or .csv, or a folder.")
     ] = "shapes",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
     model: Annotated[
@@ -40,9 +47,10 @@ def eval_(
         str,
         typer.Option(
             "--protocol",
-            help="darknet, darknet-letterbox, darknet-test, darknet-test-letterbox, letterbox, scaled-yolov4 or ultralytics.",
+            help="darknet, darknet-letterbox, darknet-test, darknet-test-letterbox, letterbox, scaled-yolov4 or ultralytics; of "
+            "a classifier darknet, torchvision or whole; empty = darknet, a classifier's as it was trained.",
         ),
-    ] = "darknet",
+    ] = "",
     imgsz: ImageSize = "",
     conf: Annotated[float | None, typer.Option("--conf", help="Lowest score kept, 0..1; left out: the protocol's.")] = None,
     iou: Annotated[float | None, typer.Option("--iou", help="NMS threshold, 0..1; left out: the protocol's.")] = None,
@@ -72,7 +80,10 @@ def eval_(
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/eval",
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Evaluate weights as MS-COCO does; metrics.json, results.json and plots, or a test-dev submission without labels."""
+    """Evaluate weights as MS-COCO does; metrics.json, results.json and plots, or a test-dev submission without labels.
+
+    Of a classifier: top-1, top-5, log-loss, calibration error, per class.
+    """
     import json
     from functools import partial
     from typing import cast
@@ -82,31 +93,54 @@ def eval_(
     from yolomish.evaluation.coco import NAMES
     from yolomish.inference.evaluate import evaluate_weights
     from yolomish.tasks.detection.protocol import find_protocol
+    from yolomish.weights.load import load_network
 
+    log = partial(typer.echo, err=True)
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    chosen = find_protocol(protocol).changed(conf=conf, iou=iou, nms=nms, max_det=max_det, rect=rect, tta=tta)
+    loaded = load_network(weights, cfg=cfg, model=model, swap=swap or ())
+    common: dict[str, Any] = {
+        "split": cast(Split, split),
+        "size_hw": read_size(imgsz),
+        "plots": plots,
+        "batch": batch,
+        "workers": workers,
+        "device": device,
+        "kernels": kernels,
+        "log": log,
+    }
+    if not loaded.network.heads:
+        from yolomish.inference.classify import evaluate_classifier, protocol_for
+
+        given = given_options(ctx)
+        if wrong := sorted(given & OF_DETECTORS):
+            raise YolomishError(f"{weights} is a classifier: leave out {', '.join(map(flag, wrong))}")
+        of_classes = protocol_for(loaded, protocol)
+        where = read_data(data if "data" in given else "digits", fraction, classes, train_share)
+        done = evaluate_classifier(weights, loaded, where, of_classes, output, **common)
+        if as_json:
+            typer.echo(json.dumps(done.metrics))
+        else:
+            typer.echo(done.protocol)
+            for key in CLASS_METRICS:
+                typer.echo(f"{key:10} {done.metrics[key]:7.4f}")
+            for label, value in done.metrics["per_class"].items():
+                typer.echo(f"top1 {label:20} {value:7.4f}")
+        typer.echo(f"wrote {done.folder}", err=as_json)
+        return
+    chosen = find_protocol(protocol or "darknet").changed(conf=conf, iou=iou, nms=nms, max_det=max_det, rect=rect, tta=tta)
     done = evaluate_weights(
         weights,
+        loaded,
         read_data(data, fraction, classes, train_share),
         chosen,
         output,
-        split=cast(Split, split),
-        size_hw=read_size(imgsz),
-        cfg=cfg,
-        model=model,
-        swap=swap or (),
         backend=backend,
-        plots=plots,
         name=name,
-        batch=batch,
-        workers=workers,
-        device=device,
         engine=engine,
         half=half,
         compile=compile,
-        kernels=kernels,
-        log=partial(typer.echo, err=True),
+        **common,
     )
     if done.submission:
         typer.echo(f"no labels, no metrics: {done.detections} detections for COCO's server in {done.submission}")

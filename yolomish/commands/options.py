@@ -69,7 +69,10 @@ Fraction = Annotated[
 Classes = Annotated[str, typer.Option("--classes", metavar="NAMES", help=f"Classes kept, by commas; {YAML}.")]
 TRAIN_SHARE_HELP = "Divide the train split: this share, 0 to 1, trains, the rest is val; left out: the data YAML's, else not."
 TrainShare = Annotated[float | None, typer.Option("--split", "--train-share", metavar="SHARE", help=TRAIN_SHARE_HELP)]
-RECIPE_HELP = "Training recipe: small, finetune, darknet, scaled, paper-*, a YAML, or cfg: the model's own cfg."
+RECIPE_HELP = (
+    "Training recipe: small, finetune, darknet, scaled, paper-*; to classify digits, resnet50-paper, darknet-omega; a YAML; or "
+    "cfg: the model's own cfg."
+)
 Log = Callable[[str], None]
 
 

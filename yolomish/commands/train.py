@@ -35,6 +35,7 @@ from yolomish.config import (
     load_yaml,
     parse_size,
     recipe_model,
+    recipe_task,
 )
 from yolomish.errors import YolomishError
 from yolomish.files import free_name
@@ -42,6 +43,7 @@ from yolomish.files import free_name
 WITH_RESUME = {"resume", "dry_run", "trust", "max_pixels", *RESUMABLE}
 # option -> TrainConfig key; an option left out keeps the recipe's value
 SETTINGS = {
+    "task": "task",
     "epochs": "epochs",
     "batch": "batch",
     "mini_batch": "mini_batch",
@@ -89,6 +91,7 @@ def given_settings(ctx: typer.Context) -> dict[str, Any]:
 
 def train(
     ctx: typer.Context,
+    task: Annotated[str | None, typer.Option(help="detect or classify" + RECIPE)] = None,
     act: Annotated[
         str | None,
         typer.Option(help="Backbone activation: a registered name or FILE.py:NAME; left out: the model's.", callback=trust_named),
@@ -100,7 +103,7 @@ def train(
     trust: Trust = False,
     model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg; empty: the recipe's, else yolov4.")] = "",
     data: Annotated[
-        str, typer.Option(help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")
+        str, typer.Option(help="Data set: shapes (generated), digits, a YAML, .data, .json or .csv, or a folder.")
     ] = "shapes",
     fraction: Fraction = None,
     classes: Classes = "",
@@ -115,7 +118,7 @@ def train(
     imgsz: Annotated[str | None, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=SIZE_HELP + RECIPE)] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd or adamw" + RECIPE)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate" + RECIPE)] = None,
-    schedule: Annotated[str | None, typer.Option(help="cosine, linear or steps" + RECIPE)] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine, linear, steps or poly" + RECIPE)] = None,
     burn_in: Annotated[int | None, typer.Option(help="Burn-in in steps, at most a fifth of the run" + RECIPE)] = None,
     mosaic: Annotated[float | None, typer.Option(help="Share of mosaic images, 0 to 1" + RECIPE)] = None,
     mixup: Annotated[float | None, typer.Option(help="Share of images blended with another, 0 to 1" + RECIPE)] = None,
@@ -148,7 +151,7 @@ def train(
     resume: Annotated[str, typer.Option(help="Run folder or its last.pt to go on with; empty: a new run.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check settings, data and one batch; write nothing.")] = False,
 ) -> None:
-    """Train one detector and evaluate it with COCO's metrics."""
+    """Train one detector and evaluate it with COCO's metrics, or with ``--task classify`` one classifier."""
     log = partial(typer.echo, err=True)
     settings = given_settings(ctx)
     if resume:
@@ -159,6 +162,11 @@ def train(
     else:
         from yolomish.networks import find_model
 
+        given = given_options(ctx)
+        if task == "classify" and "recipe" not in given:
+            recipe = "resnet50-paper"
+        if (task or recipe_task(recipe)) == "classify" and "data" not in given:
+            data = "digits"
         model = model or recipe_model(recipe) or "yolov4"
         structure = find_model(model)
         structure = replace(

@@ -64,18 +64,23 @@ def import_(
 
 @weights_app.command("export")
 def export(
-    source: Annotated[str, typer.Argument(help="Our checkpoint (.pt) or its name.")],
+    source: Annotated[str, typer.Argument(help="Our checkpoint (.pt) or its name; with --cut a .weights file too.")],
     output: Annotated[str, typer.Option("--output", help="Folder; empty = the checkpoint's.")] = "",
+    cut: Annotated[
+        int, typer.Option("--cut", min=0, help="Write only the first N sections' weights, to start others from; 0 = all.")
+    ] = 0,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
-    """Write a checkpoint as Darknet's .weights, .cfg and .names."""
-    from yolomish.weights.describe import write_darknet
+    """Write a checkpoint as Darknet's .weights, .cfg and .names, or its beginning as .conv.N."""
+    from yolomish.weights.describe import cut_darknet, write_darknet
     from yolomish.weights.load import load_network
     from yolomish.weights.store import locate_weights
 
     path = locate_weights(source)
-    for file in write_darknet(load_network(str(path)), Path(output) if output else path.parent, path.stem, force=force):
+    folder, loaded = Path(output) if output else path.parent, load_network(str(path))
+    files = [cut_darknet(loaded, folder, path.stem, cut)] if cut else write_darknet(loaded, folder, path.stem, force=force)
+    for file in files:
         typer.echo(f"wrote {file}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from yolomish.activations import build_activation
 from yolomish.comparison.arms import build_arms
@@ -23,8 +24,8 @@ from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import measure_speed
 from yolomish.comparison.train import plan, train
 from yolomish.config import DataConfig, TrainConfig, check_train
-from yolomish.data.datasets import DetectionData, open_data
 from yolomish.errors import YolomishError
+from yolomish.tasks.registry import find_task
 from yolomish.types import Batch
 
 Log = Callable[[str], None]
@@ -76,9 +77,10 @@ def compare_activations(
         raise YolomishError(f"seeds must be at least 1, not {seeds}")
     for act in acts:
         build_activation(act)
-    data = open_data(base.data, "val")
-    require_objects(data)
-    base = replace(base, model=replace(base.model, num_classes=len(open_data(base.data, "train").names)))
+    task = find_task(base.task)
+    data = task.open(base.data, "val")
+    require_objects(data, base.task)
+    base = replace(base, model=replace(base.model, num_classes=len(task.open(base.data, "train").names)))
     check_train(base)
     looks = declared_looks(seeds, most_seeds)
     arms = build_arms(base, acts, scope=scope, weights=weights, seed_step=looks[-1].seeds if other_seeds else 0)
@@ -109,7 +111,7 @@ def compare_activations(
     return _conclude(runs, data, design, out_dir, training_data=[base.data], tuned=tuned, device=device, force=force, log=log)
 
 
-def _decided(runs: Sequence[Run], data: DetectionData, design: Design, out_dir: Path, device: str, log: Log) -> bool:
+def _decided(runs: Sequence[Run], data: Any, design: Design, out_dir: Path, device: str, log: Log) -> bool:
     """Whether a look at ``runs`` decides, as said in the log."""
     measured, _, evidence = measure(runs, data, design, device, log)
     report = build_report(measured, design, out_dir, evidence=evidence)
@@ -120,7 +122,7 @@ def _decided(runs: Sequence[Run], data: DetectionData, design: Design, out_dir: 
 
 
 def measure(
-    runs: Sequence[Run], data: DetectionData, design: Design, device: str, log: Log
+    runs: Sequence[Run], data: Any, design: Design, device: str, log: Log
 ) -> tuple[list[Run], dict[Key, Detections], Evidence]:
     """The runs with their metrics, their detections and what those weigh."""
     judging = design.judging
@@ -168,7 +170,7 @@ def compare_finished(
 
 def _conclude(
     runs: Sequence[Run],
-    data: DetectionData,
+    data: Any,
     design: Design,
     out_dir: Path,
     *,
@@ -205,7 +207,8 @@ def _conclude(
         tuned=tuned,
         missing=missing,
     )
-    write_report(report, disagreements({label: results[label, run.seed] for label, run in firsts.items()}, data), force=force)
+    shown = {label: results[label, run.seed] for label, run in firsts.items()}
+    write_report(report, disagreements(shown, data) if runs[0].task == "detect" else (), force=force)
     log(headline(report))
     return report
 
@@ -215,7 +218,7 @@ def _training_batch(config: TrainConfig, places: Sequence[DataConfig], names: tu
     reasons = []
     for place in places:
         try:
-            data = open_data(place, "train")
+            data = find_task(config.task).open(place, "train")
             return shared_batch(data.with_classes(names, "the data of this comparison"), config), ""
         except YolomishError as error:
             reasons.append(str(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,14 @@ from yolomish.comparison.clusters import cluster_images
 from yolomish.comparison.results import Detections, read_results, require_alike, without_detections
 from yolomish.comparison.runs import Run, State
 from yolomish.config import TrainConfig
+from yolomish.data.classification import ClassData
 from yolomish.data.datasets import DetectionData
+from yolomish.data.kept import ImageData
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import counts_as_object
 from yolomish.evaluation.resample import METRICS, draw_images
 from yolomish.files import digest, write_json
-from yolomish.networks.registry import outline
 from yolomish.ops.device import choose_device
-from yolomish.tasks.detection.pipeline import Pipeline
-from yolomish.tasks.detection.predict import predict
-from yolomish.tasks.detection.protocol import EvalProtocol, training_protocol
 from yolomish.tasks.registry import find_task
 from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.load import load_network
@@ -44,7 +42,7 @@ class Evidence:
     NaN where there are no such objects. The resamples are the same for all runs. ``units`` counts, for each column, the
     images that hold such objects, or the ``clusters`` of them (None: images are drawn one by one). ``prints`` tell equal
     detections; ``lacking`` counts the images with objects on which a run has no detection; ``notes`` is what was odd in
-    files that were given.
+    files that were given. ``right`` (I,) says on which images a classifier is.
     """
 
     images: int
@@ -58,6 +56,7 @@ class Evidence:
     classes: tuple[str, ...]
     values: Mapping[Key, np.ndarray]
     resampled: Mapping[Key, np.ndarray]
+    right: Mapping[Key, np.ndarray] = field(default_factory=dict)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -71,20 +70,18 @@ class Evidence:
         return dict(zip(self.statistics, plain, strict=False)), dict(zip(self.classes, plain[count:], strict=True))
 
 
-def protocol_of(config: TrainConfig) -> EvalProtocol:
+def protocol_of(config: TrainConfig) -> Any:
     """How a run's checkpoints are judged: as its training evaluated them."""
-    network = outline(config.model)
-    network.resized(config.image_size, config.resize)
-    return training_protocol(network.input)
+    return find_task(config.task).protocol(config)
 
 
-def require_objects(data: DetectionData) -> None:
+def require_objects(data: ImageData, task: str) -> None:
     """YolomishError where ``data`` holds no boxes."""
-    if not any(map(counts_as_object, data.coco().dataset.get("annotations", ()))):
+    if not find_task(task).objects(data):
         raise YolomishError(f"{data.source} holds no boxes, so AP is undefined: nothing can be compared")
 
 
-def require_classes(runs: Sequence[Run], data: DetectionData) -> None:
+def require_classes(runs: Sequence[Run], data: Any) -> None:
     """YolomishError, naming the first run, where a run was trained on other classes than ``data`` has boxes of."""
     for run in runs:
         if run.config is not None:
@@ -93,7 +90,7 @@ def require_classes(runs: Sequence[Run], data: DetectionData) -> None:
 
 def gather(
     runs: Sequence[Run],
-    data: DetectionData,
+    data: Any,
     *,
     device: str,
     log: Callable[[str], None],
@@ -123,22 +120,20 @@ def gather(
     return results, weigh(results, data, runs[0].task, groups=groups, notes=notes)
 
 
-def data_digest(data: DetectionData) -> str:
-    """SHA-256 of what AP depends on: classes, annotations, and every image's id, file name, size in bytes and time of change."""
-    truth = data.coco()
-    marks: list[Any] = [data.names, data.category_ids]
-    for index, image_id in enumerate(data.image_ids):
+def data_digest(data: ImageData) -> str:
+    """SHA-256 of what results depend on: classes, annotations, and every image's file name, size in bytes and time of change."""
+    marks: list[Any] = [data.names]
+    for index in range(len(data)):
         path = data.path(index)
         try:
             status = path.stat()
         except OSError as error:
             raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-        boxes = [(a["category_id"], a["bbox"], a.get("iscrowd", 0), a.get("difficult", 0)) for a in truth.imgToAnns[image_id]]
-        marks.append((image_id, path.name, status.st_size, status.st_mtime_ns, boxes))
+        marks.append((path.name, status.st_size, status.st_mtime_ns, data.truth(index)))
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 
 
-def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> Detections:
+def predictions(run: Run, data: Any, *, content: str, device: str) -> Detections:
     """COCO results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
     data and protocol, else made and kept there. ``content`` is the data's digest (see ``data_digest``)."""
     config = run.trained()
@@ -157,11 +152,11 @@ def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> 
         pass  # none yet, or cut off: detected again
     place = choose_device(device)
     loaded = load_network(str(run.last))
-    pipeline = Pipeline(runner=loaded.network.to(place), protocol=protocol, size_hw=config.image_size, device=place)
     named = data.with_classes(loaded.names, run.path)
-    found = predict(pipeline, named, batch=config.mini_batch if config.mini_batch > 0 else config.batch)
-    known = set(data.category_ids)
-    results = [row for row in found if row["category_id"] in known]  # not of classes that the data does not have
+    results = find_task(config.task).predict(loaded.network.to(place), named, config, place)
+    if config.task == "detect":
+        known = set(data.category_ids)
+        results = [row for row in results if row["category_id"] in known]  # not of classes that the data does not have
     run.home.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
     write_json(file, results)
@@ -171,7 +166,7 @@ def predictions(run: Run, data: DetectionData, *, content: str, device: str) -> 
 
 def weigh(
     results: Mapping[Key, Detections],
-    data: DetectionData,
+    data: Any,
     task: str,
     *,
     resamples: int = RESAMPLES,
@@ -182,30 +177,31 @@ def weigh(
 
     ``groups``: the cluster of each image, in the order of ascending ids; then clusters are drawn.
     """
-    judge, truth = find_task(task), data.coco()
-    order = sorted(truth.getImgIds())
-    draws = (np.ones((1, len(order)), np.int32), draw_images(len(order), resamples, np.random.default_rng(0), groups))
+    judge, images = find_task(task), len(data)
+    draws = (np.ones((1, images), np.int32), draw_images(images, resamples, np.random.default_rng(0), groups))
     found = {key: judge.resampled(data, rows, draws) for key, rows in results.items()}
-    names = dict(zip(data.category_ids, data.names, strict=True))
-    classes = tuple(names[c] for c in sorted(truth.getCatIds()))
+    right = {key: judge.right(rows) for key, rows in results.items()}
+    detects = task == "detect"
     return Evidence(
-        images=len(order),
-        objects=sum(map(counts_as_object, truth.dataset["annotations"])),
+        images=images,
+        objects=judge.objects(data),
         clusters=int(groups.max()) + 1 if groups is not None else None,
-        units=_units(data, order, groups),
-        prints={key: _print(rows) for key, rows in results.items()},
-        lacking={key: without_detections(rows, data) for key, rows in results.items()},
+        units=_units(data, groups) if detects else _class_units(data, judge.statistics, groups),
+        prints={key: (_print if detects else _class_print)(rows) for key, rows in results.items()},
+        lacking={key: without_detections(rows, data) if detects else 0 for key, rows in results.items()},
         notes=notes,
         statistics=judge.statistics,
-        classes=classes,
+        classes=judge.class_names(data),
         values={key: whole[0] for key, (whole, _) in found.items()},
         resampled={key: drawn for key, (_, drawn) in found.items()},
+        right={key: found for key, found in right.items() if found is not None},
     )
 
 
-def _units(data: DetectionData, order: Sequence[int], groups: np.ndarray | None) -> dict[str, int]:
+def _units(data: DetectionData, groups: np.ndarray | None) -> dict[str, int]:
     """How many images, or clusters of them, hold objects: of any kind (AP, AP50, AP75), of a size, of a class."""
     truth, names = data.coco(), dict(zip(data.category_ids, data.names, strict=True))
+    order = sorted(truth.getImgIds())
     of_image = dict(zip(order, range(len(order)) if groups is None else groups.tolist(), strict=True))
     held: dict[str, set[int]] = {name: set() for name in (*METRICS, *data.names)}
     for annotation in filter(counts_as_object, truth.dataset["annotations"]):
@@ -222,3 +218,15 @@ def _print(detections: Detections) -> str:
     """A digest that equal detections share, in whatever order they are listed."""
     rows = sorted((r["image_id"], r["category_id"], *map(float, r["bbox"]), float(r["score"])) for r in detections)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _class_units(data: ClassData, statistics: tuple[str, ...], groups: np.ndarray | None) -> dict[str, int]:
+    """How many images, or clusters of them, there are, and are of each class."""
+    units = np.arange(len(data)) if groups is None else groups
+    of_class = {name: len(np.unique(units[np.array(data.labels) == label])) for label, name in enumerate(data.names)}
+    return of_class | dict.fromkeys(statistics, len(np.unique(units)))
+
+
+def _class_print(rows: Detections) -> str:
+    """A digest that equal classifications share."""
+    return hashlib.sha256(json.dumps([(row["classes"], row["scores"]) for row in rows]).encode()).hexdigest()

@@ -12,16 +12,18 @@ import numpy as np
 from yolomish.comparison.arms import ACTIVATION_KEYS, difference_table
 from yolomish.comparison.evidence import Evidence
 from yolomish.comparison.layers import LayerStatistics
-from yolomish.comparison.report import PRIMARY, ArmSummary, Design, InitialWeights, Level, Pairing, Report, Tuned
+from yolomish.comparison.report import PRIMARIES, ArmSummary, Design, InitialWeights, Level, Pairing, Report, Tuned
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import SpeedResult
 from yolomish.config import ModelConfig, to_dict
+from yolomish.evaluation.mcnemar import McNemar, mcnemar
 from yolomish.evaluation.planning import advise
 from yolomish.evaluation.seed_tests import far_runs, mean_sd
 from yolomish.evaluation.stats import FEWEST_IMAGES, Difference, Sample, Verdict, difference, family, judged, without_interval
 from yolomish.networks.registry import outline
+from yolomish.tasks.registry import find_task
 
-WHOLE = ("AP", "AP50", "AP75")  # of all objects: the rest are parts, which few images may hold
+WHOLE = ("AP", "AP50", "AP75", "top1", "top5")  # of all objects: the rest are parts, which few images may hold
 
 
 def pairs_of(labels: Sequence[str], all_pairs: bool) -> list[tuple[str, str]]:
@@ -38,7 +40,7 @@ def differences_in(
         return ()
     judging = design.judging
     pairs = pairs_of(list(samples), judging.all_pairs if all_pairs is None else all_pairs)
-    margin = judging.margin if metric == PRIMARY else 0.0
+    margin = judging.margin if metric in PRIMARIES else 0.0
     paired = design.pairing is Pairing.BY_SEED
     found = family(metric, samples, pairs, paired=paired, units=units, level=design.level, margin=margin)
     few = units is not None and units < FEWEST_IMAGES and metric not in WHOLE
@@ -72,6 +74,11 @@ class _Measured:
     evidence: Evidence | None
     design: Design
 
+    @property
+    def primary(self) -> str:
+        """What decides."""
+        return find_task(next(iter(self.arms.values()))[0].task).primary
+
     def sample(self, label: str, metric: str) -> Sample:
         """An arm's values, none where one is missing."""
         runs, evidence = self.arms[label], self.evidence
@@ -93,7 +100,7 @@ class _Measured:
 
     def far(self, label: str) -> tuple[int, ...]:
         """The places of an arm's runs far from its others."""
-        return far_runs(self.sample(label, PRIMARY).values)
+        return far_runs(self.sample(label, self.primary).values)
 
     def without_far(self) -> _Measured:
         """The same without runs far from their arm's others; where arms are paired, without those seeds in any arm."""
@@ -128,7 +135,7 @@ class _Measured:
 
     def ranks(self) -> dict[str, tuple[int, int]]:
         """The best and worst place of each of several arms that the comparison of all pairs leaves open."""
-        found = self.judge(PRIMARY, all_pairs=True) if len(self.arms) > 2 else ()
+        found = self.judge(self.primary, all_pairs=True) if len(self.arms) > 2 else ()
         if not found or any(min(d.counts) < 2 for d in found):
             return {}
         beats = {(d.a, d.b) for d in found if d.verdict is Verdict.A_BETTER}
@@ -165,12 +172,12 @@ def build_report(
     _require_complete(arms, design)
     measured = _Measured(arms=arms, evidence=evidence, design=design)
     names, classes = tuple(runs[0].metrics), evidence.classes if evidence else ()
-    primary = measured.judge(PRIMARY)
+    primary = measured.judge(measured.primary)
     without: tuple[Difference, ...] = ()
     if any(measured.far(label) for label in arms):
-        without = measured.without_far().judge(PRIMARY)
+        without = measured.without_far().judge(measured.primary)
         primary = tuple(_agreed(d, other) for d, other in zip(primary, without or primary, strict=True))
-    found = [d for metric in names for d in (primary if metric == PRIMARY else measured.judge(metric))]
+    found = [d for metric in names for d in (primary if metric == measured.primary else measured.judge(metric))]
     same = {(d.a, d.b) for d in primary if measured.identical(d.a, d.b)}
     differences = tuple(replace(without_interval(d), verdict=Verdict.IDENTICAL) if (d.a, d.b) in same else d for d in found)
     configs = [run.config for run in (of_arm[0] for of_arm in arms.values()) if run.config is not None]
@@ -195,7 +202,9 @@ def build_report(
         differences=differences,
         without_far=without,
         class_differences=_over_classes([d for name in classes for d in measured.judge(name)], design),
-        best_differences=() if any(None in values for values in best.values()) else differences_in("best AP", chosen, design),
+        best_differences=()
+        if any(None in values for values in best.values())
+        else differences_in(f"best {measured.primary}", chosen, design),
         advice=tuple(a for d in primary if (d.a, d.b) not in same and (a := advise(d, design.judging.resolve))),
         runs=tuple(runs),
         speed=tuple(speed),
@@ -205,7 +214,18 @@ def build_report(
         config=to_dict(configs[0]) if complete else {},
         notes=evidence.notes if evidence else (),
         missing=missing or {},
+        mcnemar=_exact(measured),
     )
+
+
+def _exact(measured: _Measured) -> tuple[McNemar, ...]:
+    """McNemar's exact test of each pair of classifiers, run by run where they are paired; none of detectors."""
+    evidence, arms = measured.evidence, measured.arms
+    if evidence is None or not evidence.right or measured.design.pairing is not Pairing.BY_SEED:
+        return ()
+    pairs = pairs_of(list(arms), measured.design.judging.all_pairs)
+    runs = [(a, b, run.seed) for a, b in pairs for run in arms[a]]
+    return tuple(mcnemar(a, b, seed, evidence.right[a, seed], evidence.right[b, seed]) for a, b, seed in runs)
 
 
 def _require_complete(arms: Mapping[str, Sequence[Run]], design: Design) -> None:

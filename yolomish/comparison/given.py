@@ -6,22 +6,23 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from yolomish.comparison.arms import ACTIVATION_KEYS, NO_RESULT, difference_table, scope_of, slug_of
 from yolomish.comparison.evidence import require_classes, require_objects
 from yolomish.comparison.report import Design, Judging, Pairing
 from yolomish.comparison.runs import Run, State, initial_kernels, is_run, read_run
 from yolomish.config import DataConfig, TrainConfig, config_difference, to_dict
-from yolomish.data.datasets import DetectionData, open_data
 from yolomish.errors import YolomishError
 from yolomish.files import digest
 from yolomish.networks.registry import outline
 from yolomish.networks.scope import split_swap
+from yolomish.tasks.registry import find_task
 
 
 def prepare(
     texts: Sequence[str], out_dir: Path, data: DataConfig | None, judging: Judging, log: Callable[[str], None]
-) -> tuple[list[Run], DetectionData, Design]:
+) -> tuple[list[Run], Any, Design]:
     """What ``texts`` name, arm after arm and sound, the truth that it is held against, and how it is paired.
 
     ``data`` is the truth of files, or in place of the data that runs were trained with. YolomishError, before any
@@ -31,12 +32,15 @@ def prepare(
     require_sound(arms)
     arms = split_repeats(arms)
     firsts = [run.config for run in (of_arm[0] for of_arm in arms.values()) if run.config is not None]
+    task, *others = dict.fromkeys(run.task for of_arm in arms.values() for run in of_arm)
+    if others:
+        raise YolomishError(f"runs that {task} and runs that {others[0]} have no common measure: compare them apart")
     if data is None:
         require_one_truth(arms)
     if not firsts and data is None:
         raise YolomishError("result files need the truth that they are held against: --data my.yaml")
-    truth = open_data(data or firsts[0].data, "val")
-    require_objects(truth)
+    truth = find_task(task).open(data or firsts[0].data, "val")
+    require_objects(truth, task)
     arms, design = pair(arms)
     for label, seeds in design.left_out.items():
         log(f"left out of {label}: seeds {', '.join(map(str, seeds))}, which another arm lacks")

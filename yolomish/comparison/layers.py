@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from yolomish.comparison.runs import Run
 from yolomish.config import TrainConfig
-from yolomish.data.datasets import DetectionData
+from yolomish.data.kept import ImageData
 from yolomish.networks.registry import outline
 from yolomish.nn.blocks import ConvBlock
 from yolomish.tasks.registry import find_task
@@ -45,7 +45,7 @@ class LayerStatistics:
     gradient: float
 
 
-def shared_batch(data: DetectionData, config: TrainConfig) -> Batch:
+def shared_batch(data: ImageData, config: TrainConfig) -> Batch:
     """The first training batch that a run of ``config`` saw, at most 16 images, with its mosaics and flips."""
     size = min(config.batch, MOST_IMAGES, len(data), max(1, PIXELS // math.prod(config.image_size)))
     plain = replace(config, batch=size, mini_batch=0, workers=0, multi_scale=0.0, device="cpu", cache="off")

@@ -11,17 +11,18 @@ import numpy as np
 from yolomish.comparison.arms import Arm
 from yolomish.comparison.evidence import gather
 from yolomish.comparison.findings import differences_in
-from yolomish.comparison.report import PRIMARY, Design, Tuned
+from yolomish.comparison.report import Design, Tuned
 from yolomish.comparison.runs import Run
 from yolomish.comparison.train import Log, plan, train
-from yolomish.data.datasets import DetectionData
+from yolomish.data.kept import ImageData
 from yolomish.evaluation.stats import Sample
+from yolomish.tasks.registry import find_task
 
 
 def tune(
     arms: Sequence[Arm],
     runs: Sequence[Run],
-    data: DetectionData,
+    data: ImageData,
     rates: Sequence[float],
     out_dir: Path,
     *,
@@ -69,6 +70,7 @@ def tune(
     more = train(plan(moved, seeds, out_dir), design.environment, devices, log)
     _, evidence = gather([*kept, *more], data, device=device, log=log)
     keys = {label: [(label, seed) for seed in seeds] for label in labels}
+    metric = find_task(arms[0].config.task).primary
     samples = {
         label: Sample(
             values=tuple(float(evidence.values[key][0]) for key in keys[label]),
@@ -76,5 +78,5 @@ def tune(
         )
         for label in labels
     }
-    differences = differences_in(PRIMARY, samples, design, units=evidence.units[PRIMARY])
+    differences = differences_in(metric, samples, design, units=evidence.units[metric])
     return Tuned(rates=best, trials=trials, differences=differences, images=evidence.images)

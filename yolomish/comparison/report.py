@@ -12,10 +12,12 @@ from yolomish.comparison.layers import LayerStatistics
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import SpeedResult
 from yolomish.errors import YolomishError
+from yolomish.evaluation.mcnemar import McNemar
 from yolomish.evaluation.planning import Advice
 from yolomish.evaluation.stats import LEVEL, Difference
+from yolomish.tasks.registry import TASKS, find_task
 
-PRIMARY = "AP"
+PRIMARIES = frozenset(task.primary for task in TASKS.values())  # what decides, by task
 
 
 class Pairing(str, Enum):
@@ -180,6 +182,7 @@ class Report:
     config: Mapping[str, Any]
     notes: tuple[str, ...]
     missing: Mapping[str, str]
+    mcnemar: tuple[McNemar, ...] = ()
 
     @property
     def controlled(self) -> bool:
@@ -188,8 +191,13 @@ class Report:
 
     @property
     def primary(self) -> tuple[Difference, ...]:
-        """AP's difference for every pair of arms."""
-        return tuple(d for d in self.differences if d.metric == PRIMARY)
+        """The deciding metric's difference for every pair of arms."""
+        return tuple(d for d in self.differences if d.metric == self.metric)
+
+    @property
+    def metric(self) -> str:
+        """What decides: AP, or a classifier's top-1 accuracy."""
+        return find_task(self.runs[0].task).primary
 
     @property
     def fewest(self) -> int:

@@ -46,7 +46,8 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochPoint:
-    """One epoch of a run: its weighted training loss (None where not finite), and AP and AP50 (0..1) where measured."""
+    """One epoch of a run: its weighted training loss (None where not finite), and AP and AP50 (0..1), of a classifier
+    top-1 and top-5, where measured."""
 
     epoch: int
     loss: float | None
@@ -225,7 +226,7 @@ def _points(rows: Iterable[dict[str, str]], path: Path) -> tuple[EpochPoint, ...
     for row in rows:
         parts = [_number(row, key) for key in row if key and key.startswith("train/") and key.endswith("_loss")]
         loss = math.fsum(p for p in parts if p is not None) if parts and None not in parts else None
-        ap, ap50 = _number(row, "metrics/AP"), _number(row, "metrics/AP50")
+        ap, ap50, *_ = (*(_number(row, key) for key in row if str(key).startswith("metrics/")), None, None)
         epoch = _number(row, "epoch")
         if epoch is None or not 1 <= epoch < 1e9 or epoch % 1:
             raise YolomishError(f"{path}: the column epoch must hold whole numbers from 1, not {shown(row.get('epoch'))}")

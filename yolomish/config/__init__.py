@@ -12,7 +12,7 @@ from yolomish.config.settings import (
     check_model,
     check_train,
 )
-from yolomish.config.shipped import load_data_config, load_model_config, load_recipe, recipe_model, shipped
+from yolomish.config.shipped import load_data_config, load_model_config, load_recipe, recipe_model, recipe_task, shipped
 from yolomish.config.text import load_yaml, parse_json, parse_yaml
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "parse_size",
     "parse_yaml",
     "recipe_model",
+    "recipe_task",
     "save_yaml",
     "shipped",
     "to_dict",

@@ -99,8 +99,9 @@ class OptimConfig:
     mini_batch: Annotated[int, Between(-1, 65_536)] = 0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     peak_lr: Annotated[float, POSITIVE] = 0.01
-    schedule: Literal["cosine", "linear", "steps"] = "cosine"
+    schedule: Literal["cosine", "linear", "steps", "poly"] = "cosine"
     final_lr_fraction: Annotated[float, SHARE] = 0.05
+    poly_power: Annotated[float, NOT_NEGATIVE] = 4.0
     lr_steps: tuple[float, ...] = (0.8, 0.9)
     lr_step_factor: Annotated[float, SHARE] = 0.1
     momentum: Annotated[float, SHARE] = 0.937
@@ -159,6 +160,21 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassifyConfig:
+    """What classification alone asks for. A training image is a crop of ``crop_area`` to all of its area, its sides 1/a to a
+    of it in shape (``crop_aspect``), moved by ``randaugment`` (its magnitude, 0: off); at most one of ``mosaic``, ``mixup`` and
+    ``cutmix`` mixes it with others, those two by Beta(alpha, alpha). ``eval_crop`` is the share of the resized image's shorter
+    side that is evaluated, in its middle."""
+
+    crop_area: Annotated[float, Between(0, 1, without_low=True)] = 0.08
+    crop_aspect: Annotated[float, COUNT] = 4 / 3
+    randaugment: Annotated[int, Between(0, 30)] = 0
+    mixup_alpha: Annotated[float, POSITIVE] = 0.2
+    cutmix_alpha: Annotated[float, POSITIVE] = 1.0
+    eval_crop: Annotated[float, Between(0, 1, without_low=True)] = 0.875
+
+
+@dataclass(frozen=True, kw_only=True)
 class MachineConfig:
     """How it is computed. ``kernels`` says what runs batch norm + activation: auto, eager (torch's layers), fused or compile;
     ``memory`` lean recomputes activations in backward; ``cache`` keeps decoded images off, in ram or on disk."""
@@ -174,7 +190,7 @@ class MachineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(OptimConfig, LossConfig, AugmentConfig, MachineConfig):
+class TrainConfig(OptimConfig, LossConfig, AugmentConfig, ClassifyConfig, MachineConfig):
     """One training run: everything that decides its result. Saved beside it as ``config.yaml``.
 
     The defaults are the ``scaled`` recipe's loss with mild augmentation; ``configs/recipes`` holds whole recipes.
@@ -182,7 +198,7 @@ class TrainConfig(OptimConfig, LossConfig, AugmentConfig, MachineConfig):
     starts.
     """
 
-    task: Literal["detect"] = "detect"
+    task: Literal["detect", "classify"] = "detect"
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     image_size: ImageSize = (416, 416)

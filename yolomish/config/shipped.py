@@ -82,6 +82,13 @@ def recipe_model(name: str) -> str:
     return _read_recipe(name).model
 
 
+def recipe_task(name: str) -> str:
+    """The task that a recipe is for; ``detect`` where it names none (or is no YAML)."""
+    if name not in shipped("recipes") and Path(name).suffix not in (".yaml", ".yml"):
+        return "detect"
+    return str(_read_recipe(name).values.get("task", "detect"))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Recipe:
     """A recipe with all that it is based on: training settings, what it changes in the network, the model it is for."""

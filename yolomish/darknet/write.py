@@ -19,7 +19,7 @@ from yolomish.errors import YolomishError
 from yolomish.files import write_text
 from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
-from yolomish.nn.sections import Pool, Route
+from yolomish.nn.sections import Average, Logits, Pool, Route, Shortcut
 from yolomish.types import FLT_MAX, HeadSpec, SizeHW
 
 # cfg/yolov4.cfg's training settings, for a network that was not made of a cfg
@@ -27,6 +27,12 @@ TRAINING = (
     "batch=64 subdivisions=8 momentum=0.949 decay=0.0005 angle=0 saturation=1.5 exposure=1.5 hue=.1 learning_rate=0.0013 "
     "burn_in=1000 max_batches=500500 policy=steps steps=400000,450000 scales=.1,.1 mosaic=1"
 )
+# cfg/csdarknet53-omega.cfg's, for a classifier
+CLASSIFIER_TRAINING = (
+    "batch=128 subdivisions=4 label_smooth_eps=0.1 min_crop=128 max_crop=448 mosaic=1 cutmix=1 burn_in=1000 learning_rate=0.1 "
+    "policy=poly power=4 max_batches=1200000 momentum=0.9 decay=0.0005 angle=7 hue=.1 saturation=.75 exposure=.75 aspect=.75"
+)
+LEAVES = (ConvBlock, nn.Conv2d, Route, Pool, Shortcut, Average, Logits)
 DERIVED = (F.interpolate, F.max_pool2d)  # of one map and without weights: their sections follow that map's
 
 
@@ -45,7 +51,7 @@ def _darknet_name(activation: str) -> str:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, ConvBlock | nn.Conv2d | Route | Pool)
+        return isinstance(m, LEAVES)
 
 
 class _Writer:
@@ -83,7 +89,11 @@ class _Writer:
             if isinstance(module, Route):
                 layers = ",".join(str(self.write(value)) for value in arguments)
                 return self.add(_section("route", layers=layers, groups=module.groups, group_id=module.group))
+            if isinstance(module, Shortcut):
+                return self.sum(arguments, self.name_of(module.activation_name))
             self.after(arguments[0])
+            if isinstance(module, Average | Logits):
+                return self.add(_section("avgpool") if isinstance(module, Average) else _section("softmax", groups=1))
             if isinstance(module, Pool):
                 padding = module.before + module.after
                 return self.add(_section("maxpool", size=module.size, stride=module.stride[0], padding=padding))
@@ -91,10 +101,7 @@ class _Writer:
         if node.target is torch.cat:
             return self.add(_section("route", layers=",".join(str(self.write(value)) for value in arguments[0])))
         if node.target in (torch.add, operator.add):
-            places = self.after(*arguments[:2])
-            here = len(self.sections)
-            other = next(place for place in places if place != here - 1)
-            return self.add(_section("shortcut", from_=other - here, activation="linear"))
+            return self.sum(arguments, "linear")
         self.after(arguments[0])
         if node.target is F.interpolate:
             return self.add(_section("upsample", stride=int(cast(float, node.kwargs["scale_factor"]))))
@@ -102,15 +109,20 @@ class _Writer:
             return self.add(_section("maxpool", stride=1, size=arguments[1]))
         raise NotImplementedError(f"{node.op} {node.target} has no section here")
 
+    def sum(self, arguments: Any, activation: str) -> int:
+        places = self.after(*arguments[:2])
+        here = len(self.sections)
+        other = next(place for place in places if place != here - 1)
+        return self.add(_section("shortcut", from_=other - here, activation=activation))
+
     def convolution(self, module: nn.Module) -> int:
         block = module if isinstance(module, ConvBlock) else None
         conv: Any = module if block is None else block.conv
         activation = "linear" if block is None else self.name_of(block.activation_name)
         norm = {} if block is None or block.bn is None else {"batch_normalize": 1}
-        size, stride = conv.kernel_size[0], conv.stride[0]
-        return self.add(
-            _section("convolutional", **norm, filters=conv.out_channels, size=size, stride=stride, pad=1, activation=activation)
-        )
+        shape = {"filters": conv.out_channels, "size": conv.kernel_size[0], "stride": conv.stride[0], "pad": 1}
+        groups = {"groups": conv.groups} if conv.groups > 1 else {}
+        return self.add(_section("convolutional", **norm, **shape, **groups, activation=activation))
 
 
 def sections_of(network: Network) -> tuple[Section, ...]:
@@ -143,13 +155,16 @@ def _traced(network: Network, name_of: Callable[[str], str]) -> tuple[Section, .
     for stored in file_order(network):
         node = nodes[stored.name.removesuffix(".conv") if stored.name not in nodes else stored.name]
         writer.write(node)
-        if node in results:
+        if network.heads and node in results:
             index = results.index(node)
             head = network.heads[index]
             if head.box_form == "squared":  # Darknet lets the convolution apply the logistic function to all channels
                 writer.sections[-1] = writer.sections[-1].changed(activation="logistic")
             writer.add(_yolo(head, last=index == len(results) - 1))
-    net = _section("net", **dict(pair.split("=", 1) for pair in TRAINING.split()), channels=network.input.channels)
+    for node in results:  # a classifier's, behind its last convolution
+        writer.write(node)
+    training = TRAINING if network.heads else CLASSIFIER_TRAINING
+    net = _section("net", **dict(pair.split("=", 1) for pair in training.split()), channels=network.input.channels)
     return net, *writer.sections
 
 
@@ -180,7 +195,9 @@ def _yolo(head: HeadSpec, *, last: bool) -> Section:
 
 
 def network_cfg(network: Network, size_hw: SizeHW | None = None) -> str:
-    """The cfg of a network at a size in px (None: its own)."""
+    """The cfg of a network at a size in px (None: its own); YolomishError where Darknet has no such input or activation."""
+    if network.input.mean or network.input.std:
+        raise YolomishError(f"{network.name} takes images less a mean and over a deviation, Darknet's are in 0..1: it has no cfg")
     net, *rest = sections_of(network)
     height, width = size_hw or network.input.size_hw
     return cfg_text([letterboxed(net.changed(width=width, height=height), network.input.resize), *rest])

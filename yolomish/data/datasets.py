@@ -7,11 +7,10 @@ import hashlib
 import io
 import itertools
 import json
-import os
-import shutil
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -20,14 +19,13 @@ from yolomish.config import DataConfig
 from yolomish.data.classes import class_places
 from yolomish.data.formats import read_listing
 from yolomish.data.formats.record import LEFT_OUT, Listing, Split, class_counts
-from yolomish.data.images import read_image
+from yolomish.data.kept import ImageData
 from yolomish.data.summary import all_boxes
 from yolomish.errors import YolomishError
-from yolomish.files import cache_folder
 from yolomish.types import Sample, SizeHW
 
 
-class DetectionData:
+class DetectionData(ImageData):
     """A split of a data set: ``names``, ``category_ids`` (label index -> annotation id), ``image_ids``, samples.
 
     ``own_ids``: whether the image ids are those of the annotation file, not numbers given here.
@@ -36,14 +34,11 @@ class DetectionData:
     def __init__(self, listing: Listing) -> None:
         if not listing.records:
             raise YolomishError(f"{listing.source} names no images")
-        self.names, self.category_ids, self.source = listing.names, listing.category_ids, listing.source
+        super().__init__([r.path for r in listing.records], listing.names, listing.source)
+        self.category_ids = listing.category_ids
         self.image_ids, self.own_ids = tuple(r.image_id for r in listing.records), listing.own_ids
         self.listing, self._records = listing, listing.records
         self._truth: COCO | None = None
-        self._images: list[np.ndarray] = []
-
-    def __len__(self) -> int:
-        return len(self._records)
 
     @property
     def annotated(self) -> bool:
@@ -71,10 +66,6 @@ class DetectionData:
         """The first ``count`` images with their annotations."""
         return DetectionData(replace(self.listing, records=self._records[:count]))
 
-    def path(self, index: int) -> Path:
-        """The image file."""
-        return self._records[index].path
-
     def size_hw(self, index: int) -> tuple[int, int]:
         """Height and width of an upright image in px, as the annotation states them or the image's header."""
         size = self._records[index].size_hw
@@ -82,10 +73,15 @@ class DetectionData:
             raise ValueError(f"{self._records[index].path} has no size: its finding was not raised")
         return size
 
+    def truth(self, index: int) -> Any:
+        image_id = self.image_ids[index]
+        boxes = self.coco().imgToAnns[image_id]
+        return image_id, [(a["category_id"], a["bbox"], a.get("iscrowd", 0), a.get("difficult", 0)) for a in boxes]
+
     def load(self, index: int) -> Sample:
         """The sample in image px: crowds and boxes without area left out; an empty image has (0, 4) boxes."""
         record = self._records[index]
-        image = self._images[index] if self._images else read_image(record.path)
+        image = self.image(index)
         h, w = self.size_hw(index)
         if (h, w) != image.shape[:2]:
             raise YolomishError(
@@ -96,67 +92,6 @@ class DetectionData:
         keep = ~record.crowd & (sides > 0).all(1)
         boxes = record.boxes[keep].astype(np.float32)
         return Sample(image=image, boxes=boxes, labels=record.labels[keep], image_id=record.image_id)
-
-    def keep_in_memory(self) -> int:
-        """Decode every image once and hold it, shared with workers forked later; returns the bytes. YolomishError if too much.
-
-        Augmentations never write into a sample's image, so the samples stay the same.
-        """
-        expected = self._decoded_bytes()
-        free = _free_memory()
-        if free is not None and expected > 0.8 * free:
-            raise YolomishError(
-                f"--cache ram needs about {expected / 2**30:.1f} GiB for {len(self)} images of {self.source}, "
-                f"{free / 2**30:.1f} GiB are free: leave it off"
-            )
-        self._images = [read_image(r.path) for r in self._records]
-        return sum(image.nbytes for image in self._images)
-
-    def _decoded_bytes(self) -> int:
-        """About how large all images are when decoded, from every sixteenth part of them."""
-        some = self._records[:: max(len(self) // 16, 1)]
-        return sum(read_image(r.path).nbytes for r in some) // len(some) * len(self)
-
-    def keep_on_disk(self) -> int:
-        """Decode every image once into one file in the cache folder and read from there; returns its bytes.
-
-        The file is named by the images' paths, sizes and times, so that a later run finds it and a changed set does not.
-        YolomishError where the disk has too little room.
-        """
-        facts = [(str(r.path.resolve()), (s := r.path.stat()).st_size, s.st_mtime_ns) for r in self._records]
-        name = hashlib.sha1(json.dumps(facts).encode()).hexdigest()
-        folder = cache_folder() / "images"
-        file, index = folder / f"{name}.u8", folder / f"{name}.json"
-        if not (file.is_file() and index.is_file()):
-            self._write_pixels(folder, file, index)
-        shapes = json.loads(index.read_text(encoding="utf-8"))
-        pixels = np.memmap(file, np.uint8, "r")
-        ends = np.cumsum([h * w * 3 for h, w in shapes]).tolist()
-        parts = zip(shapes, [0, *ends[:-1]], ends, strict=True)
-        self._images = [pixels[start:end].reshape(h, w, 3) for (h, w), start, end in parts]
-        return pixels.nbytes
-
-    def _write_pixels(self, folder: Path, file: Path, index: Path) -> None:
-        expected = self._decoded_bytes()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free
-            if expected > 0.9 * free:
-                raise YolomishError(
-                    f"--cache disk needs about {expected / 2**30:.1f} GiB in {folder}, {free / 2**30:.1f} GiB are free: "
-                    "leave it off, or name another folder in YOLOMISH_CACHE"
-                )
-            partial = file.with_suffix(f".{os.getpid()}.part")
-            shapes = []
-            with partial.open("wb") as out:
-                for record in self._records:
-                    image = read_image(record.path)
-                    out.write(image.tobytes())
-                    shapes.append(image.shape[:2])
-            index.write_text(json.dumps(shapes), encoding="utf-8")
-            os.replace(partial, file)
-        except OSError as error:
-            raise YolomishError(f"{folder} cannot be written: {error.strerror}; name another in YOLOMISH_CACHE") from None
 
     def with_classes(self, names: tuple[str, ...], whose: str | Path) -> DetectionData:
         """The same images with their labels counted as in ``names``, the classes of ``whose``; see ``class_places``.
@@ -213,14 +148,6 @@ class DetectionData:
             with contextlib.redirect_stdout(io.StringIO()):
                 self._truth.createIndex()
         return self._truth
-
-
-def _free_memory() -> int | None:
-    """Free bytes of memory; None where the system does not say (macOS, Windows)."""
-    names: dict[str, int] = getattr(os, "sysconf_names", {})
-    if "SC_AVPHYS_PAGES" not in names:
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def open_data(config: DataConfig, split: Split) -> DetectionData:

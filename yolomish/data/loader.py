@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -22,22 +23,27 @@ from yolomish.errors import YolomishError, first_line
 from yolomish.types import Batch, InputSpec, Resize, Sample, SizeHW, size_text
 
 Item = tuple[Sample, Resize]
+T = TypeVar("T")
+Collate = Callable[[list[Any]], Batch | YolomishError]
 
 
-class _Items(Dataset):
+class Items(Dataset, Generic[T]):
     """Items by key. A YolomishError is an item too: a worker's exception would reach the trainer as a whole traceback."""
 
-    def __getitem__(self, key: tuple[int, SizeHW]) -> Item | YolomishError:
+    def __getitem__(self, key: tuple[int, SizeHW]) -> T | YolomishError:
         try:
             return self.item(*key)
         except YolomishError as error:
             return error
 
-    def item(self, index: int, size_hw: SizeHW) -> Item:
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def item(self, index: int, size_hw: SizeHW) -> T:
         raise NotImplementedError
 
 
-class ResizedData(_Items):
+class ResizedData(Items[Item]):
     """Evaluation by (index, size_hw): each image by ``resize(image, size_hw)``, its boxes in network px."""
 
     def __init__(self, data: DetectionData, resize: Callable[..., tuple[np.ndarray, Resize]]) -> None:
@@ -53,7 +59,7 @@ class ResizedData(_Items):
         return Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id), resize
 
 
-class AugmentedData(_Items):
+class AugmentedData(Items[Item]):
     """Training samples by (index, size_hw): everything random in one follows from the stream of (seed, epoch, index)."""
 
     def __init__(self, data: DetectionData, config: TrainConfig, epoch: int, grey: int) -> None:
@@ -206,18 +212,38 @@ def train_loader(
     ``rank`` of ``world_size`` processes gets its share of every mini-batch; images that a short step cannot share out
     evenly wait for another epoch; see ``smallest_step`` for what is too few.
     """
-    steps = steps_per_epoch(len(data), config)
-    order = stream(Use.ORDER, config.seed, epoch).permutation(len(data)).tolist()
+    where = {"rank": rank, "world_size": world_size}
+    items = AugmentedData(data, config, epoch, spec.pad_value)
+    return shuffled_loader(items, collate, config, spec.stride, epoch=epoch, first_step=first_step, **where)
+
+
+def shuffled_loader(
+    items: Items,
+    collate: Collate,
+    config: TrainConfig,
+    stride: int,
+    *,
+    epoch: int,
+    first_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchLoader:
+    """``train_loader`` of whatever ``collate`` makes of ``items``; ``stride`` is the network's."""
+    count = len(items)
+    if count < world_size:
+        raise YolomishError(f"{count} training images cannot be shared by {world_size} processes: start {count} at most")
+    steps = steps_per_epoch(count, config)
+    order = stream(Use.ORDER, config.seed, epoch).permutation(count).tolist()
     mini = config.mini_batch or config.batch
     batches = []
     for step in range(first_step, steps):
-        size_hw = step_size(epoch * steps + step, config.epochs * steps, config, spec.stride)
+        size_hw = step_size(epoch * steps + step, config.epochs * steps, config, stride)
         chosen = order[step * config.batch : (step + 1) * config.batch]
         chosen = chosen[: len(chosen) - len(chosen) % world_size]
         for start in range(0, len(chosen), mini):
             batches.append([(index, size_hw) for index in chosen[start : start + mini][rank::world_size]])
     return BatchLoader(
-        AugmentedData(data, config, epoch, spec.pad_value),
+        items,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.workers,
@@ -268,8 +294,13 @@ def eval_loader(
     else:
         mine = range(rank, len(data), world_size)
         keys = [[(index, size_hw) for index in mine[start : start + batch]] for start in range(0, len(mine), batch)]
+    return ordered_loader(ResizedData(data, resize), keys, collate, workers)
+
+
+def ordered_loader(items: Items, keys: list[list[tuple[int, SizeHW]]], collate: Collate, workers: int) -> BatchLoader:
+    """A batch of ``items`` for each list of ``keys``, in their order."""
     return BatchLoader(
-        ResizedData(data, resize),
+        items,
         batch_sampler=keys,
         collate_fn=collate,
         num_workers=workers,

@@ -166,16 +166,22 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
 
 def draw_batch(batch: Batch, names: Sequence[str], path: Path, *, most: int = 16) -> None:
     """Write the first ``most`` images of a training batch in a square grid with their boxes and names, as a picture."""
-    images = batch.images[:most].permute(0, 2, 3, 1).cpu().numpy()
-    side = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / side)
-    height, width = images.shape[1:3]
-    sheet = np.full((rows * height, side * width, 3), GREY, np.uint8)
-    for i, image in enumerate(images):
-        top, left = i // side * height, i % side * width
+    drawn = []
+    for i, image in enumerate(batch.images[:most].permute(0, 2, 3, 1).cpu().numpy()):
         targets = batch.targets[batch.targets[:, 0] == i]
         labels = targets[:, 1].int().tolist()
         # a copy: never draw on the batch itself, it is trained on next
-        drawn = draw_boxes(image, targets[:, 2:].numpy(), labels, [names[label] for label in labels])
-        sheet[top : top + height, left : left + width] = drawn
+        drawn.append(draw_boxes(image, targets[:, 2:].numpy(), labels, [names[label] for label in labels]))
+    save_sheet(drawn, path)
+
+
+def save_sheet(images: Sequence[np.ndarray], path: Path) -> None:
+    """Write images (H, W, 3) uint8 RGB of one size in a square grid as a picture."""
+    side = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / side)
+    height, width = images[0].shape[:2]
+    sheet = np.full((rows * height, side * width, 3), GREY, np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // side * height, i % side * width
+        sheet[top : top + height, left : left + width] = image
     replace_file(path, lambda temporary: cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)))

@@ -22,11 +22,6 @@ class Confusion:
     iou: float
     counts: np.ndarray
 
-    def shares(self) -> np.ndarray:
-        """Each row divided by its sum, zeros where there is none."""
-        sums = self.counts.sum(1, keepdims=True)
-        return np.divide(self.counts, sums, out=np.zeros(self.counts.shape), where=sums > 0)
-
 
 def confusion_matrix(
     truth: COCO,

@@ -16,6 +16,7 @@ from yolomish.files import replace_file
 
 MOST_NAMED = 20  # classes in a legend
 MOST_NUMBERED = 25  # classes whose cells hold numbers
+MOST_LABELLED = 200  # classes whose names can be read
 
 
 def _save(figure: Figure, path: str | Path) -> None:
@@ -69,25 +70,49 @@ def plot_f1(curves: list[ClassCurve], iou: float, path: str | Path) -> None:
 
 def plot_confusion(confusion: Confusion, path: str | Path) -> None:
     """Write a PNG: shares of each true class by what it was taken for; up to 25 classes with the counts in the cells."""
-    shares, names = confusion.shares(), [plot_label(name) for name in confusion.names]
-    labels = (*names, "background")
-    n = len(labels)
-    side = min(max(5.0, 0.55 * n if n <= MOST_NUMBERED + 1 else 0.18 * n), 18.0)
+    title = f"Confusion at confidence {confusion.conf:g}, IoU {confusion.iou:g}"
+    names = tuple(plot_label(name) for name in confusion.names)
+    plot_matrix(confusion.counts, (*names, "background"), (*names, "missed"), "detected as", title, path)
+
+
+def plot_matrix(
+    counts: np.ndarray, rows: tuple[str, ...], columns: tuple[str, ...], what: str, title: str, path: str | Path
+) -> None:
+    """Write a PNG of ``counts`` (N, N) coloured by their shares of the row; up to 26 rows with the counts in the cells, and of
+    more than 200 without their names. ``what`` says what columns are."""
+    sums, n = counts.sum(1, keepdims=True), len(rows)
+    shares = np.divide(counts, sums, out=np.zeros(counts.shape), where=sums > 0)
+    numbered = n <= MOST_NUMBERED + 1
+    side = min(max(5.0, 0.55 * n if numbered else 0.18 * n), 18.0)
     figure = Figure(figsize=(side + 1.5, side), layout="constrained")
     axis = figure.subplots()
     picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    size = 8 if n <= MOST_NUMBERED + 1 else 5
-    axis.set_xticks(range(n), (*names, "missed"), rotation=90, fontsize=size)
-    axis.set_yticks(range(n), labels, fontsize=size)
-    if n <= MOST_NUMBERED + 1:
-        for (i, j), count in np.ndenumerate(confusion.counts):
+    size = 8 if numbered else 5
+    if n <= MOST_LABELLED:
+        axis.set_xticks(range(n), columns, rotation=90, fontsize=size)
+        axis.set_yticks(range(n), rows, fontsize=size)
+    if numbered:
+        for (i, j), count in np.ndenumerate(counts):
             if count:
                 axis.text(
                     j, i, str(count), ha="center", va="center", fontsize=8, color="white" if shares[i, j] > 0.5 else "black"
                 )
-    axis.set(xlabel="detected as", ylabel="true class")
-    axis.set_title(f"Confusion at confidence {confusion.conf:g}, IoU {confusion.iou:g}", fontsize=10)
+    axis.set(xlabel=what, ylabel="true class")
+    axis.set_title(title, fontsize=10)
     figure.colorbar(picture, ax=axis, shrink=0.7, label="share of the row")
+    _save(figure, path)
+
+
+def plot_calibration(bins: np.ndarray, error: float, path: str | Path) -> None:
+    """Write a PNG: accuracy over the mean score of each range, whose (N, 3) images, score and accuracy are ``bins``."""
+    counts, scores, accuracy = bins[bins[:, 0] > 0].T
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axis = figure.subplots()
+    axis.plot((0, 1), (0, 1), color="black", linewidth=0.8, linestyle=":")
+    axis.plot(scores, accuracy, marker="o")
+    for score, right, count in zip(scores, accuracy, counts.astype(int), strict=True):
+        axis.annotate(str(count), (score, right), textcoords="offset points", xytext=(4, -10), fontsize=7)
+    _finish(axis, "score of the likeliest class", "accuracy", f"Calibration, expected error {error:.4f} (numbers: images)")
     _save(figure, path)
 
 

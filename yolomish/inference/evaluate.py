@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from yolomish.tasks.detection.protocol import EvalProtocol
 from yolomish.tasks.detection.report import describe_setting, write_evaluation, write_submission
 from yolomish.tasks.detection.views import Runner
 from yolomish.types import SizeHW
-from yolomish.weights.load import load_network
+from yolomish.weights.load import LoadedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +39,13 @@ class Evaluation:
 
 def evaluate_weights(
     weights: str,
+    loaded: LoadedNetwork,
     data: DataConfig,
     protocol: EvalProtocol,
     output: str | Path,
     *,
     split: Split = "val",
     size_hw: SizeHW | None = None,
-    cfg: str = "",
-    model: str = "",
-    swap: Sequence[str] = (),
     backend: str = "pycocotools",
     plots: bool = True,
     name: str = "",
@@ -60,7 +58,7 @@ def evaluate_weights(
     kernels: str = "auto",
     log: Callable[[str], Any] = print,
 ) -> Evaluation:
-    """Evaluate ``weights`` (see ``load_network`` for ``cfg``, ``model`` and ``swap``) on a split of ``data`` by ``protocol``.
+    """Evaluate what was ``loaded`` from ``weights`` on a split of ``data`` by ``protocol``.
 
     The files go into a new folder ``output``: metrics.json and results.json by a ``backend`` of ``evaluation.coco``, curves
     with ``plots``; a split without labels makes a submission called ``name``. ``size_hw`` is the network's size in px
@@ -70,7 +68,6 @@ def evaluate_weights(
     """
     check_backend(backend)
     chosen = choose_device(device)
-    loaded = load_network(weights, cfg=cfg, model=model, swap=swap)
     for note in loaded.notes:
         log(note)
     source = open_data(data, split)

@@ -14,9 +14,11 @@ from yolomish.types import HeadSpec, InputSpec, ResizeMode, SizeHW
 
 
 class Network(nn.Module):
-    """Images as ``input`` says -> one raw map per head of ``heads``, the same in training and evaluation.
+    """Images as ``input`` says -> one raw map per head of ``heads``, the same in training and evaluation; a classifier has no
+    heads and returns its logits (B, K), a tuple of one.
 
-    ``parts`` gives each part (backbone, neck, head) the names of its submodules, all below them included.
+    ``parts`` gives each part (backbone, neck, head; of a classifier stem, stages, head) the names of its submodules, all
+    below them included.
     """
 
     input: InputSpec
@@ -25,7 +27,7 @@ class Network(nn.Module):
     config: ModelConfig
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Raw maps (B, A·(5+K), H/stride, W/stride) of logits."""
+        """Raw maps (B, A·(5+K), H/stride, W/stride) of logits, or a classifier's logits (B, K)."""
         raise NotImplementedError
 
     @property

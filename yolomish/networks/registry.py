@@ -10,8 +10,9 @@ from torch import nn
 import yolomish.darknet.network  # not "from": that module imports this package's base
 from yolomish.config import ModelConfig, check_model, load_model_config, shipped
 from yolomish.errors import YolomishError, unknown_name
-from yolomish.networks import scaled, tiny
+from yolomish.networks import resnet, scaled, tiny
 from yolomish.networks.base import Network
+from yolomish.networks.classifier import build_cspdarknet53
 from yolomish.networks.yolov4 import build_yolov4
 
 
@@ -24,6 +25,8 @@ ARCHITECTURES: dict[str, Callable[[ModelConfig], Network]] = {
     "yolov4": build_yolov4,
     **dict.fromkeys(tiny.MEMBERS, tiny.build_tiny),
     **dict.fromkeys(scaled.MEMBERS, scaled.build_scaled),
+    "cspdarknet53": build_cspdarknet53,
+    **dict.fromkeys(resnet.MEMBERS, resnet.build_resnet),
     "darknet": _of_cfg,
 }
 

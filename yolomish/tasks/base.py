@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,13 +12,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from yolomish.config import DataConfig, TrainConfig
-from yolomish.data.datasets import DetectionData, Split
+from yolomish.data.formats.record import Split
+from yolomish.data.kept import ImageData
 from yolomish.networks import Network
 from yolomish.types import Batch, Losses, Metrics
 
+D = TypeVar("D", bound=ImageData)
 
-class Task(Protocol):
-    """A task's data, losses, evaluation and statistics.
+
+class Task(Protocol[D]):
+    """A task's data ``D``, losses, evaluation and statistics.
 
     ``losses`` name what ``loss`` returns, ``metrics`` the columns of results.csv, of which ``primary`` decides; the
     statistics resample ``statistics``, then each class.
@@ -29,7 +32,7 @@ class Task(Protocol):
     primary: str
     statistics: tuple[str, ...]
 
-    def open(self, config: DataConfig, split: Split) -> DetectionData:
+    def open(self, config: DataConfig, split: Split) -> D:
         """A split of a data set."""
         ...
 
@@ -37,9 +40,7 @@ class Task(Protocol):
         """YolomishError where ``config`` asks of ``network`` what this task cannot do."""
         ...
 
-    def loader(
-        self, data: DetectionData, config: TrainConfig, network: Network, *, epoch: int, first_step: int = 0
-    ) -> DataLoader:
+    def loader(self, data: D, config: TrainConfig, network: Network, *, epoch: int, first_step: int = 0) -> DataLoader:
         """An epoch's mini-batches from its optimiser step ``first_step`` on; of several processes each gets its share."""
         ...
 
@@ -59,15 +60,23 @@ class Task(Protocol):
         """Targets for a trial of memory with so many images."""
         ...
 
-    def evaluate(self, network: Network, data: DetectionData, config: TrainConfig, device: torch.device) -> Metrics:
+    def protocol(self, config: TrainConfig) -> Any:
+        """How a run's checkpoints are judged, a dataclass: as its training evaluated them."""
+        ...
+
+    def predict(self, network: Network, data: D, config: TrainConfig, device: torch.device) -> list[dict]:
+        """Results on every image by ``protocol``, in plain values; over all processes."""
+        ...
+
+    def evaluate(self, network: Network, data: D, config: TrainConfig, device: torch.device) -> Metrics:
         """Metrics of a split, images as they are trained on; over all processes."""
         ...
 
-    def describe_protocol(self, network: Network, data: DetectionData, config: TrainConfig) -> str:
+    def describe_protocol(self, network: Network, data: D, config: TrainConfig) -> str:
         """One line that states how ``evaluate`` measures."""
         ...
 
-    def describe_data(self, data: DetectionData, config: TrainConfig, network: Network) -> list[str]:
+    def describe_data(self, data: D, config: TrainConfig, network: Network) -> list[str]:
         """Lines for the log: what the labels look like to the network."""
         ...
 
@@ -75,6 +84,18 @@ class Task(Protocol):
         """Write a picture of a mini-batch with its labels."""
         ...
 
-    def resampled(self, data: DetectionData, results: Any, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def resampled(self, data: D, results: Any, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
         """(R, statistics + classes) numbers of results for each of ``draws`` (R, I), which say how often each image counts."""
+        ...
+
+    def class_names(self, data: D) -> tuple[str, ...]:
+        """The classes in the order of ``resampled``'s columns."""
+        ...
+
+    def objects(self, data: D) -> int:
+        """How many objects of a split count; without any, nothing can be compared."""
+        ...
+
+    def right(self, results: Any) -> np.ndarray | None:
+        """(I,) whether each image's result is right; None where a result is not simply right or wrong."""
         ...

@@ -66,8 +66,8 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     val = val.with_classes(train.names, train.source)
     for line in filter(None, (train.left_out, val.left_out)):
         log(line)
-    learnt = {record.path for record in train.listing.records}
-    if shared := sum(record.path in learnt for record in val.listing.records):
+    learnt = set(train.paths)
+    if shared := sum(path in learnt for path in val.paths):
         log(f"warning: {shared} of {len(val)} validation images are in train: AP cannot tell what was learnt by heart")
     config = replace(config, model=replace(config.model, num_classes=len(train.names)))
     if config.cache == "ram":
@@ -104,7 +104,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     if burn_in < config.burn_in:
         log(f"burn-in shortened from {config.burn_in} to {burn_in} steps, a fifth of the run's {steps * config.epochs}")
     count = sum(p.numel() for p in network.parameters())
-    parts = ", ".join(f"{' and '.join(network.activations(part))} {part}" for part in network.parts)
+    parts = ", ".join(f"{' and '.join(names)} {part}" for part in network.parts if (names := network.activations(part)))
     log(
         f"{network.name} ({parts}), {count / 1e6:.2f} M parameters on {device}; {len(train)} training and {len(val)} "
         f"validation images, {len(train.names)} classes; {steps} steps per epoch"
@@ -133,7 +133,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     )
 
 
-def _mini_batch_by_memory(task: Task, network: Network, config: TrainConfig, device: torch.device, log: Log) -> int:
+def _mini_batch_by_memory(task: Task[Any], network: Network, config: TrainConfig, device: torch.device, log: Log) -> int:
     if device.type != "cuda":
         log("mini_batch -1 asks for the GPU's memory and there is none: the whole batch at once")
         return 0

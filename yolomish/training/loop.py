@@ -325,7 +325,7 @@ def try_out(config: TrainConfig, *, log: Log = print) -> None:
         raise YolomishError(f"the first batch's loss is not finite: {_named(run, values)}")
     height, width = batch.images.shape[2:]
     log(
-        f"one mini-batch of {len(batch.images)} at {size_text((height, width))} px with {len(batch.targets)} objects: "
+        f"one mini-batch of {len(batch.images)} at {size_text((height, width))} px with {len(batch.targets)} targets: "
         f"{_named(run, values)}; {seconds:.1f} s (the first is slow), "
         f"{peak_memory(run.device) / 2**30:.2f} GiB at most; momentum and average will add "
         f"{sum(p.numel() * p.element_size() for p in run.network.parameters()) * 2 / 2**30:.2f} GiB"

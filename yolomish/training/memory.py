@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -55,7 +56,7 @@ def largest_fitting(batch: int, processes: int, budget: int, measure: Callable[[
     return best
 
 
-def cuda_step_peak(task: Task, network: Network, config: TrainConfig, device: torch.device, images: int) -> int | None:
+def cuda_step_peak(task: Task[Any], network: Network, config: TrainConfig, device: torch.device, images: int) -> int | None:
     """Peak bytes of a forward and backward pass of grey images at the run's largest size, momentum and average counted in.
 
     None where CUDA ran out of memory. The network's gradients and BN statistics are as before.

@@ -66,12 +66,15 @@ def learning_rate(step: int, total_steps: int, burn_in: int, config: OptimConfig
     """The rate of a step, counted from 1 as Darknet does (src/network.c get_current_rate).
 
     ``peak_lr`` times (step/burn_in)^power up to the burn-in, then the schedule: half a cosine or a line down to
-    ``final_lr_fraction`` at the last step, or ``lr_step_factor`` at each of ``lr_steps`` (shares of the whole run).
+    ``final_lr_fraction`` at the last step, ``lr_step_factor`` at each of ``lr_steps`` (shares of the whole run), or Darknet's
+    poly: (1 - step/total)^``poly_power``.
     """
     if step < burn_in:
         return config.peak_lr * (step / burn_in) ** config.burn_in_power
     if config.schedule == "steps":
         return config.peak_lr * config.lr_step_factor ** sum(step > share * total_steps for share in config.lr_steps)
+    if config.schedule == "poly":
+        return config.peak_lr * max(1 - step / total_steps, 0.0) ** config.poly_power
     progress = min((step - burn_in) / max(total_steps - burn_in, 1), 1.0)
     down = (1 + math.cos(math.pi * progress)) / 2 if config.schedule == "cosine" else 1 - progress
     return config.peak_lr * (config.final_lr_fraction + (1 - config.final_lr_fraction) * down)

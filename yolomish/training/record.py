@@ -18,12 +18,12 @@ Log = Callable[[str], Any]
 TIMES = ("epoch", "step_ms", "images_per_s", "data_wait_share", "peak_memory_bytes", "seconds")
 
 
-def columns(task: Task) -> tuple[str, ...]:
+def columns(task: Task[Any]) -> tuple[str, ...]:
     """The columns of results.csv: mean losses of the epoch's steps, the rate at its end, metrics."""
     return ("epoch", *(f"train/{n}_loss" for n in task.losses), "lr", *(f"metrics/{n}" for n in task.metrics))
 
 
-def result_row(task: Task, epoch: int, losses: list[float], lr: float, metrics: Metrics | None) -> dict[str, Any]:
+def result_row(task: Task[Any], epoch: int, losses: list[float], lr: float, metrics: Metrics | None) -> dict[str, Any]:
     """A row of results.csv; metrics are empty where they were not measured."""
     measured = [metrics.values[name] if metrics else None for name in task.metrics]
     return dict(zip(columns(task), (epoch, *losses, lr, *measured), strict=True))
@@ -41,7 +41,7 @@ def save_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], path: Path) 
     replace_file(path, write)
 
 
-def epoch_line(task: Task, row: dict[str, Any], times: dict[str, Any], epochs: int) -> str:
+def epoch_line(task: Task[Any], row: dict[str, Any], times: dict[str, Any], epochs: int) -> str:
     """One line per epoch: losses, rate, metrics, step time, share of time waiting for data, memory, and the time left."""
     text = f"epoch {row['epoch']}/{epochs}: " + " ".join(f"{name} {row[f'train/{name}_loss']:.4f}" for name in task.losses)
     text += f" lr {row['lr']:.2e}"

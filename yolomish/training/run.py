@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from yolomish.config import TrainConfig
-from yolomish.data.datasets import DetectionData
+from yolomish.data.kept import ImageData
 from yolomish.networks import Network
 from yolomish.ops.distributed import rank, sum_over_ranks, world_size
 from yolomish.tasks.base import Task
@@ -30,10 +31,10 @@ class Run:
     """
 
     config: TrainConfig
-    task: Task
+    task: Task[Any]
     device: torch.device
-    train: DetectionData
-    val: DetectionData
+    train: ImageData
+    val: ImageData
     network: Network
     forward: Callable[[Tensor], tuple[Tensor, ...]]
     optimizer: torch.optim.Optimizer

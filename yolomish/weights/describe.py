@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from yolomish.config import ModelConfig, TrainConfig
+from yolomish.darknet.order import file_order
 from yolomish.darknet.summary import summarise
 from yolomish.darknet.weights import is_darknet_file, parse_header, write_weights
-from yolomish.darknet.write import write_cfg
+from yolomish.darknet.write import section_numbers, write_cfg
 from yolomish.errors import YolomishError
 from yolomish.files import digest, make_folder, refuse_existing, write_text
 from yolomish.types import SizeHW
@@ -57,6 +58,8 @@ def import_darknet(
     origin = {"imported_from": path.name, "sha256": digest(path).sha256, "images_seen": loaded.images_seen}
     spec = loaded.network.input
     config = TrainConfig(model=loaded.network.config, image_size=spec.size_hw, resize=spec.resize)
+    if not loaded.network.heads:
+        config = replace(config, task="classify", eval_crop=1.0)  # src/classifier.c validate_classifier_single
     save_checkpoint(target, config=config, model=loaded.network, names=tuple(names) or loaded.names, progress=origin)
 
 
@@ -76,6 +79,19 @@ def write_darknet(
     write_weights(files[0], network, loaded.images_seen)
     write_text(files[2], "".join(f"{name}\n" for name in loaded.names))
     return files
+
+
+def cut_darknet(loaded: LoadedNetwork, folder: Path, stem: str, sections: int) -> Path:
+    """Write the weights of the first ``sections`` after [net] as ``stem``.conv.N into ``folder``, as Darknet's ``partial`` does
+    (src/darknet.c partial); returns the file. 105 of csdarknet53-omega make what yolov4 starts from."""
+    numbers = section_numbers(loaded.network)
+    stored = [stored.name.removesuffix(".conv") for stored in file_order(loaded.network)]
+    count = sum(numbers[name] < sections for name in stored)
+    if not count:
+        raise YolomishError(f"the first {sections} sections of {loaded.network.name} hold no weights: cut behind more of them")
+    target = folder / f"{stem}.conv.{sections}"
+    write_weights(target, loaded.network, convolutions=count)
+    return target
 
 
 def describe_weights(path: Path, *, cfg: str = "", model: str = "") -> WeightsReport:

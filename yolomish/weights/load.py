@@ -20,6 +20,7 @@ from yolomish.networks.registry import cfg_file
 from yolomish.networks.scope import swap as swap_activations
 from yolomish.weights.catalogue import published
 from yolomish.weights.checkpoint import config_of, read_checkpoint, require_finite
+from yolomish.weights.match import fitting, resnet_state
 from yolomish.weights.store import locate_weights
 from yolomish.weights.structure import structure_of
 
@@ -94,11 +95,12 @@ def _load(weights: str, cfg: str, model: str) -> LoadedNetwork:
 
 
 def start_from(network: Network, weights: str | Path, log: Callable[[str], Any]) -> None:
-    """Start ``network`` from a ``.pt`` or Darknet file; ``log`` is told what fitted.
+    """Start ``network`` from a ``.pt`` or Darknet file, or a ResNet's state dict of torchvision or timm; ``log`` is told what
+    fitted. A classifier's file gives a detector its backbone (see ``match.fitting``).
 
     Tensors of other shapes stay as initialised; YolomishError where less than a third fit (a lone backbone is a half).
     """
-    config = network.config
+    config, theirs = network.config, None
     if is_darknet_file(weights):
         source = _read_darknet(network, weights)
         if not config.cfg:
@@ -106,22 +108,23 @@ def start_from(network: Network, weights: str | Path, log: Callable[[str], Any])
             form, was = (find_model(known.model).box_form, "was") if known else ("exp", "was probably")
             if form != config.box_form:
                 log(f"{weights} {was} trained with box_form {form}, this model has {config.box_form}: its boxes start anew")
-    else:
+    elif not (source := resnet_state(weights)):
         content = read_checkpoint(weights)
         source = content["ema"] or content["model"]
-        theirs = config_of(content, weights).model
-        for key in ("activation", "neck_activation", "swap", "box_form"):
+        trained = config_of(content, weights)
+        theirs, parts = trained.model, ("neck_activation", "box_form") if trained.task == "detect" else ()
+        for key in ("activation", "swap", *parts):
             if getattr(theirs, key) != getattr(config, key):
                 log(f"{weights} was trained with {key} {getattr(theirs, key)}, this model has {getattr(config, key)}")
     own = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
-    fitting = {k: v for k, v in source.items() if k in own and own[k].shape == v.shape}
-    if 3 * len(fitting) < len(own):
-        raise YolomishError(f"{weights} fits {len(fitting)} of this model's {len(own)} tensors: is it another model?")
-    require_finite(fitting, weights)
-    network.load_state_dict(fitting, strict=False)
-    left = [k for k in own if k not in fitting]
+    found = fitting(network, source, theirs)
+    if 3 * len(found) < len(own):
+        raise YolomishError(f"{weights} fits {len(found)} of this model's {len(own)} tensors: is it another model?")
+    require_finite(found, weights)
+    network.load_state_dict(found, strict=False)
+    left = [k for k in own if k not in found]
     rest = f"; left as initialised: {', '.join(left[:6])}{', ...' if len(left) > 6 else ''}" if left else ""
-    log(f"{weights}: {len(fitting)} of {len(own)} tensors loaded{rest}")
+    log(f"{weights}: {len(found)} of {len(own)} tensors loaded{rest}")
 
 
 def _read_darknet(network: Network, weights: str | Path) -> dict[str, Tensor]:

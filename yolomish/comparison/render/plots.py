@@ -49,7 +49,7 @@ def curves(report: Report) -> list[Figure]:
     lines = "thin lines are seeds, thick ones their mean, bands their range" if report.fewest > 1 else "one seed"
     return [
         _curve(report, "loss", "training loss", f"Training loss by epoch; {lines}."),
-        _curve(report, "ap", "AP x 100", f"Validation AP by epoch; {lines}."),
+        _curve(report, "ap", f"{report.metric} x 100", f"Validation {report.metric} by epoch; {lines}."),
     ]
 
 
@@ -58,7 +58,12 @@ def breakdown(report: Report) -> list[Figure]:
     figures = [_sizes(report)] if all("AP" in arm.levels for arm in report.arms) else []
     chosen = sorted(report.class_differences, key=lambda d: -abs(d.mean))[:MOST_CLASSES]
     return figures + (
-        [_differences(chosen, "Differences in AP by class, largest first" + ("; dots are seeds." if report.paired else "."))]
+        [
+            _differences(
+                chosen,
+                f"Differences in {report.metric} by class, largest first" + ("; dots are seeds." if report.paired else "."),
+            )
+        ]
         if chosen
         else []
     )
@@ -77,7 +82,7 @@ def tradeoff(report: Report) -> list[Figure]:
     speed = {s.arm: s for s in report.speed}
     most = max((arm.peak_memory_bytes or 0 for arm in report.arms), default=0)
     for i, arm in enumerate(report.arms):
-        s, level, colour = speed[arm.label], arm.levels["AP"], COLOURS[i % len(COLOURS)]
+        s, level, colour = speed[arm.label], arm.levels[report.metric], COLOURS[i % len(COLOURS)]
         times = [[s.median_ms - s.low_ms], [s.high_ms - s.median_ms]]
         axis.errorbar(
             [s.median_ms], [100 * level.mean], xerr=times, yerr=_errors([level]), color=colour, capsize=3, linewidth=1, fmt="none"
@@ -86,7 +91,7 @@ def tradeoff(report: Report) -> list[Figure]:
         peak = f", {arm.peak_memory_bytes / 2**20:,.0f} MiB" if arm.peak_memory_bytes else ""
         axis.scatter([s.median_ms], [100 * level.mean], s=size, color=colour, alpha=0.75, zorder=3)
         axis.plot([], [], "o", color=colour, label=f"{plot_label(arm.label)}{peak}")
-    axis.set(xlabel="one image, ms (median and quartiles)", ylabel="AP x 100, 95 %")
+    axis.set(xlabel="one image, ms (median and quartiles)", ylabel=f"{report.metric} x 100, 95 %")
     axis.margins(0.12)  # room for whole discs
     axis.set_ylim(bottom=0)
     axis.set_xlim(left=0)
@@ -167,9 +172,7 @@ def _differences(differences: Sequence[Difference], caption: str) -> Figure:
     axis.set_ylim(len(differences) - 0.5, -0.5)
     widest = max(abs(v) for d in differences for v in (*d.per_seed, d.mean, d.low or 0, d.high or 0)) or 0.01
     axis.set_xlim(-110 * widest, 110 * widest)
-    axis.set_xlabel(
-        "first arm - other, AP x 100" if several else f"{plot_label(pairs[0][0])} - {plot_label(pairs[0][1])}, AP x 100"
-    )
+    axis.set_xlabel("first arm - other, x 100" if several else f"{plot_label(pairs[0][0])} - {plot_label(pairs[0][1])}, x 100")
     axis.grid(alpha=0.3, axis="x")
     return _figure(axis, caption)
 

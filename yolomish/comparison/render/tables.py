@@ -59,10 +59,11 @@ def results(report: Report) -> Table:
     what = "Given detections" if report.bare else "Validation, last checkpoint, averaged weights"
     several = "file" if report.bare else "seed"
     over = f"mean ± standard deviation over {several}s" if report.fewest > 1 else f"one {several} in an arm, so no spread"
-    note = f"{what}, AP x 100: {over}. COCO's metrics, the best mean of each in bold."
+    whose = "COCO's metrics, t" if report.metric == "AP" else "T"
+    note = f"{what}, {report.metric} x 100: {over}. {whose}he best mean of each in bold."
     best = any(arm.best_ap is not None for arm in report.arms)
     if best:
-        note += " Best AP is that of each run's best epoch, chosen on these same images and so too high: secondary."
+        note += f" Best {report.metric} is that of each run's best epoch, chosen on these same images and so too high: secondary."
     ranked = any(arm.ranks for arm in report.arms)
     if ranked:
         note += " Rank: the places that the comparison of all pairs, at 5 % together, leaves open."
@@ -85,8 +86,8 @@ def results(report: Report) -> Table:
         for i, value in enumerate(column)
         if value is not None and value == max(v for v in column if v is not None)
     }
-    head = ("arm", *(("backbone / neck",) if named else ()), f"{several}s", *shown)
-    head += (*(("best AP",) if best else ()), *(("rank",) if ranked else ()))
+    head = ("arm", *(("backbone / neck" if report.metric == "AP" else "stem / rest",) if named else ()), f"{several}s", *shown)
+    head += (*((f"best {report.metric}",) if best else ()), *(("rank",) if ranked else ()))
     return Table(title="Results", note=note, head=head, rows=tuple(map(row, report.arms)), best=frozenset(marked))
 
 
@@ -94,7 +95,7 @@ def differences(report: Report) -> Table:
     """A row per pair and metric."""
     confidence = min((d.confidence for d in report.differences), default=0.95)
     pairs = len(report.primary)
-    note = "The first arm of a pair minus the other, AP x 100; a positive number favours the first."
+    note = "The first arm of a pair minus the other, {report.metric} x 100; a positive number favours the first."
     note += f" All intervals are {percent(confidence)}"
     note += f": {pairs} pairs are judged together (Bonferroni), and p is adjusted for it." if pairs > 1 else "."
     if report.images is not None:
@@ -145,11 +146,22 @@ def tests(report: Report) -> Table:
     rows = [(name, *map(look, found)) for name, look in LOOKS.items()]
     rows = [row for row in rows if set(row[1:]) != {NONE}]
     note = (
-        "AP x 100. None of these decides. Tests over seeds take the validation images as given. Percentiles of a bootstrap over "
-        "few seeds are too narrow; P(A > B) says how often, not how sure."
+        f"{report.metric} x 100. None of these decides. Tests over seeds take the validation images as given. Percentiles of a "
+        "bootstrap over few seeds are too narrow; P(A > B) says how often, not how sure."
     )
     head = ("what", *(f"{d.a} - {d.b}" for d in found))
-    return Table(title="Other looks at AP", note=note if rows else "", head=head, rows=tuple(rows))
+    return Table(title=f"Other looks at {report.metric}", note=note if rows else "", head=head, rows=tuple(rows))
+
+
+def exact(report: Report) -> Table:
+    """McNemar's exact tests of classifiers."""
+    note = (
+        "Two trained models on the same images: how many one alone has right, and McNemar's exact p of that. It takes the models "
+        "as they are: the chance of another training is not in it."
+    )
+    rows = ((f"{m.a} - {m.b}", str(m.seed), str(m.only_a), str(m.only_b), probability(m.p)) for m in report.mcnemar)
+    head = ("pair", "seed", "A alone right", "B alone right", "p (McNemar)")
+    return Table(title="Pairs of models", note=note if report.mcnemar else "", head=head, rows=tuple(rows))
 
 
 def classes(report: Report) -> Table:
@@ -164,12 +176,12 @@ def classes(report: Report) -> Table:
     ]
     rest = len(report.class_differences) - len(rows)
     tested = [d for d in report.class_differences if d.low is not None]
-    note = "AP x 100, largest differences first."
+    note = f"{report.metric} x 100, largest differences first."
     note += f" Intervals are {percent(tested[0].confidence)}: {len(tested)} are judged together." if tested else ""
     note += f" No interval and no p for a class that fewer than {FEWEST_IMAGES} images hold." if report.images is not None else ""
     note += f" {rest} more are in report.json." if rest else ""
     head = ("class", "pair", "first", "other", "difference", "interval", "p (adjusted)")
-    return Table(title="AP by class", note=note if rows else "", head=head, rows=tuple(rows))
+    return Table(title=f"{report.metric} by class", note=note if rows else "", head=head, rows=tuple(rows))
 
 
 def cost(report: Report) -> Table:
@@ -210,8 +222,9 @@ def layers(report: Report) -> Table:
         note = f"Not measured: {report.missing['layers']}." if "layers" in report.missing else ""
     rows = []
     for arm in report.arms:
-        for part, inside in (("backbone", True), ("neck and heads", False)):
-            found = [r for r in report.layers if r.arm == arm.label and (r.part == "backbone") == inside]
+        shown = {r.part: "neck and heads" if r.part in ("neck", "head") else r.part for r in report.layers}
+        for part in dict.fromkeys(shown.values()):
+            found = [r for r in report.layers if r.arm == arm.label and shown[r.part] == part]
             if found:
                 values = [statistics.median(getattr(r, k) for r in found) for k in ("mean", "variance", "saturated", "gradient")]
                 dead = statistics.fmean(r.dead for r in found)
@@ -230,8 +243,8 @@ def tuned(report: Report) -> Table:
     rows = ((label, *(points(aps[rate]) for rate in rates), f"{found.rates[label]:g}") for label, aps in found.trials.items())
     return Table(
         title="Best of an equal budget",
-        note="AP x 100 by peak learning rate, one trial each at a seed that the comparison does not use; then every arm at its "
-        f"own best, at all seeds: {wording.tuned_headline(report, found)}",
+        note=f"{report.metric} x 100 by peak learning rate, one trial each at a seed that the comparison does not use; then "
+        f"every arm at its own best, at all seeds: {wording.tuned_headline(report, found)}",
         head=("arm", *(f"lr {rate}" for rate in rates), "chosen"),
         rows=tuple(rows),
     )
@@ -242,14 +255,16 @@ def runs(report: Report) -> Table:
     trained = any(run.config for run in report.runs)
     note = "Equal kernel hashes at a seed: the arms began from the same convolution weights." if trained else "Files as given."
 
+    names = [name for name in ("AP", "AP50", "AP75", "top1", "top5") if name in report.runs[0].metrics]
+
     def row(run: Run) -> tuple[str, ...]:
-        metrics = (points(run.metrics.get(m), 2) for m in ("AP", "AP50", "AP75"))
+        metrics = (points(run.metrics.get(m), 2) for m in names)
         training = (number(run.step_ms, ".1f", " ms"), run.start.kernels[:12] or NONE) if trained else ()
         seed = (str(run.config.seed) if run.config else NONE,) if trained else ()
         return (run.arm, *seed, *metrics, *training, shown_path(run.path, report.folder))
 
     seed, training = (("seed",), ("step", "initial kernels")) if trained else ((), ())
-    head = ("arm", *seed, "AP", "AP50", "AP75", *training, "folder" if trained else "file")
+    head = ("arm", *seed, *names, *training, "folder" if trained else "file")
     return Table(title="Runs" if trained else "Files", note=note, head=head, rows=tuple(map(row, report.runs)))
 
 

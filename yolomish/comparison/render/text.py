@@ -22,7 +22,7 @@ def summary(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The report as Markdown, without pictures."""
-    rest = (tables.tests, tables.cost, tables.classes, tables.layers, tables.tuned, tables.changed, tables.runs)
+    rest = (tables.tests, tables.exact, tables.cost, tables.classes, tables.layers, tables.tuned, tables.changed, tables.runs)
     lines = [summary(report), ""]
     for table in (*rest, tables.surroundings):
         lines += markdown(table(report))
@@ -75,7 +75,10 @@ def to_json(report: Report) -> str:
         "looks": [asdict(look) for look in design.looks],
         "judging": asdict(design.judging),
         **{key: plain[key] for key in ("seeds", "images", "clusters", "objects", "resamples", "arms")},
-        **{key: plain[key] for key in ("differences", "without_far", "class_differences", "best_differences", "advice", "notes")},
+        **{
+            key: plain[key]
+            for key in ("differences", "without_far", "class_differences", "best_differences", "advice", "notes", "mcnemar")
+        },
         "what_next": wording.next_steps(report),
         "runs": [_plain_run(run, report) for run in report.runs],
         **{key: plain[key] for key in ("speed", "layers", "missing")},
@@ -122,14 +125,17 @@ def to_latex(report: Report) -> str:
     """Results and differences as two ``booktabs`` tables with short captions and labels; what was not controlled and what the
     arms started from stand in the first."""
     lead = "" if report.controlled else f"NOT CONTROLLED ({', '.join(wording.not_controlled(report))}). "
-    first = " ".join((f"{lead}Validation AP x 100, mean and standard deviation over trainings.", *wording.starts(report)))
+    first = " ".join(
+        (f"{lead}Validation {report.metric} x 100, mean and standard deviation over trainings.", *wording.starts(report))
+    )
     shown = [d for d in report.primary if d.low is not None]
     level = f", {percent(shown[0].confidence)} intervals" if shown else ""
-    second = f"{lead}Differences of AP x 100{level}: {'; '.join(f'{d.a} - {d.b}: {wording.verdict(d)}' for d in report.primary)}."
+    verdicts = "; ".join(f"{d.a} - {d.b}: {wording.verdict(d)}" for d in report.primary)
+    second = f"{lead}Differences of {report.metric} x 100{level}: {verdicts}."
     return "% needs \\usepackage{booktabs}\n" + "\n".join(
         (
-            _latex_table(tables.results(report), first, "AP of the arms", "tab:arms"),
-            _latex_table(tables.differences(report), second, "Differences of AP", "tab:differences"),
+            _latex_table(tables.results(report), first, f"{report.metric} of the arms", "tab:arms"),
+            _latex_table(tables.differences(report), second, f"Differences of {report.metric}", "tab:differences"),
         )
     )
 

@@ -82,8 +82,8 @@ def _findings(differences: Sequence[Difference], report: Report, images: int | N
     lines = [sentence(d, report, images) for d in differences]
     confidences = {d.confidence for d in differences if d.low is not None}
     if confidences:
-        lines[0] = f"AP x 100, {percent(min(confidences))} intervals. {lines[0]}"
-    if highest < LEARNED:
+        lines[0] = f"{report.metric} x 100, {percent(min(confidences))} intervals. {lines[0]}"
+    if highest < LEARNED and report.metric == "AP":
         lines.append(
             f"No arm reaches an AP of {points(LEARNED)}: they have hardly learned to detect, so this says nothing of them."
         )
@@ -92,7 +92,7 @@ def _findings(differences: Sequence[Difference], report: Report, images: int | N
 
 def findings(report: Report) -> list[str]:
     """What was not controlled, the finding of every pair, and what the arms started from."""
-    lines = _findings(report.primary, report, report.images, max(arm.mean["AP"] for arm in report.arms))
+    lines = _findings(report.primary, report, report.images, max(arm.mean[report.metric] for arm in report.arms))
     lead = [] if report.controlled else [f"NOT CONTROLLED ({', '.join(not_controlled(report))})."]
     return [*lead, *lines, *far(report), *starts(report)]
 
@@ -234,6 +234,8 @@ def limits(report: Report) -> list[str]:
     config, pairs = report.config, len(report.primary)
     if config:
         where = WHERE.get(report.design.scope, f"{report.design.scope} only")
+        if report.metric != "AP" and report.design.scope in WHERE:
+            where = "every layer"
         shapes, size = config["data"]["format"] == "shapes", size_text(report.runs[0].trained().image_size)
         lines = [
             f"Other data, models or sizes: this is {config['model']['name']} at {size} px on "
@@ -267,5 +269,8 @@ def limits(report: Report) -> list[str]:
         lines.append(
             f"One difference by itself: {pairs} pairs are judged together, each at a level of 5 % over {pairs} (Bonferroni)."
         )
-    lines.append("AP50, AP75 and AP by size are shown beside AP but not corrected for being looked at: the verdict is AP's.")
+    beside = {"AP": "AP50, AP75 and AP by size are", "top1": "top5 is"}[report.metric]
+    lines.append(
+        f"{beside} shown beside {report.metric} but not corrected for being looked at: the verdict is {report.metric}'s."
+    )
     return lines

@@ -15,15 +15,16 @@ from yolomish.data.datasets import DetectionData, Split, open_data
 from yolomish.data.formats.subset import part_text
 from yolomish.data.loader import train_loader
 from yolomish.drawing.boxes import draw_batch
-from yolomish.evaluation.coco import evaluate
+from yolomish.errors import YolomishError
+from yolomish.evaluation.coco import counts_as_object, evaluate
 from yolomish.evaluation.resample import METRICS, match, resampled_ap, summarise
 from yolomish.networks import Network
-from yolomish.ops.decode import check_heads
+from yolomish.networks.registry import outline
 from yolomish.ops.distributed import rank, share, world_size
 from yolomish.tasks.detection.loss import detection_loss
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
-from yolomish.tasks.detection.protocol import training_protocol
+from yolomish.tasks.detection.protocol import EvalProtocol, training_protocol
 from yolomish.tasks.detection.statistics import data_lines
 from yolomish.types import Batch, Losses, Metrics
 
@@ -42,7 +43,8 @@ class DetectionTask:
         return open_data(config, split)
 
     def check(self, config: TrainConfig, network: Network) -> None:
-        check_heads(network.heads)
+        if not network.heads:
+            raise YolomishError(f"{network.name} is a classifier, and a classifier finds no boxes: train it by --task classify")
         network.input.check_size(config.image_size)
 
     def loader(
@@ -69,11 +71,18 @@ class DetectionTask:
         boxes = range(1, TRIAL_BOXES + 1)
         return torch.tensor([(i, k % classes, 8.0, 8.0, 8.0 + 4 * k, 24.0) for i in range(images) for k in boxes])
 
-    def evaluate(self, network: Network, data: DetectionData, config: TrainConfig, device: torch.device) -> Metrics:
+    def protocol(self, config: TrainConfig) -> EvalProtocol:
+        network = outline(config.model)
+        network.resized(config.image_size, config.resize)
+        return training_protocol(network.input)
+
+    def predict(self, network: Network, data: DetectionData, config: TrainConfig, device: torch.device) -> list[dict]:
         protocol = training_protocol(network.input)
         pipeline = Pipeline(runner=network, protocol=protocol, size_hw=network.input.size_hw, device=device)
-        batch = config.mini_batch if config.mini_batch > 0 else config.batch
-        results = predict(pipeline, data, batch=batch)
+        return predict(pipeline, data, batch=config.mini_batch if config.mini_batch > 0 else config.batch)
+
+    def evaluate(self, network: Network, data: DetectionData, config: TrainConfig, device: torch.device) -> Metrics:
+        results = self.predict(network, data, config, device)
         return share(evaluate(data.coco(), results, data.names, data.category_ids) if rank() == 0 else None)
 
     def describe_protocol(self, network: Network, data: DetectionData, config: TrainConfig) -> str:
@@ -90,3 +99,13 @@ class DetectionTask:
         matches = match(data.coco(), results)
         found = [resampled_ap(matches, weights) for weights in draws]
         return [np.concatenate((summarise(ap), ap[:, :, 0].mean(2)), 1).astype(np.float64) for ap in found]
+
+    def class_names(self, data: DetectionData) -> tuple[str, ...]:
+        names = dict(zip(data.category_ids, data.names, strict=True))
+        return tuple(names[category] for category in sorted(names))
+
+    def objects(self, data: DetectionData) -> int:
+        return sum(map(counts_as_object, data.coco().dataset["annotations"]))
+
+    def right(self, results: list[dict]) -> None:
+        return None

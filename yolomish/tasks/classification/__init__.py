@@ -1,0 +1,1 @@
+"""Classification: what a network of one label per image is trained for."""
