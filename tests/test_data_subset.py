@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from conftest import noise_data
+from typer.testing import CliRunner
 
+from yolomish.commands import app
 from yolomish.commands.options import read_data
-from yolomish.config import DataConfig
+from yolomish.config import DataConfig, TrainConfig, from_dict
+from yolomish.config.text import load_yaml
 from yolomish.data.datasets import DetectionData, open_data
+from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
 from yolomish.inference.evaluate import evaluate_weights
 from yolomish.tasks.detection.protocol import find_protocol
@@ -76,3 +80,38 @@ def test_weights_of_more_classes_are_evaluated_on_some(tmp_path: Path) -> None:
     assert some == {name: whole[name] for name in ("star", "circle")} and 0 < some["star"] < 1
     assert "fraction 0.1, classes star and circle" in runs[1].protocol
     assert runs[1].metrics["data"]["classes"] == ["star", "circle"] and runs[1].metrics["images"] == 10
+
+
+def test_show_train_and_compare_take_a_part(tmp_path: Path) -> None:
+    data = noise_data(tmp_path, train=10, val=4)
+    yaml = tmp_path / "my.yaml"
+    yaml.write_text(f"format: yolo\ntrain: {data.train}\nval: {data.val}\nnames: [a, b]\n")
+    part = ["--fraction", "0.5", "--classes", "a"]
+    small = ["--imgsz", "64", "--epochs", "1", "--batch", "2", "--workers", "0", "--device", "cpu"]
+    show = ["data", "show", str(yaml), *part, "-n", "3", "--batches", "1", "--imgsz", "64", "--output", str(tmp_path / "s")]
+    train = [
+        "train",
+        "--model",
+        "yolov4-n",
+        "--recipe",
+        "small",
+        "--data",
+        str(yaml),
+        *part,
+        *small,
+        "--output",
+        str(tmp_path),
+        "--name",
+        "t",
+    ]
+    compare = ["compare", "--data", str(yaml), *part, *small, "--seeds", "1", "--output", str(tmp_path), "--name", "c"]
+    for words in (show, train, compare):
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    samples, batch = (read_image(tmp_path / "s" / name) for name in ("samples.png", "batch-1.png"))
+    assert samples.std() > 10 and batch.std() > 10 and min(batch.shape[:2]) >= 64
+    for run in ("t", "c/mish-seed0"):
+        config = from_dict(TrainConfig, load_yaml(tmp_path / run / "config.yaml"))
+        assert (config.data.fraction, config.data.classes, config.model.num_classes) == (0.5, ("a",), 1)
+    report = (tmp_path / "c" / "report.md").read_text()
+    assert "--fraction 0.5" in report and "--classes a" in report and "{" not in report

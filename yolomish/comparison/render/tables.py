@@ -95,7 +95,7 @@ def differences(report: Report) -> Table:
     """A row per pair and metric."""
     confidence = min((d.confidence for d in report.differences), default=0.95)
     pairs = len(report.primary)
-    note = "The first arm of a pair minus the other, {report.metric} x 100; a positive number favours the first."
+    note = f"The first arm of a pair minus the other, {report.metric} x 100; a positive number favours the first."
     note += f" All intervals are {percent(confidence)}"
     note += f": {pairs} pairs are judged together (Bonferroni), and p is adjusted for it." if pairs > 1 else "."
     if report.images is not None:
