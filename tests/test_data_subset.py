@@ -18,6 +18,7 @@ from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
 from yolomish.inference.evaluate import evaluate_weights
 from yolomish.tasks.detection.protocol import find_protocol
+from yolomish.weights.load import load_network
 
 
 def names(data: DetectionData) -> list[str]:
@@ -71,9 +72,9 @@ def test_options_win_over_the_yaml_and_are_checked(tmp_path: Path) -> None:
 def test_weights_of_more_classes_are_evaluated_on_some(tmp_path: Path) -> None:
     """A class's AP is that of the whole evaluation, whose other classes' detections are left out."""
     protocol = find_protocol("darknet")
-    config = DataConfig(fraction=0.1)
+    config, demo = DataConfig(fraction=0.1), load_network("demo")
     runs = [
-        evaluate_weights("demo", dataclasses.replace(config, classes=c), protocol, tmp_path / "run", plots=False, log=print)
+        evaluate_weights("demo", demo, dataclasses.replace(config, classes=c), protocol, tmp_path / "run", plots=False, log=print)
         for c in ((), ("star", "circle"))
     ]
     whole, some = (run.metrics["per_class"] for run in runs)

@@ -24,6 +24,7 @@ from yolomish.evaluation.coco import NAMES, run_cocoeval
 from yolomish.inference.evaluate import evaluate_weights
 from yolomish.tasks.detection.protocol import find_protocol
 from yolomish.training.build import prepare
+from yolomish.weights.load import load_network
 
 MODEL = ModelConfig(name="tiny", width=0.125, depth=0.1)
 
@@ -56,8 +57,9 @@ def test_coco_mini_is_read_as_its_folder(shared_data: Path, tmp_path: Path) -> N
     assert counts(check_data(data, fast=True))["error"] == 0
     assert two_steps(data) == (80, 79)
     weights, cfg = shared_data / "weights" / "yolov4-tiny.weights", shared_data / "darknet-cfg" / "yolov4-tiny.cfg"
-    settings = {"cfg": str(cfg), "size_hw": (128, 128), "plots": False, "device": "cpu", "log": lambda _: None}
-    done = evaluate_weights(str(weights), data, find_protocol("darknet").changed(conf=0.05), tmp_path / "out", **settings)
+    loaded = load_network(str(weights), cfg=str(cfg))
+    settings = {"size_hw": (128, 128), "plots": False, "device": "cpu", "log": lambda _: None}
+    done = evaluate_weights(str(weights), loaded, data, find_protocol("darknet").changed(conf=0.05), tmp_path / "out", **settings)
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = COCO(str(root / "annotations" / "instances_val2017.json"))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -113,7 +115,14 @@ def test_objects_that_voc_calls_difficult_are_left_out_of_the_demos_ap(tmp_path:
     (tmp_path / "ImageSets" / "Main" / "val.txt").write_text(lines)
     data = load_data_config(str(tmp_path))
     done = evaluate_weights(
-        "demo", data, find_protocol("darknet"), tmp_path / "out", plots=False, device="cpu", log=lambda _: None
+        "demo",
+        load_network("demo"),
+        data,
+        find_protocol("darknet"),
+        tmp_path / "out",
+        plots=False,
+        device="cpu",
+        log=lambda _: None,
     )
     assert done.metrics["AP"] == pytest.approx(0.6774, abs=0.002)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
