@@ -37,6 +37,8 @@ def test_threads_sleep_where_others_are_busy_unless_the_user_has_decided(machine
     machine.delenv("GOMP_SPINCOUNT")
     threads.settle_threads()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE" and "threads sleep" in threads.busy_note()
+    machine.setenv("OMP_NUM_THREADS", "1")
+    assert threads.busy_note().endswith("timings will be unsteady")
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("x", 8)])

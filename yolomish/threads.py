@@ -42,8 +42,11 @@ def busy_note() -> str:
     """What to say once before anything is timed: that the machine ``is_busy``, or nothing."""
     if not is_busy():
         return ""
+    note = "other programs keep this machine busy: timings will be unsteady"
+    if os.environ.get("OMP_NUM_THREADS") == "1":  # and waits for nobody
+        return note
     how = "sleep" if waits_passively() else "spin (OMP_WAIT_POLICY=PASSIVE would let them sleep)"
-    return f"other programs keep this machine busy: timings will be unsteady; threads {how} while they wait"
+    return f"{note}; threads {how} while they wait"
 
 
 def settle_threads() -> None:
