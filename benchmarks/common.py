@@ -6,28 +6,21 @@ import os
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 
 import torch
 import torchvision
 
 from yolomish.comparison.environment import processor
+from yolomish.inference.bench import interleaved as rounds_of
 from yolomish.ops.device import wait
 
 
 def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds of each variant in each round; a round runs all of them in turn, beginning with another each time."""
-    names = list(variants)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for i in range(rounds):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            wait(device)
-            began = time.perf_counter()
-            variants[name]()
-            wait(device)
-            times[name].append(time.perf_counter() - began)
-    return times
+    wait(device)  # for what the preparation left running
+    seconds = rounds_of(list(variants.values()), rounds, device=device, rest=0.0)
+    return dict(zip(variants, seconds, strict=True))
 
 
 def spread(values: list[float]) -> str:

@@ -167,6 +167,14 @@ def reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or first_line(error))
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder; not where the name is too long, or has NUL."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def shown_path(path: str | Path) -> str:
     """A path as a message holds it: its end where it is long, and what cannot be printed escaped."""
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))

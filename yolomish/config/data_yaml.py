@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from yolomish.config.schema import ODD
 from yolomish.errors import YolomishError
+from yolomish.files import is_there
 
 SPLITS = ("train", "val", "test")
 # keys of other tools' data YAMLs that change nothing here: where to download, how the set is shown, other tasks' settings
@@ -51,10 +52,7 @@ def _can_be_a_path(value: Any) -> bool:
     """Whether a value is none, or text (or a list of it) that a file system can be asked for."""
     if isinstance(value, list):
         return all(_can_be_a_path(item) for item in value)
-    try:
-        return value is None or (isinstance(value, str) and b"\0" not in os.fsencode(value))
-    except UnicodeEncodeError:
-        return False
+    return value is None or (isinstance(value, str) and not ODD.search(value))
 
 
 def _names(values: dict[str, Any], file: Path) -> dict[str, Any]:
@@ -88,22 +86,15 @@ def _root(text: str, file: Path, splits: dict[str, Any]) -> Path:
     places = [home / text, home.parent / "datasets" / text, home.parent / text, home] if text else [home]
     paths = [path for value in splits.values() for path in (value if isinstance(value, list) else [value])]
     for place in places:
-        if any(isinstance(path, str) and path and _is_there(place / _inside(path, place)) for path in paths):
+        if any(isinstance(path, str) and path and is_there(place / _inside(path, place)) for path in paths):
             return place.resolve()
     return places[0].resolve()
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long
-        return False
 
 
 def _inside(value: Any, root: Path) -> Any:
     """A split's path, or list of paths, without the ``../`` that Roboflow writes where the folder is in ``root``."""
     if isinstance(value, list):
         return [_inside(item, root) for item in value]
-    if isinstance(value, str) and value.startswith("../") and not _is_there(root / value) and _is_there(root / value[3:]):
+    if isinstance(value, str) and value.startswith("../") and not is_there(root / value) and is_there(root / value[3:]):
         return value[3:]
     return value

@@ -11,6 +11,7 @@ from yolomish.config.schema import from_dict, to_dict
 from yolomish.config.settings import DataConfig, ModelConfig, TrainConfig, check_model
 from yolomish.config.text import load_yaml
 from yolomish.errors import YolomishError, shown, unknown_name
+from yolomish.files import is_there
 
 T = TypeVar("T")
 
@@ -43,10 +44,7 @@ def load_data_config(name: str) -> DataConfig:
     path = Path(name)
     if path.suffix.lower() in (".yaml", ".yml"):
         return from_dict(DataConfig, data_values(load_yaml(path), path.resolve()), name)
-    try:
-        found = bool(name) and path.exists()
-    except (OSError, ValueError):  # a name too long, or with NUL
-        found = False
+    found = bool(name) and is_there(path)
     if not found and path.name != name:
         raise YolomishError(f"no such file or folder: {name[:200]}")
     if not found:

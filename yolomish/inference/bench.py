@@ -120,13 +120,15 @@ def interleaved(
     device: torch.device = torch.device("cpu"),
     clock: Callable[[], float] = time.perf_counter,
     say: Callable[[str], None] = lambda text: None,
+    rest: float = REST_S,
 ) -> list[list[float]]:
-    """Seconds of each call in each round; a round runs all of them in turn, beginning with another each time."""
+    """Seconds of each call in each round; a round runs all of them in turn, beginning with another each time, each after
+    ``rest`` seconds."""
     seconds: list[list[float]] = [[] for _ in calls]
     for i in range(rounds):
         say(f"round {i + 1} of {rounds}")
         for j in [*range(len(calls))][i % len(calls) :] + [*range(len(calls))][: i % len(calls)]:
-            time.sleep(REST_S)
+            time.sleep(rest)
             began = clock()
             calls[j]()
             wait(device)
