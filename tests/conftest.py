@@ -26,6 +26,12 @@ def _seeded() -> None:
     torch.set_num_threads(2)
 
 
+@pytest.fixture
+def one_thread(_seeded: None) -> None:
+    """For networks this small, which lose more in waiting for a second thread than they win."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _own_trust(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test starts with nothing trusted, and leaves the user's own store alone."""

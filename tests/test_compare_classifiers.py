@@ -23,10 +23,7 @@ from yolomish.evaluation.stats import Sample, difference
 from yolomish.tasks.classification.metrics import hits
 from yolomish.training.loop import fit
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

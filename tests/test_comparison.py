@@ -30,10 +30,7 @@ from yolomish.errors import YolomishError
 from yolomish.evaluation.stats import Sample, Verdict, difference
 from yolomish.files import digest
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # networks this small lose more in waiting for a second thread than they win
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from reference.comparison import BASE, run_folder, squares
 from typer.testing import CliRunner
 
@@ -23,10 +22,7 @@ from yolomish.errors import YolomishError
 from yolomish.evaluation.sequential import t_levels
 from yolomish.evaluation.stats import Equality, Verdict
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _files(folder: Path, **shifts: list[float]) -> tuple[list[str], DataConfig]:

@@ -33,10 +33,7 @@ from yolomish.tasks.detection import task as detection
 from yolomish.training import build
 from yolomish.training.loop import Terminated, fit
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # networks this small lose more in waiting for a second thread than they win
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,7 @@ CPU = torch.device("cpu")
 PACKAGES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # several thread pools in one process get into each other's way on a busy machine
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def require(name: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from reference.stb_jpeg import read_jpeg
 
 from yolomish import Detector
@@ -23,9 +22,7 @@ AP = {"AP": 0.27934, "AP50": 0.49131, "AP75": 0.28225}  # pycocotools on Darknet
 Rows = dict[int, list[dict]]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
