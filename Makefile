@@ -20,7 +20,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest tests/test_darknet.py tests/test_convert.py tests/test_export.py -k opencv  # OpenCV 5 has no Darknet reader
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile  # a file to each core; a worker takes 1.3 GiB
 
 fuzz: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fuzz.py --examples 10000

@@ -13,6 +13,8 @@ import torch
 from yolomish.config import DataConfig
 from yolomish.trust import trusting
 
+torch.set_num_threads(1)  # networks this small lose more in waiting for a second thread than they win; files run side by side
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
 
@@ -23,12 +25,6 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(2)
-
-
-@pytest.fixture
-def one_thread(_seeded: None) -> None:
-    """For networks this small, which lose more in waiting for a second thread than they win."""
     torch.set_num_threads(1)
 
 

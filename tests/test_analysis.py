@@ -34,9 +34,6 @@ from yolomish.tasks.detection.protocol import training_protocol
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import load_network
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 SMALL = ModelConfig(name="n", width=0.125, depth=0.25, num_classes=4, image_size=64, box_form="squared", scale_xy=(2, 2, 2))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from reference.classes import TINY, coloured_squares
 from reference.comparison import BASE, squares
 from scipy.stats import binomtest, bootstrap
@@ -23,13 +22,10 @@ from yolomish.evaluation.stats import Sample, difference
 from yolomish.tasks.classification.metrics import hits
 from yolomish.training.loop import fit
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """mish, relu and silu at two seeds on coloured squares."""
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("compared")
     base = replace(TINY, data=coloured_squares(root / "data", val=6), epochs=1)
     return compare_activations(base, ["mish", "relu", "silu"], 2, root / "out", scope="all", log=lambda _: None)

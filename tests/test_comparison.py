@@ -30,8 +30,6 @@ from yolomish.errors import YolomishError
 from yolomish.evaluation.stats import Sample, Verdict, difference
 from yolomish.files import digest
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize(
     ("scope", "keys"),

@@ -22,8 +22,6 @@ from yolomish.errors import YolomishError
 from yolomish.evaluation.sequential import t_levels
 from yolomish.evaluation.stats import Equality, Verdict
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def _files(folder: Path, **shifts: list[float]) -> tuple[list[str], DataConfig]:
     """``ARM=FILE`` for each shift of all boxes in px, on the pictures of ``squares``; distinct by their scores."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import cv2
 import pytest
-import torch
 from reference.comparison import BASE, run_folder, squares
 from typer.testing import CliRunner
 
@@ -33,13 +32,10 @@ from yolomish.tasks.detection import task as detection
 from yolomish.training import build
 from yolomish.training.loop import Terminated, fit
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data and runs/mish-seed0, runs/relu-seed0 trained on it."""
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("trained")
     base = dataclasses.replace(BASE, data=squares(root / "data"), device="cpu")
     compare_activations(base, ["mish", "relu"], 1, root / "runs", log=lambda _: None)

@@ -136,7 +136,6 @@ def test_the_demo_weights_find_the_built_in_shapes() -> None:
     from yolomish.data.images import read_image
     from yolomish.ops.boxes import box_iou_matrix
 
-    torch.set_num_threads(1)
     assert DEMO_FILE.stat().st_size < 1_300_000
     data = open_data(load_data_config("shapes"), "val")
     detector = Detector("demo", device="cpu")

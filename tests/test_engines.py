@@ -23,9 +23,6 @@ CPU = torch.device("cpu")
 PACKAGES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def require(name: str) -> None:
     pytest.importorskip(PACKAGES[name], reason=f"{name} is an optional engine, not installed here")
     if name != "torch":

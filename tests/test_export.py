@@ -31,9 +31,6 @@ NMS = ExportOptions(nms=True, conf=0.15)
 NEEDS = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def need(*packages: str) -> None:
     for package in packages:
         pytest.importorskip(package, reason=f"{package} is optional, not installed here")

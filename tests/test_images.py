@@ -164,7 +164,6 @@ def test_names_with_spaces_and_other_alphabets_are_written_and_read(tmp_path: Pa
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 20_000), (20_000, 2), (1, 2), (3000, 1)])
 def test_extreme_sizes_keep_their_frame(size_hw: tuple[int, int], tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     h, w = size_hw
     write_image(tmp_path / "x.png", np.full((h, w, 3), 99, np.uint8))
     assert read_image(tmp_path / "x.png").shape == (h, w, 3)
@@ -173,7 +172,6 @@ def test_extreme_sizes_keep_their_frame(size_hw: tuple[int, int], tmp_path: Path
 
 
 def test_boxes_are_in_the_upright_pictures_frame(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     upright = Image.fromarray(colours((120, 300)))
     exif = upright.getexif()
     exif[0x0112] = 6  # stored turned; a viewer turns it back

@@ -41,9 +41,6 @@ from yolomish.weights.load import load_network
 ROOT = Path(__file__).resolve().parents[1]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random network that finds something everywhere, its boxes moving with what it sees."""

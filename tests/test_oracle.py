@@ -22,9 +22,6 @@ AP = {"AP": 0.27934, "AP50": 0.49131, "AP75": 0.28225}  # pycocotools on Darknet
 Rows = dict[int, list[dict]]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture
 def official(shared_data: Path) -> LoadedNetwork:
     """yolov4-tiny as released, by Darknet's cfg."""

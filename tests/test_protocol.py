@@ -35,9 +35,6 @@ from yolomish.weights import catalogue
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import load_network
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 SMALL = ModelConfig(name="n", width=0.125, depth=0.25, num_classes=4, image_size=64)
 
 
