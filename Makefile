@@ -30,4 +30,4 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
