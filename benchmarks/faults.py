@@ -190,11 +190,11 @@ def commands(home: Path) -> dict[str, Callable[[Path], list[str]]]:
     weights = ["--weights", "demo"]
     return {
         "train": lambda to: [*TRAIN, "--workers", "0", "--output", str(to)],
-        "eval": lambda to: ["eval", *weights, *DATA, "--output", str(to), "--force"],
-        "detect": lambda to: ["detect", str(picture), *weights, "--engine", "torch", "--output", str(to), "--force"],
-        "detect (video)": lambda to: ["detect", str(video), *weights, "--engine", "torch", "--output", str(to), "--force"],
+        "eval": lambda to: ["eval", *weights, *DATA, "--output", str(to / "o")],
+        "detect": lambda to: ["detect", str(picture), *weights, "--engine", "torch", "--output", str(to / "o")],
+        "detect (video)": lambda to: ["detect", str(video), *weights, "--engine", "torch", "--output", str(to / "o")],
         "export": lambda to: ["export", *weights, "--output", str(to / "o.onnx"), "--force"],
-        "compare": lambda to: ["compare", *results, *DATA, "--output", str(to), "--force"],
+        "compare": lambda to: ["compare", *results, *DATA, "--output", str(to / "o"), "--force"],
         "data convert": lambda to: ["data", "convert", "shapes", str(to / "o"), "--to", "yolo", "--force"],
     }
 
