@@ -18,7 +18,10 @@ from yolomish.config import ModelConfig, TrainConfig, check_train, load_data_con
 from yolomish.data.images import read_image
 from yolomish.data.loader import WorkerLost, lost_workers
 from yolomish.errors import YolomishError, shown, unknown_name
+from yolomish.files import replace_file
+from yolomish.inference.engines.exported import open_exported
 from yolomish.networks import build_network
+from yolomish.training.record import Board
 from yolomish.weights.load import load_network
 from yolomish.weights.store import DEMO_FILE
 
@@ -186,3 +189,56 @@ def test_a_lost_loader_process_is_a_line() -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
     with pytest.raises(RuntimeError, match="other"), lost_workers():
         raise RuntimeError("other")
+
+
+def test_openvino_sees_no_damaged_ir(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO reads these files")
+    layer = '<layer id="0" name="w" type="Const"><data element_type="f32" shape="4" offset="{}" size="{}"/></layer>'
+    file, weights = tmp_path / "m.xml", tmp_path / "m.bin"
+    weights.write_bytes(bytes(16))
+    for text, wrong in (
+        ("<net", "is no XML"),
+        ('<?xml version="1.0" encoding="x"?><net/>', "is no XML"),
+        ("<graph/>", "is no OpenVINO network: it is a <graph>"),
+        (f"<net><layers>{layer.format(4, 16)}</layers></net>", r"\('4', '16'\) \(offset, size\) of m.bin, which holds 16"),
+        (f"<net><layers>{layer.format(-1, 16)}</layers></net>", "takes bytes"),
+        (f"<net><layers>{layer.format(0, '9' * 30)}</layers></net>", "takes bytes"),
+    ):
+        file.write_text(text)
+        with pytest.raises(YolomishError, match=wrong):
+            open_exported(file, device=torch.device("cpu"))
+    assert capfd.readouterr() == ("", "")  # its reader writes to stderr itself
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size")
+def test_a_board_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("tensorboard", reason="it writes the log")
+    import resource
+
+    said: list[str] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def app() -> None:
+        board = Board(tmp_path, said.append)
+        for epoch in range(60):
+            board.add({"epoch": epoch, "a": 0.5, "b": None}, epoch)
+        board.close()
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a full disk
+    try:
+        assert leave(app, capsys) == (0, "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert said == ["no TensorBoard logs from here on: they cannot be written: File too large"]
+    app()
+    assert len(said) == 1 and any(file.stat().st_size > 1000 for file in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["basic_ios::clear: iostream error", "inline_container.cc:662: unexpected pos"])
+def test_torch_words_for_a_full_disk_are_known(text: str, tmp_path: Path) -> None:
+    def write(_: Path) -> None:
+        raise RuntimeError(text)
+
+    with pytest.raises(YolomishError, match=r"last.pt cannot be written: is the disk full"):
+        replace_file(tmp_path / "last.pt", write)
+    assert not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from yolomish.commands import app
 from yolomish.comparison.render import FILES, SUMS, check_report
+from yolomish.data.shapes import shapes_root
 from yolomish.errors import YolomishError
 from yolomish.files import clean_name, free_folder, holding, read_text, refuse_existing, replace_file, write_text
 from yolomish.inference.outputs import OutputChoice, Outputs
@@ -178,3 +179,22 @@ def test_an_interrupt_waits_for_what_is_being_written_and_a_second_is_passed_ove
             time.sleep(0.01)
             whole.append(1)
     assert whole == [1] and stop.number == signal.SIGTERM
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size")
+def test_generated_pictures_that_do_not_fit_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # as a full disk: a picture is larger
+    try:
+        with pytest.raises(YolomishError, match=r"the generated pictures cannot be written: .*; \$YOLOMISH_CACHE names another"):
+            shapes_root()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "cache").iterdir())
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "file"))
+    with pytest.raises(YolomishError, match=r"cannot be written: Not a directory"):
+        shapes_root()

@@ -55,7 +55,7 @@ def replace_file(path: str | Path, write: Callable[[Path], Any], *, sync: bool =
             raise
         raise YolomishError(f"{shown_path(path)} cannot be written: {reason(error)}; what was there is intact") from None
     except RuntimeError as error:  # torch.save reports a full disk so
-        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+        if not any(word in str(error) for word in ("PytorchStreamWriter", "inline_container", "iostream")):
             raise
         raise YolomishError(f"{shown_path(path)} cannot be written: is the disk full? What was there is intact") from None
     finally:

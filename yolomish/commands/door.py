@@ -42,11 +42,12 @@ def run(app: Callable[[], Any]) -> None:
 
 
 def _of_thread(raised: threading.ExceptHookArgs) -> None:
-    """One line for what ends a thread that nobody waits for, such as TensorBoard's writer on a full disk."""
+    """One line for what ends a thread that nobody waits for; TensorBoard's writer keeps its exception for who writes next."""
     if os.environ.get(DEBUG):
         threading.__excepthook__(raised)
     error = raised.exc_value
-    _say(f"a thread in the background ended: {getattr(error, 'strerror', None) or f'{type(error).__name__}: {error}'}", 1)
+    if getattr(raised.thread, "exception", None) is not error:
+        _say(f"a thread in the background ended: {getattr(error, 'strerror', None) or f'{type(error).__name__}: {error}'}", 1)
 
 
 def _terminate(*_: Any) -> None:

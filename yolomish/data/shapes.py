@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from yolomish.data.images import write_image
-from yolomish.files import cache_folder
+from yolomish.errors import YolomishError
+from yolomish.files import cache_folder, reason, shown_path, write_text
 
 NAMES = ("circle", "square", "triangle", "star")
 CATEGORY_IDS = (1, 3, 7, 9)  # with gaps, as COCO's
@@ -22,15 +23,21 @@ TYPICAL = 0.8  # the share of objects in their class's hue: colour helps, shape 
 
 
 def shapes_root() -> Path:
-    """The folder of the generated set, made on first use: shapes-v2 in the cache folder."""
+    """The folder of the generated set, made on first use: shapes-v2 in the cache folder; YolomishError where it cannot be."""
     cache = cache_folder()
     root = cache / "shapes-v2"
     if not (root / "val.json").is_file():
         partial = cache / f"shapes-v2.{os.getpid()}.part"
-        generate(partial)
         try:
+            generate(partial)
             os.replace(partial, root)
-        except OSError:  # another process was first
+        except (OSError, YolomishError) as error:
+            if not (root / "val.json").is_file():  # else another process was first
+                raise YolomishError(
+                    f"the generated pictures cannot be written: {reason(error)}; $YOLOMISH_CACHE names another folder than "
+                    f"{shown_path(cache)}"
+                ) from None
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
     return root
 
@@ -62,7 +69,7 @@ def generate(root: Path) -> None:
                 )
         categories = [{"id": i, "name": n} for i, n in zip(CATEGORY_IDS, NAMES, strict=True)]
         content = {"images": images, "annotations": annotations, "categories": categories}
-        (root / f"{split}.json").write_text(json.dumps(content))
+        write_text(root / f"{split}.json", json.dumps(content))
 
 
 def _outline(label: int, centre: np.ndarray, radius: float, angle: float) -> np.ndarray:

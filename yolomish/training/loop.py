@@ -27,7 +27,7 @@ from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import process_group, rank, sum_over_ranks, world_size
 from yolomish.training.build import check_same, data_marks, prepare, restore
 from yolomish.training.plots import save_curves
-from yolomish.training.record import TIMES, Log, columns, epoch_line, peak_memory, result_row, save_rows, tensorboard
+from yolomish.training.record import TIMES, Board, Log, columns, epoch_line, peak_memory, result_row, save_rows
 from yolomish.training.run import Run
 from yolomish.types import Metrics, size_text
 from yolomish.weights.checkpoint import config_of, read_checkpoint, save_checkpoint
@@ -149,7 +149,7 @@ def _refuse_run(last: Path, resume: bool) -> None:
 
 def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
     config, last, best = run.config, out_dir / "last.pt", out_dir / "best.pt"
-    board = tensorboard(out_dir, log) if rank() == 0 else None
+    board = Board(out_dir, log) if rank() == 0 else None
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
     task = run.task
@@ -177,9 +177,7 @@ def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
                     if metrics is not None:
                         save_curves(state.history, task.losses, task.metrics, out_dir / "curves.png")
                     if board:
-                        for key, value in (row | times).items():
-                            if value is not None and key != "epoch":
-                                board.add_scalar(key, value, epoch + 1)
+                        board.add(row | times, epoch + 1)
                 log(epoch_line(task, row, times, config.epochs))
     except WorkerLost as error:
         way = f"go on with: yolomish train --resume {out_dir}" if last.exists() else "start again, there is no checkpoint yet"

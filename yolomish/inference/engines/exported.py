@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ RUNNERS = {
     ".torchscript": ("torch",),
     ".pt2": ("torch",),
 }  # the faster one first
+MOST_IR_BYTES = 100_000_000
 
 
 class ProgramEngine:
@@ -98,6 +100,24 @@ class _Guarded:
         return maps
 
 
+def _check_ir(path: Path) -> None:
+    """YolomishError where OpenVINO's own reader should not see the .xml: it is no XML, or its weights go past the .bin's end."""
+    if path.stat().st_size > MOST_IR_BYTES:
+        raise YolomishError(f"{path} has {path.stat().st_size:,} bytes, more than a network's description ({MOST_IR_BYTES:,})")
+    try:
+        net = ET.parse(path).getroot()
+    except (ET.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
+        raise YolomishError(f"{path} is no XML: {first_line(error)}") from None
+    if net.tag != "net":
+        raise YolomishError(f"{path} is no OpenVINO network: it is a <{first_line(net.tag)}>")
+    weights = path.with_suffix(".bin")
+    held = weights.stat().st_size if weights.is_file() else 0
+    for data in net.iterfind("layers/layer/data[@offset]"):
+        place = data.get("offset", ""), data.get("size", "")
+        if not all(text.isascii() and text.isdigit() and len(text) < 19 for text in place) or sum(map(int, place)) > held:
+            raise YolomishError(f"{path} takes bytes {shown(place)} (offset, size) of {weights.name}, which holds {held:,}")
+
+
 def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[Engine, str]:
     if engine == "onnxruntime":
         session = OnnxRuntimeEngine(path, device=device)
@@ -107,6 +127,8 @@ def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[En
             raise YolomishError(f"openvino runs on the CPU here, not on {device}: use --device cpu")
         if path.suffix == ".onnx":  # OpenVINO's own reader ends the process on some damaged files
             require("onnx").checker.check_model(os.fspath(path), full_check=True)
+        else:
+            _check_ir(path)
         made = OpenVinoEngine(path, half=half)
         if path.suffix == ".xml":
             return made, made.model.get_rt_info([KEY]).astype(str) if made.model.has_rt_info([KEY]) else ""

@@ -35,7 +35,7 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         source: Any = model if isinstance(model, bytes) else os.fspath(model)
         where = (provider, {"device_id": device.index or 0}) if device.type == "cuda" else provider
-        self.session = ort.InferenceSession(source, options, providers=[where])
+        self.session = ort.InferenceSession(source, options, providers=[where], enable_fallback=0)  # it prints, and tries again
         self.how = f"ONNX Runtime {ort.__version__} on {device.type}"
 
     @classmethod
