@@ -31,7 +31,7 @@ from yolomish.errors import YolomishError, unknown_name
 if TYPE_CHECKING:
     from yolomish.config import TrainConfig
 
-TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid"}
+TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid", "lr_seeds"}
 TRAINING = (TRAINING | {"until_decided", "max_seeds"} | set(SETTINGS)) - {"device"}
 JUDGING = {"margin", "pairs", "cluster", "resolve", "allow_missing"}
 PAIRS = ("first", "all")
@@ -167,8 +167,12 @@ def compare(
     imgsz: Annotated[str | None, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=SIZE_HELP + RECIPE)] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of all arms" + RECIPE)] = None,
     lr_grid: Annotated[
-        str, typer.Option("--lr-grid", help="Peak rates, by commas, to try for each arm: a second comparison at its best.")
+        str,
+        typer.Option("--lr-grid", help="Peak rates, by commas, of which each arm gets its best on training images held out."),
     ] = "",
+    lr_seeds: Annotated[
+        int, typer.Option("--lr-seeds", help="Trainings of each rate of --lr-grid, at seeds that do not judge.")
+    ] = 2,
     burn_in: Annotated[int | None, typer.Option("--burn-in", help="Steps of warm-up to the peak rate" + RECIPE)] = None,
     eval_every: Annotated[int | None, typer.Option("--eval-every", help="Epochs between evaluations" + RECIPE)] = None,
     amp: Annotated[str | None, typer.Option("--amp", help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
@@ -252,12 +256,14 @@ def compare(
         check_train(base)
         files = split_weights(weights, names) if weights else {}
         rates = split_rates(lr_grid) if lr_grid else []
+        if "lr_seeds" in given and not rates:
+            raise YolomishError("--lr-seeds are the trainings of each rate of --lr-grid: add it")
         if rates:
             rates = sorted({*rates, base.peak_lr})
         from yolomish.comparison import compare_activations
         from yolomish.training.loop import Terminated
 
-        kind = ["aa"] if aa else []
+        kind = ["aa"] * aa + ["lr-grid"] * bool(rates)
         folder = output / (name or _folder_name([*dict.fromkeys(names), *kind, scope, Path(data).stem]))
         shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & (TRAINING | JUDGING | PART)
         command = " ".join(["yolomish compare", *_options(ctx, shown)])
@@ -272,6 +278,7 @@ def compare(
                 other_seeds=aa,
                 devices=split_list(devices),
                 lr_grid=rates,
+                lr_seeds=lr_seeds,
                 most_seeds=max_seeds if until_decided else 0,
                 judging=judging,
                 command=command,
