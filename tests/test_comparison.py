@@ -27,7 +27,7 @@ from yolomish.comparison.render.gallery import disagreements
 from yolomish.comparison.render.wording import chosen_rates
 from yolomish.comparison.report import Design, Tuned
 from yolomish.comparison.runs import EpochPoint, Run, Start, State
-from yolomish.comparison.train import plan
+from yolomish.comparison.train import Here, plan
 from yolomish.config import TrainConfig, config_difference
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.formats.record import Listing, Record
@@ -256,7 +256,7 @@ def test_rates_are_chosen_on_training_images_held_out_and_judged_at_other_seeds(
     out = tmp_path / "out"
     arms = build_arms(dataclasses.replace(base, model=dataclasses.replace(base.model, num_classes=1)), ["mish", "relu"])
     ran_on = environment("cpu")
-    chosen, tuned = choose_rates(arms, (0.0001, 0.02), (6, 7), out / "lr-grid", ran_on, [], lambda _: None)
+    chosen, tuned = choose_rates(arms, (0.0001, 0.02), (6, 7), out / "lr-grid", ran_on, Here(devices=(), log=print), print)
     squares(tmp_path / "again")
     shutil.copytree(tmp_path / "again" / "labels" / "val", tmp_path / "data" / "labels" / "val")
     folders = {path.name for path in (out / "lr-grid").iterdir()}

@@ -22,7 +22,7 @@ from yolomish.comparison.report import Design, Judging, Pairing, Report
 from yolomish.comparison.results import Detections
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import measure_speed
-from yolomish.comparison.train import plan, train
+from yolomish.comparison.train import Here, Trainer, plan, train
 from yolomish.config import DataConfig, TrainConfig, check_train
 from yolomish.errors import YolomishError
 from yolomish.tasks.registry import find_task
@@ -42,6 +42,7 @@ def compare_activations(
     weights: Mapping[str, str] | None = None,
     other_seeds: bool = False,
     devices: Sequence[str] = (),
+    trainer: Trainer | None = None,
     lr_grid: Sequence[float] = (),
     lr_seeds: int = 2,
     most_seeds: int = 0,
@@ -66,6 +67,7 @@ def compare_activations(
     weights: the file that each activation starts from; None: random weights
     other_seeds: whether a repeated activation trains at seeds of its own (A/A)
     devices: several train at once, one run per device; empty: one after the other on ``base.device``
+    trainer: trains the runs, on other machines for one (``jobs.Jobs``); None: this machine, on ``devices``
     lr_grid: peak rates to choose each arm's from (see ``choose_rates``); empty: all arms have ``base.peak_lr``
     lr_seeds: trials of each rate, at seeds after those that judge
     most_seeds: train until decided, at most so many seeds; 0: ``seeds``, looked at once
@@ -100,14 +102,15 @@ def compare_activations(
         environment=ran_on,
         command=command or f"yolomish compare --acts {','.join(acts)} --seeds {seeds} --scope {scope}",
     )
+    trainer = trainer or Here(devices=devices, log=log)
     if lr_grid:
         first = base.seed + looks[-1].seeds + max(arm.seed_offset for arm in arms)
         trial_seeds = range(first, first + lr_seeds)
-        arms, tuned = choose_rates(arms, lr_grid, trial_seeds, out_dir / "lr-grid", ran_on, devices, log)
+        arms, tuned = choose_rates(arms, lr_grid, trial_seeds, out_dir / "lr-grid", ran_on, trainer, log)
         design = replace(design, tuned=tuned)
     runs: list[Run] = []
     for look in looks:
-        runs = train(plan(arms, range(base.seed, base.seed + look.seeds), out_dir), ran_on, devices, log)
+        runs = train(plan(arms, range(base.seed, base.seed + look.seeds), out_dir), ran_on, trainer, log)
         design = replace(design, looks=take_look(out_dir, look))
         if look is not looks[-1] and _decided(runs, data, design, out_dir, device, log):
             break

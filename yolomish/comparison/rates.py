@@ -13,7 +13,7 @@ from pathlib import Path
 from yolomish.comparison.arms import Arm
 from yolomish.comparison.evidence import require_objects
 from yolomish.comparison.report import Tuned
-from yolomish.comparison.train import Log, plan, train
+from yolomish.comparison.train import Log, Trainer, plan, train
 from yolomish.errors import YolomishError
 from yolomish.tasks.registry import find_task
 
@@ -26,13 +26,13 @@ def choose_rates(
     seeds: Sequence[int],
     out_dir: Path,
     environment: Mapping[str, str],
-    devices: Sequence[str],
+    trainer: Trainer,
     log: Log,
 ) -> tuple[tuple[Arm, ...], Tuned]:
     """The arms, each at the peak rate of ``rates`` with the highest mean AP, and how it was chosen.
 
     Every arm trains every rate at every one of ``seeds``, which the comparison must not use, on all training images but
-    HELD_OUT of them, and its AP is the last epoch's on those. These runs go to ``out_dir``; ``environment`` and ``devices``
+    HELD_OUT of them, and its AP is the last epoch's on those. These runs go to ``out_dir``; ``environment`` and ``trainer``
     are as in ``train``. YolomishError where the images held out hold no objects.
     """
     task, data = find_task(arms[0].config.task), replace(arms[0].config.data, held_out=HELD_OUT)
@@ -50,7 +50,7 @@ def choose_rates(
         for arm in arms
         for rate in rates
     }
-    runs = train(plan(list(tried.values()), seeds, out_dir), environment, devices, log)
+    runs = train(plan(list(tried.values()), seeds, out_dir), environment, trainer, log)
     found: dict[str, list[float]] = {label: [] for label in tried}
     for run in runs:
         ap = run.epochs[-1].ap
