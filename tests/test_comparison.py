@@ -1,8 +1,10 @@
 """A comparison changes the activation alone, its statistics are right, and its report says what the numbers say."""
 
+import csv
 import dataclasses
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,16 @@ from reference.detections import simulate_results, simulate_truth
 
 from yolomish.comparison import Report, compare_activations, write_report
 from yolomish.comparison.arms import build_arms, require_controlled
+from yolomish.comparison.environment import environment
 from yolomish.comparison.evidence import weigh
 from yolomish.comparison.findings import build_report
+from yolomish.comparison.rates import choose_rates
 from yolomish.comparison.render import declared, findings, headline, limits, not_controlled, to_json
 from yolomish.comparison.render.gallery import disagreements
-from yolomish.comparison.report import Design
+from yolomish.comparison.render.wording import chosen_rates
+from yolomish.comparison.report import Design, Tuned
 from yolomish.comparison.runs import EpochPoint, Run, Start, State
-from yolomish.comparison.train import plan
+from yolomish.comparison.train import Here, plan
 from yolomish.config import TrainConfig, config_difference
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.formats.record import Listing, Record
@@ -243,17 +248,39 @@ def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(t
 
 
 @pytest.mark.slow
-def test_a_learning_rate_grid_gives_each_arm_its_best_in_an_equal_budget(tmp_path: Path) -> None:
-    base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu")
-    lines: list[str] = []
-    report = compare_activations(base, ["mish", "relu"], 1, tmp_path / "out", lr_grid=(0.01, 0.02), log=lines.append)
-    tuned = report.tuned
-    assert tuned is not None and list(tuned.trials) == ["mish", "relu"]
-    assert all(list(trials) == ["0.01", "0.02"] for trials in tuned.trials.values())
-    for arm, trials in tuned.trials.items():
-        assert f"{tuned.rates[arm]:g}" == max(trials, key=trials.__getitem__)
-    assert "lr 0.02" in (tmp_path / "out" / "report.md").read_text()
-    assert (tmp_path / "out" / "lr-grid" / "mish-lr0.02-seed1" / "last.pt").is_file()
+def test_rates_are_chosen_on_training_images_held_out_and_judged_at_other_seeds(tmp_path: Path) -> None:
+    base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu", seed=5)
+    shutil.rmtree(tmp_path / "data" / "labels" / "val")  # no trial reads what judges
+    out = tmp_path / "out"
+    arms = build_arms(dataclasses.replace(base, model=dataclasses.replace(base.model, num_classes=1)), ["mish", "relu"])
+    ran_on = environment("cpu")
+    chosen, tuned = choose_rates(arms, (0.0001, 0.02), (6, 7), out / "lr-grid", ran_on, Here(devices=(), log=print), print)
+    squares(tmp_path / "again")
+    shutil.copytree(tmp_path / "again" / "labels" / "val", tmp_path / "data" / "labels" / "val")
+    folders = {path.name for path in (out / "lr-grid").iterdir()}
+    assert folders == {f"{act}-lr{rate}-seed{seed}" for act in ("mish", "relu") for rate in ("0.0001", "0.02") for seed in (6, 7)}
+    for arm in chosen:
+        aps = {}
+        for rate in (0.0001, 0.02):
+            rows = [csv.DictReader((out / "lr-grid" / f"{arm.slug}-lr{rate:g}-seed{s}" / "results.csv").open()) for s in (6, 7)]
+            aps[rate] = [float(list(r)[-1]["metrics/AP"]) for r in rows]
+            assert list(tuned.trials[arm.label][f"{rate:g}"]) == aps[rate]
+        assert arm.config.peak_lr == tuned.rates[arm.label] == max(aps, key=lambda rate: sum(aps[rate]))
+        assert arm.config.data.held_out == 0
+    assert tuned.seeds == (6, 7) and tuned.held_out == 2
+    report = compare_activations(base, ["mish", "relu"], 1, out, lr_grid=(0.0001, 0.02), log=lambda _: None)
+    assert report.design.tuned == tuned and report.controlled
+    assert [run.trained().peak_lr for run in report.runs] == [tuned.rates[run.arm] for run in report.runs]
+    assert [run.trained().seed for run in report.runs] == [5, 5] and report.images == 4
+    text = (out / "report.md").read_text()
+    assert "the best of 2 rates by mean AP of 2 seeds (6, 7; none of them judges) on 2 images, 20 % of the training" in text
+    assert json.loads((out / "report.json").read_text())["tuned"]["trials"]["mish"].keys() == {"0.0001", "0.02"}
+
+
+def test_a_rate_at_the_end_of_its_grid_is_said() -> None:
+    trials = {"mish": {"0.01": (0.2,), "0.02": (0.3,), "0.1": (0.1,)}, "relu": {"0.01": (0.2,), "0.02": (0.3,), "0.1": (0.4,)}}
+    tuned = Tuned(rates={"mish": 0.02, "relu": 0.1}, trials=trials, seeds=(3,), share=0.2, held_out=9)
+    assert tuned.at_edge == ("relu",) and "beyond those tried for relu:" in chosen_rates(tuned, "AP")
 
 
 def test_an_aa_comparison_has_seeds_of_its_own() -> None:

@@ -13,6 +13,7 @@ from yolomish.commands import app
 from yolomish.commands.options import read_data
 from yolomish.config import DataConfig, TrainConfig, from_dict
 from yolomish.config.text import load_yaml
+from yolomish.data.classification.dataset import open_classes
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
@@ -38,6 +39,24 @@ def test_a_split_divides_the_train_images_whatever_their_order(tmp_path: Path) -
     one = dataclasses.replace(noise_data(tmp_path / "c", train=1, val=1), split=0.5)
     with pytest.raises(YolomishError, match=r"has 1 image, which split 0.5 cannot divide"):
         open_data(one, "val")
+
+
+def test_what_is_held_out_is_a_part_of_what_trains_and_never_of_val(tmp_path: Path) -> None:
+    for part in ({}, {"split": 0.8}, {"fraction": 0.5}):
+        config = dataclasses.replace(noise_data(tmp_path / f"a{len(part) and min(part)}", train=20, val=2), **part)
+        apart = dataclasses.replace(config, held_out=0.25)
+        train, judging = names(open_data(config, "train")), open_data(config, "val").paths
+        kept, held_out = open_data(apart, "train").paths, open_data(apart, "val").paths
+        assert {path.name for path in (*kept, *held_out)} == set(train) and len(kept) + len(held_out) == len(train)
+        assert len(held_out) == round(len(train) / 4) and not {*kept, *held_out} & set(judging)
+    for i in range(8):
+        folder = tmp_path / "classes" / "train" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.png").write_bytes(b"")
+    classes = DataConfig(format="imagefolder", root=str(tmp_path / "classes"), held_out=0.25)
+    kept, held_out = open_classes(classes, "train"), open_classes(classes, "val")
+    assert len(kept) == 6 and len(held_out) == 2 and not {*kept.paths} & {*held_out.paths}
+    assert all(kept.names[label] == path.parent.name for path, label in zip(kept.paths, kept.labels, strict=True))
 
 
 def test_a_smaller_fraction_is_part_of_a_larger_one(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,9 +29,11 @@ from yolomish.commands.train import RECIPE, SETTINGS, given_settings
 from yolomish.errors import YolomishError, unknown_name
 
 if TYPE_CHECKING:
+    from yolomish.comparison.train import Trainer
     from yolomish.config import TrainConfig
 
-TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid"}
+JOBS = {"jobs", "job_set", "print_jobs"}
+TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid", "lr_seeds", *JOBS}
 TRAINING = (TRAINING | {"until_decided", "max_seeds"} | set(SETTINGS)) - {"device"}
 JUDGING = {"margin", "pairs", "cluster", "resolve", "allow_missing"}
 PAIRS = ("first", "all")
@@ -88,6 +90,28 @@ def with_values(config: TrainConfig, texts: Iterable[str]) -> TrainConfig:
             raise YolomishError(f"--set needs KEY=VALUE of a training setting, not {text!r}: --set mosaic=0")
         values[key] = parse_yaml(value, f"--set {text}")
     return from_dict(type(config), to_dict(config) | values, "--set")
+
+
+def choose_trainer(jobs: str, settings: Iterable[str], printed: bool, log: Callable[[str], None]) -> Trainer | None:
+    """What trains the runs in place of this machine; None: nothing. YolomishError for what does not go together."""
+    from yolomish.comparison.jobs import CLUSTERS, Jobs, Printed
+    from yolomish.config import parse_yaml
+    from yolomish.inference.export.packages import require
+
+    values = {}
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not sign or not jobs:
+            raise YolomishError(f"--job-set needs KEY=VALUE of a job, and --jobs, not {text[:60]!r}: --job-set timeout_min=600")
+        values[key] = parse_yaml(value, f"--job-set {text}")
+    if printed:
+        return Printed()
+    if not jobs:
+        return None
+    if jobs not in CLUSTERS:
+        raise unknown_name("--jobs", jobs, CLUSTERS)
+    require("submitit")
+    return Jobs(cluster=jobs, settings=values, log=log)
 
 
 def compare(
@@ -167,8 +191,12 @@ def compare(
     imgsz: Annotated[str | None, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=SIZE_HELP + RECIPE)] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate of all arms" + RECIPE)] = None,
     lr_grid: Annotated[
-        str, typer.Option("--lr-grid", help="Peak rates, by commas, to try for each arm: a second comparison at its best.")
+        str,
+        typer.Option("--lr-grid", help="Peak rates, by commas, of which each arm gets its best on training images held out."),
     ] = "",
+    lr_seeds: Annotated[
+        int, typer.Option("--lr-seeds", help="Trainings of each rate of --lr-grid, at seeds that do not judge.")
+    ] = 2,
     burn_in: Annotated[int | None, typer.Option("--burn-in", help="Steps of warm-up to the peak rate" + RECIPE)] = None,
     eval_every: Annotated[int | None, typer.Option("--eval-every", help="Epochs between evaluations" + RECIPE)] = None,
     amp: Annotated[str | None, typer.Option("--amp", help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
@@ -188,6 +216,16 @@ def compare(
     devices: Annotated[
         str, typer.Option("--devices", help="Several devices, such as cuda:0,cuda:1: arms train at once, one per device.")
     ] = "",
+    jobs: Annotated[
+        str, typer.Option("--jobs", help="slurm or local: a job per training, by submitit; empty: trains here.")
+    ] = "",
+    job_set: Annotated[
+        list[str] | None,
+        typer.Option("--job-set", metavar="KEY=VALUE", help="A job's setting: timeout_min=600, slurm_partition=gpu; repeatable."),
+    ] = None,
+    print_jobs: Annotated[
+        bool, typer.Option("--print-jobs", help="Train nothing: print a command per training, for any scheduler.")
+    ] = False,
     output: Annotated[Path, typer.Option("--output", help="Folder that holds comparisons.")] = Path("runs/compare"),
     name: Annotated[
         str, typer.Option("--name", help="Folder inside --output; a finished run in it is kept. Empty = from the options.")
@@ -252,14 +290,20 @@ def compare(
         check_train(base)
         files = split_weights(weights, names) if weights else {}
         rates = split_rates(lr_grid) if lr_grid else []
+        if "lr_seeds" in given and not rates:
+            raise YolomishError("--lr-seeds are the trainings of each rate of --lr-grid: add it")
         if rates:
             rates = sorted({*rates, base.peak_lr})
         from yolomish.comparison import compare_activations
+        from yolomish.comparison.jobs import Planned
         from yolomish.training.loop import Terminated
 
-        kind = ["aa"] if aa else []
+        kind = ["aa"] * aa + ["lr-grid"] * bool(rates)
         folder = output / (name or _folder_name([*dict.fromkeys(names), *kind, scope, Path(data).stem]))
-        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & (TRAINING | JUDGING | PART)
+        if (jobs or print_jobs) and ("devices" in given or (jobs and print_jobs)):
+            raise YolomishError("--jobs, --print-jobs and --devices say where runs train: give one of them")
+        trainer = choose_trainer(jobs, job_set or [], print_jobs, log)
+        shown = {"acts", "seeds", "scope", "data", "model", "recipe"} | given & ((TRAINING - JOBS) | JUDGING | PART)
         command = " ".join(["yolomish compare", *_options(ctx, shown)])
         try:
             report = compare_activations(
@@ -271,13 +315,19 @@ def compare(
                 weights=files,
                 other_seeds=aa,
                 devices=split_list(devices),
+                trainer=trainer,
                 lr_grid=rates,
+                lr_seeds=lr_seeds,
                 most_seeds=max_seeds if until_decided else 0,
                 judging=judging,
                 command=command,
                 force=force,
                 log=log,
             )
+        except Planned as found:
+            log(f"{len(found.commands)} runs to train; when they are, the same command prints what is next, or reports")
+            typer.echo("\n".join(found.commands))
+            return
         except KeyboardInterrupt:
             log("stopped; the same command goes on from there")
             raise typer.Exit(130) from None

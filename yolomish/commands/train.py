@@ -158,7 +158,14 @@ def train(
         if wrong := sorted(given_options(ctx) - WITH_RESUME):
             raise YolomishError(f"--resume keeps the run's settings: leave out {', '.join(map(flag, wrong))}")
         folder = Path(resume).parent if Path(resume).suffix == ".pt" else Path(resume)
-        config = replace(from_dict(TrainConfig, load_yaml(folder / "config.yaml"), str(folder / "config.yaml")), **settings)
+        begun = not (folder / "identity.json").is_file() or (folder / "last.pt").is_file()
+        if begun:
+            config = from_dict(TrainConfig, load_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
+        else:  # of a comparison
+            from yolomish.comparison.train import planned
+
+            config = planned(folder, settings.get("device", ""))
+        config = replace(config, **settings)
     else:
         from yolomish.networks import find_model
 
@@ -190,7 +197,7 @@ def train(
         typer.echo("dry run: settings, data and one batch are fine; nothing written")
         return
     try:
-        result = fit(config, folder, resume=bool(resume), log=log)
+        result = fit(config, folder, resume=bool(resume) and begun, log=log)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except Terminated:

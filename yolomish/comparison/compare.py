@@ -15,14 +15,14 @@ from yolomish.comparison.findings import build_report
 from yolomish.comparison.given import prepare
 from yolomish.comparison.layers import all_layers, shared_batch
 from yolomish.comparison.looks import decided, declared_looks, take_look
-from yolomish.comparison.rates import tune
+from yolomish.comparison.rates import choose_rates
 from yolomish.comparison.render import check_report, headline, write_report
 from yolomish.comparison.render.gallery import disagreements
-from yolomish.comparison.report import Design, Judging, Pairing, Report, Tuned
+from yolomish.comparison.report import Design, Judging, Pairing, Report
 from yolomish.comparison.results import Detections
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import measure_speed
-from yolomish.comparison.train import plan, train
+from yolomish.comparison.train import Here, Trainer, plan, train
 from yolomish.config import DataConfig, TrainConfig, check_train
 from yolomish.errors import YolomishError
 from yolomish.tasks.registry import find_task
@@ -42,7 +42,9 @@ def compare_activations(
     weights: Mapping[str, str] | None = None,
     other_seeds: bool = False,
     devices: Sequence[str] = (),
+    trainer: Trainer | None = None,
     lr_grid: Sequence[float] = (),
+    lr_seeds: int = 2,
     most_seeds: int = 0,
     judging: Judging = DEFAULT,
     command: str = "",
@@ -65,7 +67,9 @@ def compare_activations(
     weights: the file that each activation starts from; None: random weights
     other_seeds: whether a repeated activation trains at seeds of its own (A/A)
     devices: several train at once, one run per device; empty: one after the other on ``base.device``
-    lr_grid: peak rates to try for each arm, for a second comparison at each arm's best
+    trainer: trains the runs, on other machines for one (``jobs.Jobs``); None: this machine, on ``devices``
+    lr_grid: peak rates to choose each arm's from (see ``choose_rates``); empty: all arms have ``base.peak_lr``
+    lr_seeds: trials of each rate, at seeds after those that judge
     most_seeds: train until decided, at most so many seeds; 0: ``seeds``, looked at once
     judging: margin of equivalence, pairs, clusters of images
     command: what the report says reproduces it; empty: the equal command line
@@ -75,6 +79,8 @@ def compare_activations(
     check_report(out_dir, force)
     if seeds < 1:
         raise YolomishError(f"seeds must be at least 1, not {seeds}")
+    if lr_seeds < 1:
+        raise YolomishError(f"the seeds of each learning rate must be at least 1, not {lr_seeds}")
     for act in acts:
         build_activation(act)
     task = find_task(base.task)
@@ -96,19 +102,22 @@ def compare_activations(
         environment=ran_on,
         command=command or f"yolomish compare --acts {','.join(acts)} --seeds {seeds} --scope {scope}",
     )
+    trainer = trainer or Here(devices=devices, log=log)
+    if lr_grid:
+        first = base.seed + looks[-1].seeds + max(arm.seed_offset for arm in arms)
+        trial_seeds = range(first, first + lr_seeds)
+        arms, tuned = choose_rates(arms, lr_grid, trial_seeds, out_dir / "lr-grid", ran_on, trainer, log)
+        design = replace(design, tuned=tuned)
     runs: list[Run] = []
     for look in looks:
-        runs = train(plan(arms, range(base.seed, base.seed + look.seeds), out_dir), ran_on, devices, log)
+        runs = train(plan(arms, range(base.seed, base.seed + look.seeds), out_dir), ran_on, trainer, log)
         design = replace(design, looks=take_look(out_dir, look))
         if look is not looks[-1] and _decided(runs, data, design, out_dir, device, log):
             break
-    tuned = None
-    if lr_grid:
-        tuned = tune(arms, runs, data, lr_grid, out_dir / "lr-grid", design=design, devices=devices, log=log)
     if len(devices) > 1:
         ran_on = {**ran_on, "trained on": ", ".join(devices) + " at once: step times include what they share"}
     design = replace(design, environment=ran_on)
-    return _conclude(runs, data, design, out_dir, training_data=[base.data], tuned=tuned, device=device, force=force, log=log)
+    return _conclude(runs, data, design, out_dir, training_data=[base.data], device=device, force=force, log=log)
 
 
 def _decided(runs: Sequence[Run], data: Any, design: Design, out_dir: Path, device: str, log: Log) -> bool:
@@ -165,7 +174,7 @@ def compare_finished(
     design = replace(design, environment=environment(device), command=command or "yolomish compare " + " ".join(texts))
     firsts = [run.config for run in runs if run.config is not None]
     places = [config.data for config in firsts[:1]] + ([data] if data else [])
-    return _conclude(runs, truth, design, out_dir, training_data=places, tuned=None, device=device, force=force, log=log)
+    return _conclude(runs, truth, design, out_dir, training_data=places, device=device, force=force, log=log)
 
 
 def _conclude(
@@ -175,7 +184,6 @@ def _conclude(
     out_dir: Path,
     *,
     training_data: Sequence[DataConfig],
-    tuned: Tuned | None,
     device: str,
     force: bool,
     log: Log,
@@ -204,7 +212,6 @@ def _conclude(
         evidence=evidence,
         speed=measure_speed({label: run.last for label, run in firsts.items()}, device) if complete else (),
         layers=all_layers(firsts, batch) if batch is not None else (),
-        tuned=tuned,
         missing=missing,
     )
     shown = {label: results[label, run.seed] for label, run in firsts.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from yolomish.comparison.arms import ACTIVATION_KEYS, difference_table
 from yolomish.comparison.evidence import Evidence
 from yolomish.comparison.layers import LayerStatistics
-from yolomish.comparison.report import PRIMARIES, ArmSummary, Design, InitialWeights, Level, Pairing, Report, Tuned
+from yolomish.comparison.report import PRIMARIES, ArmSummary, Design, InitialWeights, Level, Pairing, Report
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import SpeedResult
 from yolomish.config import ModelConfig, to_dict
@@ -158,14 +158,13 @@ def build_report(
     evidence: Evidence | None = None,
     speed: Sequence[SpeedResult] = (),
     layers: Sequence[LayerStatistics] = (),
-    tuned: Tuned | None = None,
     missing: Mapping[str, str] | None = None,
 ) -> Report:
     """The report of measured ``runs``, arm after arm; where they are paired, every arm at every seed once. The first arm is A.
 
     ``folder``: where it will be written. ``evidence``: what all runs detected, resampled; without it only the chance of
-    seeds is known. ``speed``, ``layers``: measured side by side, where there are networks. ``tuned``: the comparison at
-    each arm's best rate. ``missing``: why a part is left out, by its name. ValueError for missing runs.
+    seeds is known. ``speed``, ``layers``: measured side by side, where there are networks. ``missing``: why a part is left
+    out, by its name. ValueError for missing runs.
     """
     labels = list(dict.fromkeys(run.arm for run in runs))
     arms = {label: sorted((run for run in runs if run.arm == label), key=lambda run: run.seed) for label in labels}
@@ -190,7 +189,7 @@ def build_report(
         folder=folder,
         design=design,
         initial_weights=starts,
-        other_settings=tuple(key for key in changed if key not in ACTIVATION_KEYS),
+        other_settings=tuple(key for key in changed if key not in ACTIVATION_KEYS and not (design.tuned and key == "peak_lr")),
         other_starts=_other_starts(runs, design),
         one_start=runs[0].start.weights or "" if starts is InitialWeights.ONE_FILE and (changed or not complete) else "",
         seeds=tuple(run.seed for run in arms[labels[0]]) if design.pairing is Pairing.BY_SEED else (),
@@ -209,7 +208,6 @@ def build_report(
         runs=tuple(runs),
         speed=tuple(speed),
         layers=tuple(layers),
-        tuned=tuned,
         config_difference=changed,
         config=to_dict(configs[0]) if complete else {},
         notes=evidence.notes if evidence else (),

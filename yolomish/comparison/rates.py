@@ -1,82 +1,72 @@
-"""An equal budget of learning rates for every arm: one rate for all silently favours the arm it was tuned on."""
+"""An equal budget of learning rates for every arm: one rate for all silently favours the arm it was tuned on.
+
+Rates are chosen on training images that are held out for it, at seeds of their own, never on what judges.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from yolomish.comparison.arms import Arm
-from yolomish.comparison.evidence import gather
-from yolomish.comparison.findings import differences_in
-from yolomish.comparison.report import Design, Tuned
-from yolomish.comparison.runs import Run
-from yolomish.comparison.train import Log, plan, train
-from yolomish.data.kept import ImageData
-from yolomish.evaluation.stats import Sample
+from yolomish.comparison.evidence import require_objects
+from yolomish.comparison.report import Tuned
+from yolomish.comparison.train import Log, Trainer, plan, train
+from yolomish.errors import YolomishError
 from yolomish.tasks.registry import find_task
 
+HELD_OUT = 0.2  # of the training images
 
-def tune(
+
+def choose_rates(
     arms: Sequence[Arm],
-    runs: Sequence[Run],
-    data: ImageData,
     rates: Sequence[float],
+    seeds: Sequence[int],
     out_dir: Path,
-    *,
-    design: Design,
-    devices: Sequence[str],
+    environment: Mapping[str, str],
+    trainer: Trainer,
     log: Log,
-) -> Tuned:
-    """Try every rate once per arm, at a seed that the comparison does not use, then train each arm's best at all its seeds.
+) -> tuple[tuple[Arm, ...], Tuned]:
+    """The arms, each at the peak rate of ``rates`` with the highest mean AP, and how it was chosen.
 
-    ``runs`` are the arms' finished runs at the shared rate, which are taken over where that is an arm's best; ``data`` are
-    the images that AP is measured on; ``rates`` the peak rates. New runs go to ``out_dir``, on ``devices`` as in ``train``,
-    and are judged as ``design`` says.
-    The best rate is that of the last checkpoint's AP.
+    Every arm trains every rate at every one of ``seeds``, which the comparison must not use, on all training images but
+    HELD_OUT of them, and its AP is the last epoch's on those. These runs go to ``out_dir``; ``environment`` and ``trainer``
+    are as in ``train``. YolomishError where the images held out hold no objects.
     """
-    device = devices[0] if devices else arms[0].config.device
-    seeds = sorted({run.seed for run in runs})
-    trial_seed = max(run.trained().seed for run in runs) + 1
+    task, data = find_task(arms[0].config.task), replace(arms[0].config.data, held_out=HELD_OUT)
+    held_out = task.open(data, "val")
+    require_objects(held_out, arms[0].config.task)
+    log(f"choosing peak rates on {len(held_out)} training images held out, {len(rates)} rates x {len(seeds)} seeds for each arm")
     tried = {
-        (arm.label, rate): dataclasses.replace(
+        f"{arm.label} at {rate:g}": replace(
             arm,
             label=f"{arm.label} at {rate:g}",
             slug=f"{arm.slug}-lr{rate:g}",
-            config=dataclasses.replace(arm.config, peak_lr=rate),
+            config=replace(arm.config, peak_lr=rate, data=data),
             seed_offset=0,
         )
         for arm in arms
         for rate in rates
     }
-    _, found = gather(
-        train(plan(list(tried.values()), [trial_seed], out_dir), design.environment, devices, log), data, device=device, log=log
+    runs = train(plan(list(tried.values()), seeds, out_dir), environment, trainer, log)
+    found: dict[str, list[float]] = {label: [] for label in tried}
+    for run in runs:
+        ap = run.epochs[-1].ap
+        if ap is None:
+            raise YolomishError(f"{run.path} holds no {task.primary} of its last epoch: delete it, and it trains anew")
+        found[run.arm].append(ap)
+    trials = {arm.label: {rate: tuple(found[f"{arm.label} at {rate:g}"]) for rate in rates} for arm in arms}
+    best = {label: max(rates, key=lambda rate: statistics.fmean(aps[rate])) for label, aps in trials.items()}
+    for label, rate in best.items():
+        log(f"{label}: peak rate {rate:g} of {', '.join(f'{other:g}' for other in rates)}")
+    chosen = tuple(replace(arm, config=replace(arm.config, peak_lr=best[arm.label])) for arm in arms)
+    tuned = Tuned(
+        rates=best,
+        trials={label: {f"{rate:g}": aps[rate] for rate in rates} for label, aps in trials.items()},
+        seeds=tuple(seeds),
+        share=HELD_OUT,
+        held_out=len(held_out),
     )
-    trials: dict[str, dict[str, float]] = {}
-    moved: list[Arm] = []
-    best: dict[str, float] = {}
-    for arm in arms:
-        ap = {rate: float(found.values[tried[arm.label, rate].label, trial_seed][0]) for rate in rates}
-        trials[arm.label] = {f"{rate:g}": value for rate, value in ap.items()}
-        best[arm.label] = max(rates, key=ap.__getitem__)
-        log(f"{arm.label}: best peak rate {best[arm.label]:g} of {', '.join(f'{rate:g}' for rate in rates)}")
-        if best[arm.label] != arm.config.peak_lr:
-            chosen = tried[arm.label, best[arm.label]]
-            moved.append(dataclasses.replace(chosen, label=arm.label, seed_offset=arm.seed_offset))
-    labels = [arm.label for arm in arms]
-    kept = [run for run in runs if run.arm not in {arm.label for arm in moved}]
-    more = train(plan(moved, seeds, out_dir), design.environment, devices, log)
-    _, evidence = gather([*kept, *more], data, device=device, log=log)
-    keys = {label: [(label, seed) for seed in seeds] for label in labels}
-    metric = find_task(arms[0].config.task).primary
-    samples = {
-        label: Sample(
-            values=tuple(float(evidence.values[key][0]) for key in keys[label]),
-            resampled=np.stack([evidence.resampled[key][:, 0] for key in keys[label]]),
-        )
-        for label in labels
-    }
-    differences = differences_in(metric, samples, design, units=evidence.units[metric])
-    return Tuned(rates=best, trials=trials, differences=differences, images=evidence.images)
+    return chosen, tuned

@@ -66,6 +66,24 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The peak rate that each arm trains with, and how it was chosen: ``trials`` holds an arm's AP by rate, one for each of
+    ``seeds``, on ``held_out`` training images, the ``share`` of them that was held out for it."""
+
+    rates: Mapping[str, float]
+    trials: Mapping[str, Mapping[str, tuple[float, ...]]]
+    seeds: tuple[int, ...]
+    share: float
+    held_out: int
+
+    @property
+    def at_edge(self) -> tuple[str, ...]:
+        """The arms whose rate is the lowest or the highest that was tried: a better one may lie beyond."""
+        tried = [f"{rate:g}" for rate in sorted(map(float, next(iter(self.trials.values()))))]
+        return tuple(arm for arm, rate in self.rates.items() if f"{rate:g}" in (tried[0], tried[-1]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Design:
     """How runs were chosen and paired. ``scope`` is where the activation changes, ``environment`` what the report was made
     on, ``command`` what repeats it.
@@ -73,6 +91,7 @@ class Design:
     ``own_seeds``: a repeated activation has seeds of its own (A/A). ``chosen_starts``: what the arms start from was asked
     for, so that different starts are no fault. ``left_out`` are an arm's seeds that another arm lacks. ``trained_on`` says
     what each arm was trained on where that differs. ``looks`` are all so far, this one included; none for finished runs.
+    ``tuned``: where every arm has a peak rate of its own, chosen before.
     """
 
     scope: str = "backbone"
@@ -82,6 +101,7 @@ class Design:
     left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     trained_on: Mapping[str, str] = field(default_factory=dict)
     looks: tuple[Look, ...] = ()
+    tuned: Tuned | None = None
     judging: Judging = Judging()
     environment: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
@@ -134,16 +154,6 @@ class ArmSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """The learning rate each arm did best with in an equal budget of trials (AP by rate), and AP's differences at those."""
-
-    rates: Mapping[str, float]
-    trials: Mapping[str, Mapping[str, float]]
-    differences: tuple[Difference, ...]
-    images: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Report:
     """All that a comparison found; ``folder`` is where it is written.
 
@@ -177,7 +187,6 @@ class Report:
     runs: tuple[Run, ...]
     speed: tuple[SpeedResult, ...]
     layers: tuple[LayerStatistics, ...]
-    tuned: Tuned | None
     config_difference: Mapping[str, tuple[Any, ...]]
     config: Mapping[str, Any]
     notes: tuple[str, ...]

@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from yolomish.comparison.arms import NO_RESULT, Arm
+from yolomish.comparison.environment import environment
 from yolomish.comparison.runs import IDENTITY, Run, Start, State, initial_kernels, read_identity
 from yolomish.config import TrainConfig, config_difference, from_dict, to_dict
 from yolomish.errors import YolomishError
@@ -26,6 +27,7 @@ from yolomish.training.build import with_initial_weights
 from yolomish.training.loop import Terminated, fit
 
 Log = Callable[[str], None]
+ELSEWHERE = "elsewhere"  # in identity.json of a run that another machine trains
 DEVICE = "YOLOMISH_WORKER_DEVICE"
 WORKER = (sys.executable, "-c", "from yolomish.comparison.train import main; main()")  # and the run's folder
 
@@ -56,15 +58,40 @@ def plan(arms: Sequence[Arm], seeds: Sequence[int], out_dir: Path) -> list[Run]:
     return runs
 
 
-def train(runs: Sequence[Run], environment: Mapping[str, str], devices: Sequence[str], log: Log) -> list[Run]:
-    """Train what is not finished, here one after the other or on several ``devices`` at once; returns all, arm after arm.
+class Trainer(Protocol):
+    """Trains planned runs, whose folders hold identity.json, to their end; ``elsewhere``: maybe on other devices than here."""
 
-    ``environment`` is what they run on (see ``environment.environment``). YolomishError, before any training, where a
+    elsewhere: ClassVar[bool]
+
+    def __call__(self, runs: Sequence[Run]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """Trains on this machine, one run after the other or on several ``devices`` at once."""
+
+    devices: Sequence[str]
+    log: Log
+    elsewhere: ClassVar[bool] = False
+
+    def __call__(self, runs: Sequence[Run]) -> None:
+        if len(self.devices) > 1:
+            train_all(runs, self.devices, self.log)
+            return
+        for i, run in enumerate(runs):
+            self.log(f"[{i + 1}/{len(runs)}] training {name_of(run)} -> {run.path}")
+            train_folder(run.path, self.devices[0] if self.devices else "", self.log)
+
+
+def train(runs: Sequence[Run], ran_on: Mapping[str, str], trainer: Trainer, log: Log) -> list[Run]:
+    """Let ``trainer`` train what is not finished; returns all runs, arm after arm.
+
+    ``ran_on`` is what they run on (see ``environment.environment``). YolomishError, before any training, where a
     run's folder holds one with other settings.
     """
     jobs = []
     for run in runs:
-        identity = _identity(run, environment)
+        identity = _identity(run, ran_on)
         held = run.last.exists()
         if held and not _same_run(run.path, identity):
             raise YolomishError(
@@ -77,14 +104,8 @@ def train(runs: Sequence[Run], environment: Mapping[str, str], devices: Sequence
             jobs.append((run, identity))
     for run, identity in jobs:
         make_folder(run.path)
-        write_json(run.path / IDENTITY, identity)
-    left = [run for run, _ in jobs]
-    if len(devices) > 1:
-        train_all(left, devices, log)
-    else:
-        for i, run in enumerate(left):
-            log(f"[{i + 1}/{len(left)}] training {name_of(run)} -> {run.path}")
-            train_folder(run.path, devices[0] if devices else "", log)
+        write_json(run.path / IDENTITY, identity | ({ELSEWHERE: True} if trainer.elsewhere else {}))
+    trainer([run for run, _ in jobs])
     order = list(dict.fromkeys(run.arm for run in runs))
     return sorted((run.read() for run in runs), key=lambda run: (order.index(run.arm), run.seed))
 
@@ -94,12 +115,15 @@ def name_of(run: Run) -> str:
     return f"{run.arm}, seed {run.trained().seed}"
 
 
-def _identity(run: Run, environment: Mapping[str, str]) -> dict[str, Any]:
+def _identity(run: Run, ran_on: Mapping[str, str]) -> dict[str, Any]:
     # What must be equal for a finished run to stand for this one: an activation file can change under an equal name.
     config = run.trained()
     sources = activation_files(config.model)
-    ran_on = {key: environment[key].split(" (commit")[0] for key in ("yolomish", "torch", "device")}
-    return {"config": to_dict(config), "activation_sources": sources, "ran_on": ran_on}
+    return {"config": to_dict(config), "activation_sources": sources, "ran_on": _ran_on(ran_on)}
+
+
+def _ran_on(ran_on: Mapping[str, str]) -> dict[str, str]:
+    return {key: ran_on[key].split(" (commit")[0] for key in ("yolomish", "torch", "device")}
 
 
 def _same_run(folder: Path, identity: dict[str, Any]) -> bool:
@@ -111,7 +135,22 @@ def _same_run(folder: Path, identity: dict[str, Any]) -> bool:
     ours = from_dict(TrainConfig, identity["config"], IDENTITY)
     if config_difference(theirs, ours).keys() - NO_RESULT:
         return False
-    return all(saved.get(key) == identity[key] for key in ("activation_sources", "ran_on"))
+    there, here = saved.get("ran_on"), identity["ran_on"]
+    if saved.get(ELSEWHERE) and isinstance(there, dict):  # its device is the one that it got
+        here = here | {"device": there.get("device")}
+    return saved.get("activation_sources") == identity["activation_sources"] and there == here
+
+
+def planned(folder: Path, device: str = "") -> TrainConfig:
+    """The configuration of the run that is planned in ``folder``, to train on ``device`` (empty: its own).
+
+    identity.json of a run that was planned for another machine says from then on what this one is.
+    """
+    identity = read_identity(folder)
+    config = from_dict(TrainConfig, identity["config"], str(folder / IDENTITY))
+    if identity.get(ELSEWHERE) and not int(os.environ.get("RANK", "0")):
+        write_json(folder / IDENTITY, identity | {"ran_on": _ran_on(environment(device or config.device))})
+    return config
 
 
 def train_folder(folder: Path, device: str, log: Log) -> None:

@@ -72,7 +72,8 @@ class DataConfig:
     ``test`` may be COCO image information without annotations (image_info_test-dev2017.json).
 
     ``fraction`` takes that share of the images of each split, ``classes`` the boxes of those classes alone, and ``split`` makes
-    train and val of the train split, such a share for training; val is then not read. See ``data.formats.subset``."""
+    train and val of the train split, such a share for training; val is then not read. ``held_out`` takes that share of the
+    training images, whatever these are, out of training and in val's place. See ``data.formats.subset``."""
 
     format: str = "shapes"
     root: str = ""
@@ -86,6 +87,7 @@ class DataConfig:
     fraction: Annotated[float, Between(0, 1, without_low=True)] = 1.0
     classes: tuple[str, ...] = ()
     split: Annotated[float, Between(0, 1, without_high=True)] = 0.0
+    held_out: Annotated[float, Between(0, 1, without_high=True)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,7 @@ def examine(
     summaries: dict[str, Summary] = {}
     seen: dict[str, _Seen] = {}
     for split in SPLITS:
-        if not (getattr(config, split) or (split == "val" and config.split)):
+        if not (getattr(config, split) or (split == "val" and (config.split or config.held_out))):
             continue
         try:
             listing = listings[split] = read_listing(config, split)

@@ -235,16 +235,23 @@ def layers(report: Report) -> Table:
 
 
 def tuned(report: Report) -> Table:
-    """AP of every trial of a peak rate."""
-    found = report.tuned
+    """AP of every trial of a peak rate, on the images held out for it."""
+    found = report.design.tuned
     if found is None:
-        return Table(title="Best of an equal budget", note="", head=(), rows=())
+        return Table(title="Learning rates", note="", head=(), rows=())
     rates = list(next(iter(found.trials.values())))
-    rows = ((label, *(points(aps[rate]) for rate in rates), f"{found.rates[label]:g}") for label, aps in found.trials.items())
+    rows = (
+        (
+            label,
+            *(" / ".join([points(statistics.fmean(aps[rate])), *map(points, aps[rate])]) for rate in rates),
+            f"{found.rates[label]:g}",
+        )
+        for label, aps in found.trials.items()
+    )
     return Table(
-        title="Best of an equal budget",
-        note=f"{report.metric} x 100 by peak learning rate, one trial each at a seed that the comparison does not use; then "
-        f"every arm at its own best, at all seeds: {wording.tuned_headline(report, found)}",
+        title="Learning rates",
+        note=f"{report.metric} x 100 by peak learning rate on the images held out: mean / each of seeds "
+        f"{', '.join(map(str, found.seeds))}. {wording.chosen_rates(found, report.metric)}",
         head=("arm", *(f"lr {rate}" for rate in rates), "chosen"),
         rows=tuple(rows),
     )

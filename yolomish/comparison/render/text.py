@@ -59,9 +59,7 @@ def markdown(table: Table) -> list[str]:
 def to_json(report: Report) -> str:
     """The report as JSON: the numbers and decisions of ``Report``, and the sentences that ``wording`` makes of them."""
     plain = asdict(replace(report, runs=(), design=Design()))
-    design, tuned = report.design, None
-    if report.tuned:
-        tuned = plain["tuned"] | {"headline": wording.tuned_headline(report, report.tuned)}
+    design = report.design
     content = {
         "headline": wording.headline(report),
         "verdicts": [{"a": d.a, "b": d.b, "verdict": d.verdict} for d in report.primary],
@@ -82,7 +80,7 @@ def to_json(report: Report) -> str:
         "what_next": wording.next_steps(report),
         "runs": [_plain_run(run, report) for run in report.runs],
         **{key: plain[key] for key in ("speed", "layers", "missing")},
-        "tuned": tuned,
+        "tuned": asdict(design.tuned) if design.tuned else None,
         **{key: plain[key] for key in ("config_difference", "config")},
         "environment": dict(design.environment),
         "command": design.command,

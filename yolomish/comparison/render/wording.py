@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from yolomish.comparison.looks import undeclared
 from yolomish.comparison.render.numbers import count, equals, half_width, interval, mean_of, percent, points
 from yolomish.comparison.report import Design, InitialWeights, Report, Tuned
@@ -77,22 +75,16 @@ def equivalence(d: Difference) -> str:
     return f" {words[e.finding]}."
 
 
-def _findings(differences: Sequence[Difference], report: Report, images: int | None, highest: float) -> list[str]:
-    """The finding of every pair; ``highest`` is the best arm's AP."""
-    lines = [sentence(d, report, images) for d in differences]
-    confidences = {d.confidence for d in differences if d.low is not None}
+def findings(report: Report) -> list[str]:
+    """What was not controlled, the finding of every pair, and what the arms started from."""
+    lines = [sentence(d, report, report.images) for d in report.primary]
+    confidences = {d.confidence for d in report.primary if d.low is not None}
     if confidences:
         lines[0] = f"{report.metric} x 100, {percent(min(confidences))} intervals. {lines[0]}"
-    if highest < LEARNED and report.metric == "AP":
+    if max(arm.mean[report.metric] for arm in report.arms) < LEARNED and report.metric == "AP":
         lines.append(
             f"No arm reaches an AP of {points(LEARNED)}: they have hardly learned to detect, so this says nothing of them."
         )
-    return lines
-
-
-def findings(report: Report) -> list[str]:
-    """What was not controlled, the finding of every pair, and what the arms started from."""
-    lines = _findings(report.primary, report, report.images, max(arm.mean[report.metric] for arm in report.arms))
     lead = [] if report.controlled else [f"NOT CONTROLLED ({', '.join(not_controlled(report))})."]
     return [*lead, *lines, *far(report), *starts(report)]
 
@@ -109,9 +101,17 @@ def badges(report: Report) -> list[str]:
     return [lead + (f"{d.a} - {d.b}: " if several else "") + verdict(d) for d in report.primary]
 
 
-def tuned_headline(report: Report, tuned: Tuned) -> str:
-    """The finding of every pair at each arm's best rate."""
-    return " ".join(_findings(tuned.differences, report, tuned.images, max(max(aps.values()) for aps in tuned.trials.values())))
+def chosen_rates(tuned: Tuned, metric: str) -> str:
+    """How each arm's peak rate was chosen, and whose best is the lowest or highest that was tried."""
+    text = (
+        f"Every arm trains at its own peak rate, the best of {count(len(next(iter(tuned.trials.values()))), 'rate')} by mean "
+        f"{metric} of {count(len(tuned.seeds), 'seed')} ({', '.join(map(str, tuned.seeds))}; none of them judges) on "
+        f"{count(tuned.held_out, 'image')}, {percent(tuned.share)} of the training images, held out for it: "
+        f"{', '.join(f'{arm} {rate:g}' for arm, rate in tuned.rates.items())}. The judged runs train on all training images."
+    )
+    if edge := tuned.at_edge:
+        text += f" A better rate may lie beyond those tried for {', '.join(edge)}: theirs is the lowest or the highest."
+    return text
 
 
 def not_controlled(report: Report) -> list[str]:
@@ -179,6 +179,7 @@ def declared(report: Report) -> list[str]:
     """What a reader must know of how the runs were made and paired."""
     design = report.design
     lines = ["A/A: the arms are one activation at different seeds, so any difference is chance."] if design.own_seeds else []
+    lines += [chosen_rates(design.tuned, report.metric)] if design.tuned else []
     lines += looks(report) + left_out(design)
     if not report.paired and not design.own_seeds and not report.bare:
         lines.append("The arms share no seeds, so they are not paired (Welch's test).")
@@ -236,6 +237,7 @@ def limits(report: Report) -> list[str]:
         where = WHERE.get(report.design.scope, f"{report.design.scope} only")
         if report.metric != "AP" and report.design.scope in WHERE:
             where = "every layer"
+        tuned = "all but the peak learning rate are" if report.design.tuned else "learning rate and the rest are"
         shapes, size = config["data"]["format"] == "shapes", size_text(report.runs[0].trained().image_size)
         lines = [
             f"Other data, models or sizes: this is {config['model']['name']} at {size} px on "
@@ -243,7 +245,7 @@ def limits(report: Report) -> list[str]:
             f"Other places for the activation: here it changes in {where}.",
             f"Longer training: every arm had {count(max(len(run.epochs) for run in report.runs), 'epoch')} from "
             f"{START[report.initial_weights]}. An activation may win early and lose late, or the reverse.",
-            "Settings tuned for each activation: learning rate and the rest are shared, and may suit one arm better.",
+            f"Settings tuned for each activation: {tuned} shared, and may suit one arm better.",
         ]
     else:
         lines = ["Why: only detections were given, so what else differs between these detectors is not known here."]

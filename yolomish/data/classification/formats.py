@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yolomish.config import DataConfig
 from yolomish.data.classification.digits import digits_root
 from yolomish.data.formats.record import Folders, Split, split_path
+from yolomish.data.formats.subset import held_apart, source_split
 from yolomish.data.images import SUFFIXES
 from yolomish.errors import YolomishError, first_line, unknown_name
 from yolomish.files import read_lines
@@ -31,13 +32,15 @@ class ClassListing:
 def read_classes(config: DataConfig, split: Split) -> ClassListing:
     """A split of a data set to classify; YolomishError, naming file and line, for what is missing or has no class."""
     if config.format == "auto":  # a folder
-        config = DataConfig(format="imagefolder", root=config.root)
+        config = DataConfig(format="imagefolder", root=config.root, held_out=config.held_out)
     if config.format not in FORMATS:
         raise unknown_name("data format to classify", config.format, FORMATS)
-    listing = FORMATS[config.format](config, split)
+    listing = FORMATS[config.format](config, source_split(replace(config, split=0.0), split))
     if not listing.paths:
         raise YolomishError(f"{listing.source} names no images")
-    return listing
+    images = list(zip(listing.paths, listing.labels, strict=True))
+    paths, labels = zip(*held_apart(images, listing.paths, config, split, listing.source), strict=True)
+    return replace(listing, paths=paths, labels=labels)
 
 
 def _of_folders(config: DataConfig, split: Split) -> ClassListing:

@@ -8,7 +8,7 @@ from typing import Any
 
 from yolomish.errors import YolomishError
 
-EXTRAS = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+EXTRAS = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnxruntime", "openvino": "openvino", "submitit": "cluster"}
 
 
 def installed(package: str) -> bool:
