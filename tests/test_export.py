@@ -1,6 +1,7 @@
 """Exports hold torch's own numbers, say what they are, and are nothing at all where they would not."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from yolomish.inference.export import int8
 from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.verify import compare, generated_image
 from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
+from yolomish.networks.scope import swap
 from yolomish.types import Detections, Metrics
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import LoadedNetwork, load_network
@@ -204,6 +206,21 @@ def test_opencv_reads_the_darknet_export(tmp_path: Path, shared_data: Path) -> N
     if hasattr(cv2.dnn, "readNetFromDarknet"):
         assert done.agreement.by.startswith("OpenCV 4")
         assert 0 < done.agreement.scores < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("activation", "lacking"), [("gelu_tanh", "gelu"), ("hard_mish", "hard_mish"), ("relu6", "relu6"), ("tanh", "")]
+)
+def test_a_darknet_export_says_where_opencv_lacks_the_activation(activation: str, lacking: str, tmp_path: Path) -> None:
+    loaded = network()
+    swap(loaded.network, (f"backbone={activation}",))
+    image = np.full((40, 60, 3), 90, np.uint8)
+    done = export_network(loaded, tmp_path / "d.weights", "darknet", image=image, size_hw=(64, 64), options=ExportOptions())
+    assert [file.name for file in done.files] == ["d.cfg", "d.weights", "d.names"]  # whichever of them was named
+    assert ("for Darknet alone" in done.agreement.by) == bool(lacking) and f"{lacking}" in done.agreement.by
+    if hasattr(cv2.dnn, "readNetFromDarknet"):
+        with pytest.raises(cv2.error) if lacking else nullcontext():
+            cv2.dnn.readNetFromDarknet(str(tmp_path / "d.cfg"))
 
 
 @pytest.mark.parametrize("format", ["onnx", "darknet", "torchscript"])

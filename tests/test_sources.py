@@ -1,6 +1,7 @@
 """Where frames come from: live streams, the web, odd lists; and that nothing piles up on the way."""
 
 import gc
+import os
 import threading
 import time
 import weakref
@@ -42,7 +43,7 @@ def test_each_kind_of_source_is_told_by_its_name(tmp_path: Path, monkeypatch: py
         "live",
         "stdin",
         "web image",
-        "video",
+        "web",
     ]
     (tmp_path / "l.txt").write_text("\ufeff# pictures\na.png\n\nsub.jpg/d.webp\nhttp://h/b.png\ngone.png\n", encoding="utf-8")
     assert kinds("l.txt") == [("a.png", "image"), ("d.webp", "image"), ("b.png", "web image"), ("gone.png", "image")]
@@ -103,15 +104,39 @@ def test_a_live_stream_that_is_not_there_or_falls_silent_is_named(monkeypatch: p
     assert isinstance(failure, Failure) and failure.reason == "rtsp://host/x gave no frame for 0 s"
 
 
+def mjpeg(frames: int) -> bytes:
+    """JPEGs one after another, as motion-JPEG cameras and ffmpeg write them."""
+    return b"".join(cv2.imencode(".jpg", np.full((48, 64, 3), 20 * i, np.uint8))[1].tobytes() for i in range(frames))
+
+
+def video_file(path: Path, codec: str, frames: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25, (64, 48))
+    for i in range(frames):
+        writer.write(np.full((48, 64, 3), i * 12, np.uint8))
+    writer.release()
+    return path
+
+
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     write_image(tmp_path / "x.png", np.full((5, 7, 3), 200, np.uint8))
-    answers = {"/x.png": (200, (tmp_path / "x.png").read_bytes()), "/page.png": (200, b"<html>"), "/gone.png": (404, b"")}
+    picture = (tmp_path / "x.png").read_bytes()
+    answers = {
+        "/x.png": (200, "image/png", picture),
+        "/page.png": (200, "text/html", b"<html>"),
+        "/gone.png": (404, "text/html", b""),
+        "/photo?id=7": (200, "image/png; charset=binary", picture),
+        "/page": (200, "text/html; charset=utf-8", b"<html>"),
+        "/gone": (404, "text/plain", b""),
+        "/clip": (200, "video/mp2t", video_file(tmp_path / "v.ts", "mp4v", 20).read_bytes()),
+    }
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = answers[self.path]
+            status, kind, body = answers[self.path]
             self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
@@ -130,6 +155,57 @@ def test_pictures_come_from_the_web_and_what_is_none_is_named(web: str) -> None:
     reasons = [f.reason for f in found[1:] if isinstance(f, Failure)]
     for reason, expected in zip(reasons, ("page.png is not an image", "answers 404", "cannot be fetched"), strict=True):
         assert expected in reason
+
+
+def test_a_url_without_a_suffix_is_what_the_server_calls_it(web: str) -> None:
+    picture, page, gone, nobody, *clip = read_frames(
+        expand_sources([f"{web}/photo?id=7", f"{web}/page", f"{web}/gone", "http://127.0.0.1:9/x", f"{web}/clip"])
+    )
+    assert isinstance(picture, Frame) and picture.image.shape == (5, 7, 3) and picture.number is None
+    for failure, expected in ((page, "is a web page"), (gone, "answers 404 Not Found"), (nobody, "cannot be fetched")):
+        assert isinstance(failure, Failure) and expected in failure.reason
+    assert [frame.number for frame in clip if isinstance(frame, Frame)] == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mts", "mp4v"), ("M2TS", "mp4v"), ("asf", "mp4v"), ("vob", "MPG1"), ("ogv", "VP80")]
+)
+def test_videos_of_cameras_and_discs_are_read_whole(suffix: str, codec: str, tmp_path: Path) -> None:
+    found = list(read_frames(expand_sources([str(video_file(tmp_path / f"v.{suffix}", codec, 20))])))
+    assert [frame.number for frame in found if isinstance(frame, Frame)] == list(range(20)) and len(found) == 20
+
+
+def test_motion_jpeg_is_a_video_and_not_its_first_picture(tmp_path: Path) -> None:
+    (tmp_path / "v.mjpeg").write_bytes(mjpeg(5))
+    means = [round(f.image.mean()) for f in read_frames(expand_sources([str(tmp_path / "v.mjpeg")])) if isinstance(f, Frame)]
+    assert means == [0, 20, 40, 60, 80]
+
+
+def test_what_a_folder_holds_besides_is_counted_and_heic_is_told_how(tmp_path: Path) -> None:
+    for name in ("a.jfif", "b.JPE", "c.HEIC", "d.heic", "e.md", "noise", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"?")
+    lines: list[str] = []
+    assert [Path(s.name).name for s in expand_sources([str(tmp_path)], lines.append)] == ["a.jfif", "b.JPE"]
+    (line,) = lines
+    assert "4 files left out" in line and "(2 .heic, 1 .md, 1 without a suffix)" in line and "mogrify -format jpg" in line
+    for name in ("a.jfif", "b.JPE"):
+        (tmp_path / name).unlink()
+    with pytest.raises(YolomishError, match=r"holds no images or videos.*; 4 files left out.*mogrify"):
+        expand_sources([str(tmp_path)])
+    (tmp_path / "c.HEIC").write_bytes(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(99))
+    (failure,) = read_frames(expand_sources([str(tmp_path / "c.HEIC")]))
+    assert isinstance(failure, Failure) and "c.HEIC is a HEIC picture" in failure.reason
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_holds_a_pictures_bytes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    raw = cv2.imencode(".png", np.arange(60, dtype=np.uint8).reshape(4, 5, 3))[1].tobytes()
+    feeder = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(raw,), daemon=True)
+    feeder.start()
+    (frame,) = read_frames(expand_sources([str(tmp_path / "pipe")]))
+    feeder.join(5)
+    assert isinstance(frame, Frame) and (frame.image[..., ::-1].ravel() == np.arange(60)).all()
 
 
 def test_frames_are_freed_as_they_are_done_with(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def detect(
     from yolomish.files import read_names
     from yolomish.inference.sources import expand_sources
 
-    wanted = expand_sources(sources)
+    wanted = expand_sources(sources, lambda line: say(line, sys.stderr))
     class_names = read_names(names) if names else ()
     if show:
         from yolomish.inference.show import check_display

@@ -73,6 +73,7 @@ def export(
     trust: Trust = False,
 ) -> None:
     """Write a checkpoint as Darknet's .weights, .cfg and .names, or its beginning as .conv.N."""
+    from yolomish.darknet.write import opencv_lacks
     from yolomish.weights.describe import cut_darknet, write_darknet
     from yolomish.weights.load import load_network
     from yolomish.weights.store import locate_weights
@@ -80,6 +81,8 @@ def export(
     path = locate_weights(source)
     folder, loaded = Path(output) if output else path.parent, load_network(str(path))
     files = [cut_darknet(loaded, folder, path.stem, cut)] if cut else write_darknet(loaded, folder, path.stem, force=force)
+    if note := "" if cut else opencv_lacks(loaded.network):
+        typer.echo(note, err=True)
     for file in files:
         typer.echo(f"wrote {file}")
 

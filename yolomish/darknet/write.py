@@ -18,7 +18,7 @@ from yolomish.darknet.order import file_order
 from yolomish.errors import YolomishError
 from yolomish.files import write_text
 from yolomish.networks import Network
-from yolomish.nn.blocks import ConvBlock
+from yolomish.nn.blocks import Activated, ConvBlock
 from yolomish.nn.sections import Average, Logits, Pool, Route, Shortcut
 from yolomish.types import FLT_MAX, HeadSpec, SizeHW
 
@@ -32,6 +32,7 @@ CLASSIFIER_TRAINING = (
     "batch=128 subdivisions=4 label_smooth_eps=0.1 min_crop=128 max_crop=448 mosaic=1 cutmix=1 burn_in=1000 learning_rate=0.1 "
     "policy=poly power=4 max_batches=1200000 momentum=0.9 decay=0.0005 angle=7 hue=.1 saturation=.75 exposure=.75 aspect=.75"
 )
+OPENCV_READS = ("linear", "leaky", "relu", "mish", "swish", "logistic", "tanh")  # 4.14, dnn/src/darknet/darknet_io.cpp
 LEAVES = (ConvBlock, nn.Conv2d, Route, Pool, Shortcut, Average, Logits)
 DERIVED = (F.interpolate, F.max_pool2d)  # of one map and without weights: their sections follow that map's
 
@@ -201,6 +202,13 @@ def network_cfg(network: Network, size_hw: SizeHW | None = None) -> str:
     net, *rest = sections_of(network)
     height, width = size_hw or network.input.size_hw
     return cfg_text([letterboxed(net.changed(width=width, height=height), network.input.resize), *rest])
+
+
+def opencv_lacks(network: Network) -> str:
+    """Why OpenCV cannot read a network's cfg though Darknet can: the activations that it lacks; empty where it can."""
+    used = {_darknet_name(module.activation_name) for module in network.modules() if isinstance(module, Activated)}
+    lacking = sorted(used - set(OPENCV_READS))
+    return f"the files are for Darknet alone: OpenCV has no activation {', '.join(lacking)}" if lacking else ""
 
 
 def write_cfg(path: str | Path, network: Network, size_hw: SizeHW | None = None) -> None:

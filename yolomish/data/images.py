@@ -20,7 +20,9 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from yolomish.errors import YolomishError, first_line
 from yolomish.files import reason, replace_file, shown_path
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # brands of ISO 23008-12
+HEIC_ADVICE = "make HEIC into JPEG first (`magick mogrify -format jpg *.heic`)"
 EXIF_ORIENTATION = 0x0112
 MAX_PIXELS = "YOLOMISH_MAX_PIXELS"
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # there is a limit of our own, see ``max_pixels``
@@ -77,7 +79,7 @@ def _png_exif(file: BinaryIO) -> Image.Exif:
 def read_image(path: str | Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB with the EXIF orientation applied; YolomishError naming the file if it cannot be read."""
     try:
-        raw = np.fromfile(str(path), dtype=np.uint8)
+        raw = np.frombuffer(Path(path).read_bytes(), np.uint8)  # np.fromfile asks for a position, which a pipe has not
     except (OSError, ValueError) as error:  # ValueError: NUL in the name
         raise YolomishError(f"{shown_path(path)} cannot be read: {reason(error)}") from None
     return decode_image(raw, str(path))
@@ -106,6 +108,8 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
             raise YolomishError(f"{name} has more pixels than OpenCV reads (2^30): make it smaller") from None
         image = None
     if image is None:
+        if raw[4:8].tobytes() == b"ftyp" and any(brand in raw[8:64].tobytes() for brand in HEIC):
+            raise YolomishError(f"{name} is a HEIC picture, which OpenCV does not read; {HEIC_ADVICE}")
         raise YolomishError(f"{name} is not an image that OpenCV can read, or it is cut off")
     if raw[:4].tobytes() in (b"II*\0", b"MM\0*") and _has_alpha(raw):
         return _decode_by_pillow(raw, name)  # OpenCV multiplies a TIFF's colours with its alpha

@@ -5,25 +5,34 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from yolomish.data.images import SUFFIXES, decode_image, read_image
-from yolomish.errors import YolomishError
+from yolomish.data.images import HEIC_ADVICE, SUFFIXES, decode_image, read_image
+from yolomish.errors import YolomishError, first_line
 from yolomish.files import read_lines, shown_path
 
-IMAGE_SUFFIXES = SUFFIXES | {".avif", ".gif", ".jp2", ".ppm", ".pgm", ".pbm"}
-VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".flv", ".3gp"}
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+
+IMAGE_SUFFIXES = SUFFIXES | {".avif", ".gif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".dib"}
+VIDEO_SUFFIXES = set(
+    ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .m2v .vob .wmv .asf .ts .mts .m2ts .flv .3gp .3g2 .ogv .mxf .mjpeg .mjpg "
+    ".h264 .264 .h265 .265 .hevc".split()
+)
+HEIC_SUFFIXES = {".heic", ".heif"}
 LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "udp", "rtp", "tcp", "srt")
 MAX_DOWNLOAD = 1 << 28  # bytes of one picture from the web
 TIMEOUT_S = 15
 
-Kind = Literal["image", "web image", "video", "live", "stdin"]
+Kind = Literal["image", "web image", "web", "video", "live", "stdin"]  # "web": the server says what it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +61,12 @@ class Failure:
     reason: str
 
 
-def expand_sources(sources: Sequence[str]) -> list[Source]:
+def expand_sources(sources: Sequence[str], log: Callable[[str], None] = lambda line: None) -> list[Source]:
     """What is meant, in order, each once.
 
     An existing file is itself (a ``.txt`` is a list, one source per line), a folder stands for its images and videos, sorted, a
-    number is a camera, ``-`` is stdin, anything else with a wildcard is a glob. YolomishError where nothing is meant.
+    number is a camera, ``-`` is stdin, anything else with a wildcard is a glob. YolomishError where nothing is meant. ``log``
+    gets a line on each folder with files that are neither images nor videos by their names.
     """
     found: list[Source] = []
     for name in sources:
@@ -64,9 +74,14 @@ def expand_sources(sources: Sequence[str]) -> list[Source]:
         if name == "-":
             found.append(Source(name=name, kind="stdin"))
         elif os.path.isdir(name):
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file())
+            files = sorted(p for p in path.iterdir() if p.is_file())
+            inside = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+            rest = _left_out(files)
             if not inside:
-                raise YolomishError(f"folder {name} holds no images or videos ({', '.join(sorted(IMAGE_SUFFIXES))}, ...)")
+                what = f"holds no images or videos ({', '.join(sorted(IMAGE_SUFFIXES))}, ...)"
+                raise YolomishError(f"folder {shown_path(name)} {what}{rest and f'; {rest}'}")
+            if rest:
+                log(f"folder {shown_path(name)}: {rest}")
             found += map(_file, inside)
         elif path.suffix.lower() == ".txt" and os.path.isfile(name):
             found += _list(path)
@@ -78,13 +93,25 @@ def expand_sources(sources: Sequence[str]) -> list[Source]:
             found.append(Source(name=name, kind="live"))
         elif scheme in ("http", "https"):
             picture = PurePosixPath(urlsplit(name).path).suffix.lower() in IMAGE_SUFFIXES
-            found.append(Source(name=name, kind="web image" if picture else "video"))
+            found.append(Source(name=name, kind="web image" if picture else "web"))
         else:
             matches = sorted(Path(p) for p in ([] if "\0" in name else glob.glob(name, recursive=True)) if os.path.isfile(p))
             if not matches:
                 raise YolomishError(f"no such file, folder or glob match: {shown_path(name)}")
             found += map(_file, matches)
     return list(dict.fromkeys(found))
+
+
+def _left_out(files: Sequence[Path]) -> str:
+    """How many of a folder's files are neither images nor videos, the commonest suffixes, and what to do; empty for none."""
+    suffixes = [path.suffix.lower() for path in files if not path.name.startswith(".")]
+    counts = Counter(suffix for suffix in suffixes if suffix not in IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    if not counts:
+        return ""
+    kinds = [f"{n} {first_line(suffix, 20) if suffix else 'without a suffix'}" for suffix, n in counts.most_common(5)]
+    listed = ", ".join(kinds + ["..."] * (len(counts) > 5))
+    advice = f"; {HEIC_ADVICE}" if HEIC_SUFFIXES & set(counts) else ""
+    return f"{counts.total()} files left out, which are no images or videos by their names ({listed}){advice}"
 
 
 def _scheme(name: str) -> str:
@@ -117,7 +144,7 @@ def read_frames(sources: Sequence[Source], *, vid_stride: int = 1, stdin: Binary
 
     What cannot be read is a Failure, and the rest goes on.
     """
-    from yolomish.inference.video import live_frames, video_frames
+    from yolomish.inference.video import live_frames
 
     for source in sources:
         try:
@@ -129,9 +156,12 @@ def read_frames(sources: Sequence[Source], *, vid_stride: int = 1, stdin: Binary
                 if stdin is None and sys.stdin is None:
                     raise YolomishError("stdin is closed: pipe an image into it, or paths, one a line")
                 yield from _stdin_frames(stdin or sys.stdin.buffer)
+            elif source.kind == "web":
+                yield from _web_frames(source.name, vid_stride)
+            elif source.kind == "video":
+                yield from _video(source.name, vid_stride)
             else:
-                frames = live_frames if source.kind == "live" else video_frames
-                for number, image, fps in frames(source.name, vid_stride):
+                for number, image, fps in live_frames(source.name, vid_stride):
                     yield Frame(name=source.name, image=image, number=number, fps=fps)
         except YolomishError as error:
             yield Failure(name=source.name, reason=str(error))
@@ -159,16 +189,59 @@ def _stdin_frames(stdin: BinaryIO) -> Iterator[Frame | Failure]:
         raise YolomishError("stdin is empty: pipe an image into it, or paths, one a line")
 
 
-def _download(url: str) -> np.ndarray:
+def _video(name: str, stride: int) -> Iterator[Frame]:
+    from yolomish.inference.video import video_frames
+
+    for number, image, fps in video_frames(name, stride):
+        yield Frame(name=name, image=image, number=number, fps=fps)
+
+
+def _web_frames(url: str, stride: int) -> Iterator[Frame]:
+    """What stands at a URL whose name does not say: a picture by its Content-Type, else what OpenCV makes of it."""
+    unreached: YolomishError | None = None
+    try:
+        with _answer(url) as answer:
+            kind = answer.headers.get_content_type()
+            raw = answer.read(MAX_DOWNLOAD) if kind.startswith("image/") else b""
+    except _Unreached as error:  # OpenCV may get there: by a name and password in the URL, or past a certificate of one's own
+        kind, raw, unreached = "", b"", error
+    if kind.startswith("image/"):
+        yield Frame(name=url, image=decode_image(np.frombuffer(raw, np.uint8), url))
+    elif kind in ("text/html", "application/xhtml+xml"):
+        raise YolomishError(f"{url} is a web page, not a picture or video: name the picture's own address")
+    else:
+        seen = False
+        try:
+            for frame in _video(url, stride):
+                seen = True
+                yield frame
+        except YolomishError:
+            if seen or unreached is None:
+                raise
+            raise unreached from None
+
+
+class _Unreached(YolomishError):
+    """A server that gives no answer that Python understands."""
+
+
+@contextmanager
+def _answer(url: str) -> Iterator[HTTPResponse]:
+    """The server's answer; YolomishError for 404 and its like, ``_Unreached`` for none."""
     import http.client
     import urllib.error
     import urllib.request
 
     try:
         with urllib.request.urlopen(urllib.request.Request(url, headers={"User-Agent": "yolomish"}), timeout=TIMEOUT_S) as answer:
-            raw = answer.read(MAX_DOWNLOAD)
+            yield answer
     except urllib.error.HTTPError as error:
         raise YolomishError(f"{url} answers {error.code} {error.reason}") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        raise YolomishError(f"{url} cannot be fetched: {getattr(error, 'reason', error)}") from None
+        raise _Unreached(f"{url} cannot be fetched: {getattr(error, 'reason', error)}") from None
+
+
+def _download(url: str) -> np.ndarray:
+    with _answer(url) as answer:
+        raw = answer.read(MAX_DOWNLOAD)
     return decode_image(np.frombuffer(raw, np.uint8), url)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from yolomish.darknet.weights import read_weights
+from yolomish.darknet.write import opencv_lacks
 from yolomish.errors import YolomishError
 from yolomish.inference.export.verify import Agreement, compare
 from yolomish.networks import Network, build_network, find_model
@@ -22,11 +23,14 @@ TOLERANCE = 2e-3  # in scores 0..1 and in fractions of the image, or of a box th
 def check_darknet(network: Network, cfg: Path, images: Tensor) -> Agreement:
     """How far the files at ``cfg`` are from ``network`` on ``images`` (1, 3, S, S); YolomishError where they differ."""
     weights = cfg.with_suffix(".weights")
-    if not hasattr(cv2.dnn, "readNetFromDarknet"):  # OpenCV 5 has none
+    foreign = opencv_lacks(network)
+    if foreign or not hasattr(cv2.dnn, "readNetFromDarknet"):  # OpenCV 5 has none
         other = build_network(find_model(str(cfg))).eval()
         read_weights(weights, other)
         agreement = compare(network, other, [images], "the darknet file")
-        return dataclasses.replace(agreement, by=f"our own reader: OpenCV {cv2.__version__} reads no Darknet files")
+        return dataclasses.replace(
+            agreement, by=f"our own reader: {foreign or f'OpenCV {cv2.__version__} reads no Darknet files'}"
+        )
     net = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
     net.enableWinograd(False)  # its rounding shows in a network without training
     net.setInput(images.numpy())

@@ -71,10 +71,10 @@ class Exported:
 
 
 def target_files(output: Path, format: str) -> tuple[Path, ...]:
-    """The files that an export to ``output`` writes, the one that is opened first; YolomishError for a suffix of another
-    format."""
-    if output.suffix != SUFFIXES[format][0]:
-        raise YolomishError(f"a file of format {format} must end in {SUFFIXES[format][0]}, not {output.name!r}")
+    """The files that an export to ``output``, any one of them, writes, the one that is opened first; YolomishError for a
+    suffix of another format."""
+    if output.suffix not in SUFFIXES[format]:
+        raise YolomishError(f"a file of format {format} must end in {' or '.join(SUFFIXES[format])}, not {output.name!r}")
     return tuple(output.with_suffix(suffix) for suffix in SUFFIXES[format])
 
 
@@ -99,8 +99,8 @@ def export_network(
         raise unknown_name("export format", format, SUFFIXES)
     if options.nms and format != "onnx":
         raise YolomishError(f"--nms is for onnx alone, not {format}: our engines do it by themselves")
-    output = Path(output)
-    files = target_files(output, format)
+    files = target_files(Path(output), format)
+    output = files[0]
     refuse_existing(files, force)
     network = loaded.network
     network.input.check_size(size_hw)
