@@ -254,10 +254,9 @@ def test_it_overfits_a_few_pictures(tiny: TrainConfig, tmp_path: Path) -> None:
     assert {"best.pt", "last.pt", "results.csv", "timing.csv", "curves.png", "train_batch0.jpg"} <= files
 
 
-def test_an_interrupted_run_has_the_bits_of_a_whole_one(
-    tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(tiny, mixup=0.5, cutmix=0.5, adversarial=0.01, epochs=3)
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_an_interrupted_run_has_the_bits_of_a_whole_one(tiny: TrainConfig, tmp_path: Path, amp: str) -> None:
+    config = replace(tiny, amp=amp, mixup=0.5, cutmix=0.5, adversarial=0.01, epochs=3)
     whole = fit(config, tmp_path / "whole", log=silent)
 
     def interrupt(text: str) -> None:

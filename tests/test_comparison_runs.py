@@ -128,6 +128,22 @@ def test_the_command_in_a_report_repeats_the_comparison(tmp_path: Path, monkeypa
     assert asked[0][:2] == asked[1][:2] == (["leaky_relu", "mish"], "leaky_relu")
 
 
+def test_runs_on_one_cpu_train_side_by_side_and_share_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yolomish.comparison.train.usable_cores", lambda: 2)
+    assert [train.side_by_side(n, "cpu") for n in (1, 2, 6)] == [("cpu",), ("cpu", "cpu"), ("cpu", "cpu")]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert train.side_by_side(6, "auto") == ("cuda",)
+    worker = (sys.executable, "-c", "import os; print('threads', os.environ.get('OMP_NUM_THREADS'))")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    for threads, share in ((8, 4), (3, 1), (1, 1)):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        lines: list[str] = []
+        train.train_all([_planned(tmp_path / f"{threads}")], ("cpu", "cpu"), lines.append, worker=worker)
+        assert lines[-1].endswith(f"] threads {share}")
+    train.train_all([_planned(tmp_path / "gpu")], ("cuda:0", "cuda:1"), lines.append, worker=worker)
+    assert lines[-1].endswith("] threads 5")
+
+
 def test_every_run_is_trained_on_a_device_of_its_own(tmp_path: Path) -> None:
     runs = [_planned(tmp_path / name) for name in ("x", "y", "z")]
     lines: list[str] = []

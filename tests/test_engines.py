@@ -17,7 +17,8 @@ from yolomish.errors import YolomishError
 from yolomish.inference.detector import Detector
 from yolomish.inference.engines import build_engine
 from yolomish.inference.engines.packed import PackedConv, packing_missing
-from yolomish.inference.engines.torch_engine import TorchEngine, bf16_missing
+from yolomish.inference.engines.torch_engine import TorchEngine
+from yolomish.ops.device import bf16_missing
 
 CPU = torch.device("cpu")
 PACKAGES = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}

@@ -404,11 +404,13 @@ def assert_equal(a: object, b: object, where: str = "") -> None:
         assert a == b, where
 
 
-def test_resume_gives_the_bits_of_an_uninterrupted_run(tiny: TrainConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_resume_gives_the_bits_of_an_uninterrupted_run(tiny: TrainConfig, tmp_path: Path, amp: str) -> None:
     from yolomish.training.loop import fit
     from yolomish.weights.checkpoint import read_checkpoint
     from yolomish.weights.load import load_network
 
+    tiny = replace(tiny, amp=amp)
     whole = fit(tiny, tmp_path / "whole", log=lambda _: None)
 
     lines: list[str] = []
@@ -536,6 +538,54 @@ def test_losses_looked_at_in_windows_are_those_looked_at_singly(
     monkeypatch.setattr("yolomish.tasks.detection.task.detection_loss", spoiled)
     with pytest.raises(YolomishError, match="epoch 1, step 2: box nan"):
         fit(config, tmp_path / "spoiled", log=lambda _: None)
+
+
+@pytest.mark.parametrize(("activation", "memory"), [("mish", "normal"), ("mish", "lean"), ("leaky_relu", "normal")])
+def test_a_bf16_step_on_a_cpu_is_as_near_to_fp32_as_torchs_own_layers(
+    tiny: TrainConfig, activation: str, memory: str, one_thread: None
+) -> None:
+    from yolomish.training.build import prepare
+
+    tiny = replace(tiny, model=replace(tiny.model, activation=activation), batch=4, image_size=128)
+
+    def first_step(**settings: str) -> tuple[torch.dtype, float, torch.Tensor]:
+        run = prepare(replace(tiny, **settings), lambda _: None)
+        run.train_mode()
+        batch = next(iter(run.task.loader(run.train, run.config, run.network, epoch=0)))
+        seen: list[torch.dtype] = []
+        conv = next(m for m in run.network.modules() if isinstance(m, torch.nn.Conv2d))
+        conv.register_forward_hook(lambda *args: seen.append(args[-1].dtype))
+        losses = run.losses(run.images(batch), batch.targets)
+        losses.total.backward()
+        assert losses.total.dtype == torch.float32 and all(p.grad.dtype == torch.float32 for p in run.network.parameters())
+        return seen[0], losses.total.item(), torch.cat([p.grad.flatten() for p in run.network.parameters()])
+
+    kind, loss, truth = first_step()
+    half, near, ours = first_step(amp="bf16", memory=memory)
+    _, _, theirs = first_step(amp="bf16", kernels="eager")
+    assert (kind, half) == (torch.float32, torch.bfloat16) and near == pytest.approx(loss, rel=0.05) and near != loss
+    assert (ours - truth).norm() < 2 * (theirs - truth).norm()
+
+
+def test_a_precision_that_this_cpu_has_not_or_runs_slowly_is_said_once(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from yolomish.training.build import prepare
+
+    def said(amp: str) -> list[str]:
+        lines: list[str] = []
+        run = prepare(replace(tiny, amp=amp), lines.append)
+        assert run.config.amp == amp and not run.scaler.is_enabled()
+        return [line for line in lines if "amp" in line or line.startswith("kernels")]
+
+    assert ["float32" in line for line in said("off")] == [True]
+    assert said("fp16")[0] == "amp fp16 is for cuda: training on cpu in float32"
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: True, raising=False)
+    assert ["bfloat16" in line for line in said("bf16")] == [True]
+    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: False, raising=False)
+    slow, kernels = said("bf16")
+    assert slow == "this CPU has no bf16 instructions: amp bf16 computes as asked, but slower than amp off"
+    assert "bfloat16" in kernels
 
 
 @pytest.mark.gpu

@@ -199,7 +199,9 @@ def compare(
     ] = 2,
     burn_in: Annotated[int | None, typer.Option("--burn-in", help="Steps of warm-up to the peak rate" + RECIPE)] = None,
     eval_every: Annotated[int | None, typer.Option("--eval-every", help="Epochs between evaluations" + RECIPE)] = None,
-    amp: Annotated[str | None, typer.Option("--amp", help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
+    amp: Annotated[
+        str | None, typer.Option("--amp", help="Mixed precision: off, bf16 (CUDA, CPUs) or fp16 (CUDA)" + RECIPE)
+    ] = None,
     kernels: Annotated[
         str | None, typer.Option("--kernels", help="Batch norm + activation: auto, eager, fused or compile" + RECIPE)
     ] = None,

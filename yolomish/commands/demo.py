@@ -47,6 +47,7 @@ def demo(
 
     from yolomish.comparison import compare_activations
     from yolomish.comparison.render import headline
+    from yolomish.comparison.train import side_by_side
     from yolomish.data.datasets import open_data
     from yolomish.data.images import read_image, write_image
     from yolomish.drawing.boxes import draw_detections
@@ -55,7 +56,8 @@ def demo(
 
     command = f"yolomish demo --epochs {base.epochs} --acts {shlex.quote(acts)} --seeds {seeds}"
     log = partial(print, file=sys.stderr, flush=True)
-    report = compare_activations(base, names, seeds, out, command=command, log=log)
+    devices = side_by_side(len(names) * seeds, base.device)
+    report = compare_activations(base, names, seeds, out, devices=devices, command=command, log=log)
     shown = next((arm.label for arm in report.arms if arm.activation == "mish"), report.arms[0].label)
     run = next(run for run in report.runs if run.arm == shown)
     network = load_network(str(run.best))

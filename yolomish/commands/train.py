@@ -135,7 +135,7 @@ def train(
     ] = None,
     freeze: Annotated[str | None, typer.Option(help="Parts or modules that are not trained, such as backbone" + RECIPE)] = None,
     resize: Annotated[str | None, typer.Option(help="stretch or letterbox" + RECIPE)] = None,
-    amp: Annotated[str | None, typer.Option(help="Mixed precision on CUDA: off, bf16 or fp16" + RECIPE)] = None,
+    amp: Annotated[str | None, typer.Option(help="Mixed precision: off, bf16 (CUDA, CPUs) or fp16 (CUDA)" + RECIPE)] = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile" + RECIPE)] = None,
     kernels: Annotated[str | None, typer.Option(help="Batch norm + activation: auto, eager, fused or compile" + RECIPE)] = None,
     memory: Annotated[str | None, typer.Option(help="normal, or lean: activations are recomputed in backward" + RECIPE)] = None,

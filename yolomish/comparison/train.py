@@ -16,6 +16,8 @@ from queue import Empty, Queue
 from threading import Lock
 from typing import Any, ClassVar, Protocol
 
+import torch
+
 from yolomish.comparison.arms import NO_RESULT, Arm
 from yolomish.comparison.environment import environment
 from yolomish.comparison.runs import IDENTITY, Run, Start, State, initial_kernels, read_identity
@@ -23,6 +25,8 @@ from yolomish.config import TrainConfig, config_difference, from_dict, to_dict
 from yolomish.errors import YolomishError
 from yolomish.files import make_folder, write_json
 from yolomish.networks.scope import activation_files
+from yolomish.ops.device import choose_device
+from yolomish.threads import usable_cores
 from yolomish.training.build import with_initial_weights
 from yolomish.training.loop import Terminated, fit
 
@@ -110,6 +114,13 @@ def train(runs: Sequence[Run], ran_on: Mapping[str, str], trainer: Trainer, log:
     return sorted((run.read() for run in runs), key=lambda run: (order.index(run.arm), run.seed))
 
 
+def side_by_side(runs: int, device: str) -> tuple[str, ...]:
+    """Devices on which so many runs train soonest where ``device`` is this machine's one: itself, but on a CPU a place for
+    each run, up to the cores. Small networks gain next to nothing from a second thread, and all from a second process."""
+    chosen = choose_device(device)
+    return (str(chosen),) * (min(runs, usable_cores()) if chosen.type == "cpu" else 1)
+
+
 def name_of(run: Run) -> str:
     """A run in a log: its arm and the seed that it trains with."""
     return f"{run.arm}, seed {run.trained().seed}"
@@ -162,9 +173,10 @@ def train_folder(folder: Path, device: str, log: Log) -> None:
 def train_all(runs: Sequence[Run], devices: Sequence[str], log: Log, *, worker: Sequence[str] = WORKER) -> None:
     """Train planned runs, as many at once as there are devices, each in its own process.
 
-    ``worker`` is the command that trains the folder named after it, on the device in YOLOMISH_WORKER_DEVICE. The first
-    failure, or an interrupt, stops the others at once; they save themselves (SIGTERM), and a comparison started again goes
-    on from there. The failure is a YolomishError with the process's last line.
+    Those on the CPU share this process's number of threads evenly. ``worker`` is the command that trains the folder named
+    after it, on the device in YOLOMISH_WORKER_DEVICE. The first failure, or an interrupt, stops the others at once; they
+    save themselves (SIGTERM), and a comparison started again goes on from there. The failure is a YolomishError with the
+    process's last line.
     """
     waiting: Queue[Run] = Queue()
     for run in runs:
@@ -172,6 +184,8 @@ def train_all(runs: Sequence[Run], devices: Sequence[str], log: Log, *, worker: 
     running: list[subprocess.Popen[str]] = []
     stopped: list[str] = []
     lock = Lock()
+    on_cpu = sum(device == "cpu" for device in devices)
+    threads = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // on_cpu))} if on_cpu else {}
 
     def stop(reason: str) -> None:
         with lock:
@@ -194,7 +208,7 @@ def train_all(runs: Sequence[Run], devices: Sequence[str], log: Log, *, worker: 
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
-                    env={**os.environ, DEVICE: device},
+                    env={**os.environ, **threads, DEVICE: device},
                 )
                 running.append(process)
             log(f"training {name_of(run)} on {device} -> {run.path}")

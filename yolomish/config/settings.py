@@ -178,8 +178,9 @@ class ClassifyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineConfig:
-    """How it is computed. ``kernels`` says what runs batch norm + activation: auto, eager (torch's layers), fused or compile;
-    ``memory`` lean recomputes activations in backward; ``cache`` keeps decoded images off, in ram or on disk."""
+    """How it is computed. ``amp`` is mixed precision: bf16 on CUDA and CPUs, fp16 on CUDA. ``kernels`` says what runs batch
+    norm + activation: auto, eager (torch's layers), fused or compile; ``memory`` lean recomputes activations in backward;
+    ``cache`` keeps decoded images off, in ram or on disk."""
 
     amp: Literal["off", "bf16", "fp16"] = "off"
     compile: bool = False

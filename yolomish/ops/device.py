@@ -33,3 +33,9 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def bf16_missing() -> str:
+    """Why bf16 would be slow on this CPU, empty where it is not."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return "" if supported is None or supported() else "this CPU has no bf16 instructions"

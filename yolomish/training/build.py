@@ -20,12 +20,12 @@ from yolomish.networks import Network, build_network
 from yolomish.networks.base import within
 from yolomish.networks.registry import outline
 from yolomish.nn.sync_norm import synchronise_norms
-from yolomish.ops.device import choose_device
+from yolomish.ops.device import bf16_missing, choose_device
 from yolomish.ops.distributed import gather, world_size
 from yolomish.tasks.base import Task
 from yolomish.tasks.registry import find_task
 from yolomish.threads import busy_note
-from yolomish.training.memory import AMP_TYPES, cuda_step_peak, largest_fitting, mixed_precision
+from yolomish.training.memory import AMP_DEVICES, autocast_type, cuda_step_peak, largest_fitting
 from yolomish.training.optim import build_average, build_optimizer, burn_in_steps
 from yolomish.training.record import Log
 from yolomish.training.run import Run
@@ -75,8 +75,11 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     elif config.cache == "disk":
         log(f"{train.keep_on_disk() / 2**20:.0f} MiB of decoded training images held on disk")
     device = torch.device(choose_device(config.device))
-    if config.amp != "off" and device.type != "cuda":
-        log(f"amp {config.amp} is for CUDA: training on {device.type} in float32")
+    half = autocast_type(config.amp, device)
+    if config.amp != "off" and not half:
+        log(f"amp {config.amp} is for {' and '.join(AMP_DEVICES[config.amp])}: training on {device.type} in float32")
+    elif half and device.type == "cpu" and (missing := bf16_missing()):
+        log(f"{missing}: amp {config.amp} computes as asked, but slower than amp off")
     torch.manual_seed(config.seed)
     network = build_network(config.model)
     network.resized(config.image_size, config.resize)
@@ -112,8 +115,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     log(task.describe_protocol(network, val, config))
     with using_kernels(config.kernels):
         kept = "; activations recomputed in backward" if config.memory == "lean" else ""
-        dtype = AMP_TYPES[config.amp] if mixed_precision(config, device) else torch.float32
-        log(describe(device, dtype, list(network.activations())) + kept)
+        log(describe(device, half or torch.float32, list(network.activations())) + kept)
     if device.type == "cpu" and (note := busy_note()):
         log(note)
     return Run(
@@ -125,7 +127,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
         network=network,
         forward=forward,
         optimizer=build_optimizer(network, config),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.amp == "fp16" and device.type == "cuda"),
+        scaler=torch.amp.GradScaler(device.type, enabled=half == torch.float16),
         average=average,
         steps=steps,
         burn_in=burn_in,

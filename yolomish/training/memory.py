@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,21 +17,21 @@ from yolomish.ops.distributed import alone
 from yolomish.tasks.base import Task
 
 RESERVE = 0.1  # of the budget: fragmentation, the data's odd batch with many objects
-AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AMP_DEVICES = {"bf16": ("cuda", "cpu"), "fp16": ("cuda",)}
 
 
 @contextmanager
 def forward_settings(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """Forward passes inside use the run's precision and kernels and keep what its memory setting says."""
-    mixed = mixed_precision(config, device)
-    autocast = torch.autocast(device.type, dtype=AMP_TYPES.get(config.amp, torch.bfloat16), enabled=mixed)
+    dtype = autocast_type(config.amp, device)
+    autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
     with autocast, using_kernels(config.kernels), lean_memory(config.memory == "lean"):
         yield
 
 
-def mixed_precision(config: TrainConfig, device: torch.device) -> bool:
-    """Whether a run computes in half precision: where ``amp`` asks for it, on CUDA."""
-    return config.amp != "off" and device.type == "cuda"
+def autocast_type(amp: str, device: torch.device) -> torch.dtype | None:
+    """The half precision of a run on ``device``, None for float32: bf16 is for CUDA and CPUs, fp16 for CUDA alone."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(amp) if device.type in AMP_DEVICES.get(amp, ()) else None
 
 
 def largest_fitting(batch: int, processes: int, budget: int, measure: Callable[[int], int | None]) -> int:

@@ -12,12 +12,7 @@ from yolomish.errors import YolomishError
 from yolomish.inference.engines.packed import packed, packing_missing
 from yolomish.networks import Network
 from yolomish.nn.fold import folded
-
-
-def bf16_missing() -> str:
-    """Why bf16 would be slow on this CPU, empty where it is not."""
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return "" if supported is None or supported() else "this CPU has no bf16 instructions"
+from yolomish.ops.device import bf16_missing
 
 
 class TorchEngine:
