@@ -15,6 +15,7 @@ from yolomish.commands.data import data_app
 from yolomish.commands.demo import demo
 from yolomish.commands.detect import detect
 from yolomish.commands.door import DEBUG, run
+from yolomish.commands.env import env
 from yolomish.commands.eval import eval_
 from yolomish.commands.export import export
 from yolomish.commands.info import info
@@ -27,7 +28,6 @@ from yolomish.threads import settle_threads
 app = typer.Typer(
     name="yolomish",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Which activation makes my detector better, and what does it cost? YOLOv4 with a pluggable activation.",
 )
@@ -65,6 +65,7 @@ app.command("bench")(bench)
 app.command("info")(info)
 app.command("acts")(acts)
 app.command("swap")(swap)
+app.command("env")(env)
 app.add_typer(landscape, name="landscape")
 
 

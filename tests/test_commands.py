@@ -1,0 +1,67 @@
+"""The command line as a whole: what it says of this machine, completes, and what README and docs say of it."""
+
+import importlib.metadata
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from yolomish.commands import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_env_names_versions_and_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        if package == "openvino":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return f"{package}'s"
+
+    monkeypatch.setattr(sys.modules["yolomish.commands.env"], "version", version)
+    printed = CliRunner().invoke(app, ["env"], catch_exceptions=False).output
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in printed.splitlines())
+    assert rows["torch"] == torch.__version__ and rows["openvino"] == "not installed" and rows["numpy"] == "numpy's"
+
+
+def test_the_shell_completes_commands() -> None:
+    asked = {"_YOLOMISH_COMPLETE": "complete_bash", "COMP_WORDS": "yolomish ex", "COMP_CWORD": "1"}
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'yolomish'; from yolomish.commands import main; main()"]
+    done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["export"], done.stderr
+
+
+def written_commands(page: Path) -> Iterator[str]:
+    """The ``yolomish ...`` lines of a page's code blocks, continued lines joined, comments left out."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            if found := re.match(r"(?:torchrun .*-m |\S+=\S+ )*(yolomish .*)", line.strip()):
+                yield found.group(1)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_pages_name_commands_and_options_that_exist(page: Path) -> None:
+    for line in written_commands(page):
+        words = shlex.split(line, comments=True)[1:]
+        command: Any = typer.main.get_command(app)
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert not hasattr(command, "commands") or not words or words[0].startswith("-"), f"{page.name}: {line}"
+        known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+        unknown = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)} - known
+        assert not unknown, f"{page.name}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_pages_link_to_files_that_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
