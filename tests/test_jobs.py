@@ -22,8 +22,6 @@ from yolomish.comparison.train import plan, train
 from yolomish.config import TrainConfig
 from yolomish.errors import YolomishError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def tiny(root: Path, epochs: int = 1) -> TrainConfig:
     base = dataclasses.replace(BASE, data=squares(root), device="cpu", epochs=epochs)

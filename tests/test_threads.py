@@ -69,7 +69,7 @@ def test_onnx_runtime_sleeps_too(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     taken = []
-    monkeypatch.setattr(ort, "InferenceSession", lambda source, options, providers: taken.append(options))
+    monkeypatch.setattr(ort, "InferenceSession", lambda source, options, **_: taken.append(options))
     for policy in ("active", "passive"):
         monkeypatch.setenv("OMP_WAIT_POLICY", policy)
         OnnxRuntimeEngine(b"", device=torch.device("cpu"))

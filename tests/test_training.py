@@ -541,9 +541,7 @@ def test_losses_looked_at_in_windows_are_those_looked_at_singly(
 
 
 @pytest.mark.parametrize(("activation", "memory"), [("mish", "normal"), ("mish", "lean"), ("leaky_relu", "normal")])
-def test_a_bf16_step_on_a_cpu_is_as_near_to_fp32_as_torchs_own_layers(
-    tiny: TrainConfig, activation: str, memory: str, one_thread: None
-) -> None:
+def test_a_bf16_step_on_a_cpu_is_as_near_to_fp32_as_torchs_own_layers(tiny: TrainConfig, activation: str, memory: str) -> None:
     from yolomish.training.build import prepare
 
     tiny = replace(tiny, model=replace(tiny.model, activation=activation), batch=4, image_size=128)
