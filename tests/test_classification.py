@@ -61,6 +61,8 @@ def test_folders_lists_and_tables_name_the_same_images(tmp_path: Path) -> None:
     assert [(str(p), label) for p, label in zip(ours.paths, ours.labels, strict=True)] == theirs.samples
     assert ours.names == tuple(theirs.classes) == NAMES
     assert open_classes(load_data_config(str(tmp_path)), "val").paths == open_classes(folders, "val").paths
+    with pytest.raises(YolomishError, match=r"taken whole, not by fraction 0\.5, split 0\.8: leave that out"):
+        open_classes(replace(folders, fraction=0.5, split=0.8), "train")
     for split in ("train", "val"):
         data = open_classes(folders, split)
         (tmp_path / f"{split}.list").write_text("".join(f"{path}\n" for path in data.paths))
