@@ -24,9 +24,8 @@ def env() -> None:
     from yolomish.comparison.environment import environment
     from yolomish.kernels.native import compiler_command, compiler_missing
 
-    rows = (
-        environment() | {"C++ compiler": compiler_missing() or compiler_command()} | {name: _version(name) for name in PACKAGES}
-    )
+    rows = environment() | {"C++ compiler": compiler_missing() or compiler_command()}
+    rows |= {name: _version(name) for name in PACKAGES}
     width = max(map(len, rows))
     for name, value in rows.items():
         typer.echo(f"{name:<{width}}  {value}")
