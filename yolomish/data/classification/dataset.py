@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from yolomish.config import DataConfig
 from yolomish.data.classification.formats import ClassListing, read_classes
 from yolomish.data.formats.record import Split
-from yolomish.data.formats.subset import part_text
 from yolomish.data.kept import ImageData
 from yolomish.errors import YolomishError
 
@@ -43,8 +41,5 @@ class ClassData(ImageData):
 
 
 def open_classes(config: DataConfig, split: Split) -> ClassData:
-    """Open a split; YolomishError, naming file and line, for what is missing or has no class (see ``read_classes``), and for a
-    part of the data: only images with boxes are taken in parts."""
-    if part := part_text(replace(config, held_out=0.0)):
-        raise YolomishError(f"data to classify is taken whole, not by{part[1:]}: leave that out, or make a smaller folder")
+    """Open a split; YolomishError, naming file and line, for what is missing or has no class (see ``read_classes``)."""
     return ClassData(read_classes(config, split))

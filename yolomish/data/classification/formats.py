@@ -11,7 +11,7 @@ from pathlib import Path
 from yolomish.config import DataConfig
 from yolomish.data.classification.digits import digits_root
 from yolomish.data.formats.record import Folders, Split, split_path
-from yolomish.data.formats.subset import held_apart, source_split
+from yolomish.data.formats.subset import held_apart, part_text, source_split
 from yolomish.data.images import SUFFIXES
 from yolomish.errors import YolomishError, first_line, unknown_name
 from yolomish.files import read_lines
@@ -30,12 +30,15 @@ class ClassListing:
 
 
 def read_classes(config: DataConfig, split: Split) -> ClassListing:
-    """A split of a data set to classify; YolomishError, naming file and line, for what is missing or has no class."""
+    """A split of a data set to classify; YolomishError, naming file and line, for what is missing or has no class, and for a
+    part of the data, but for what is held out."""
+    if part := part_text(replace(config, held_out=0.0)):
+        raise YolomishError(f"data to classify is taken whole, not by{part[1:]}: leave that out, or make a smaller folder")
     if config.format == "auto":  # a folder
         config = DataConfig(format="imagefolder", root=config.root, held_out=config.held_out)
     if config.format not in FORMATS:
         raise unknown_name("data format to classify", config.format, FORMATS)
-    listing = FORMATS[config.format](config, source_split(replace(config, split=0.0), split))
+    listing = FORMATS[config.format](config, source_split(config, split))
     if not listing.paths:
         raise YolomishError(f"{listing.source} names no images")
     images = list(zip(listing.paths, listing.labels, strict=True))
