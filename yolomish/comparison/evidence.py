@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from yolomish.comparison.clusters import cluster_images
-from yolomish.comparison.results import Detections, read_results, require_alike, without_detections
+from yolomish.comparison.results import read_results, require_alike, without_detections
 from yolomish.comparison.runs import Run, State
 from yolomish.config import TrainConfig
 from yolomish.data.classification import ClassData
@@ -19,6 +19,7 @@ from yolomish.data.datasets import DetectionData
 from yolomish.data.kept import ImageData
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import counts_as_object
+from yolomish.evaluation.coco_results import CocoResults
 from yolomish.evaluation.resample import METRICS, draw_images
 from yolomish.files import digest, write_json
 from yolomish.ops.device import choose_device
@@ -96,7 +97,7 @@ def gather(
     log: Callable[[str], None],
     cluster: str = "",
     allow_missing: bool = False,
-) -> tuple[dict[Key, Detections], Evidence]:
+) -> tuple[dict[Key, Any], Evidence]:
     """Detections of every run on ``data``, read where they are, else made on ``device``, and what they weigh.
 
     Files are read first, so that a wrong one is refused before any detection. ``cluster``: by what images are drawn
@@ -133,11 +134,11 @@ def data_digest(data: ImageData) -> str:
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 
 
-def predictions(run: Run, data: Any, *, content: str, device: str) -> Detections:
-    """COCO results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
+def predictions(run: Run, data: Any, *, content: str, device: str) -> Any:
+    """The task's results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
     data and protocol, else made and kept there. ``content`` is the data's digest (see ``data_digest``)."""
     config = run.trained()
-    protocol = protocol_of(config)
+    task, protocol = find_task(config.task), protocol_of(config)
     origin = {
         "checkpoint_sha256": digest(run.last).sha256,
         "data_sha256": content,
@@ -147,25 +148,24 @@ def predictions(run: Run, data: Any, *, content: str, device: str) -> Detections
     file, note = run.home / PREDICTIONS, run.home / ORIGIN
     try:
         if json.loads(note.read_text(encoding="utf-8")) == origin:
-            return list(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+            return task.read_results(file)
+    except (OSError, ValueError, TypeError, KeyError):
         pass  # none yet, or cut off: detected again
     place = choose_device(device)
     loaded = load_network(str(run.last))
     named = data.with_classes(loaded.names, run.path)
-    results = find_task(config.task).predict(loaded.network.to(place), named, config, place)
+    results = task.predict(loaded.network.to(place), named, config, place)
     if config.task == "detect":
-        known = set(data.category_ids)
-        results = [row for row in results if row["category_id"] in known]  # not of classes that the data does not have
+        results = results[np.isin(results.category_ids, data.category_ids)]  # not of classes that the data does not have
     run.home.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
-    write_json(file, results)
+    task.write_results(results, file)
     write_json(note, origin)
     return results
 
 
 def weigh(
-    results: Mapping[Key, Detections],
+    results: Mapping[Key, Any],
     data: Any,
     task: str,
     *,
@@ -214,10 +214,13 @@ def _units(data: DetectionData, groups: np.ndarray | None) -> dict[str, int]:
     return {name: len(units) for name, units in held.items()}
 
 
-def _print(detections: Detections) -> str:
+def _print(found: CocoResults) -> str:
     """A digest that equal detections share, in whatever order they are listed."""
-    rows = sorted((r["image_id"], r["category_id"], *map(float, r["bbox"]), float(r["score"])) for r in detections)
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    columns = (found.image_ids, found.category_ids, *found.boxes.T, found.scores)
+    order, marks = np.lexsort(columns), hashlib.sha256()
+    for column in columns:
+        marks.update(column[order].tobytes())
+    return marks.hexdigest()
 
 
 def _class_units(data: ClassData, statistics: tuple[str, ...], groups: np.ndarray | None) -> dict[str, int]:
@@ -227,6 +230,6 @@ def _class_units(data: ClassData, statistics: tuple[str, ...], groups: np.ndarra
     return of_class | dict.fromkeys(statistics, len(np.unique(units)))
 
 
-def _class_print(rows: Detections) -> str:
+def _class_print(rows: list[dict]) -> str:
     """A digest that equal classifications share."""
     return hashlib.sha256(json.dumps([(row["classes"], row["scores"]) for row in rows]).encode()).hexdigest()
