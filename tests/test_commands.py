@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from yolomish.commands import app
@@ -65,3 +66,27 @@ def test_the_pages_name_commands_and_options_that_exist(page: Path) -> None:
 def test_the_pages_link_to_files_that_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_the_site_has_every_page_once() -> None:
+    def leaves(entry: Any) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in leaves(part)]
+
+    shown = leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    written = [path for pattern in ("*.md", "docs/**/*.md", "benchmarks/results/*.md") for path in ROOT.glob(pattern)]
+    assert sorted(shown) == sorted(path.relative_to(ROOT).as_posix() for path in written)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the site needs the extra docs")
+    pytest.importorskip("mkdocstrings", reason="the site needs the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    home = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'href="docs/detect/"' in home and 'src="docs/img/report.png"' in home
+    assert "detect_batch" in (tmp_path / "docs" / "api" / "index.html").read_text(encoding="utf-8")
