@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from yolomish.commands import app
 
 ROOT = Path(__file__).resolve().parents[1]
+PRICES = (ROOT / "README.md", ROOT / "benchmarks" / "results" / "acts-cpu.md")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -66,6 +67,13 @@ def test_the_pages_name_commands_and_options_that_exist(page: Path) -> None:
 def test_the_pages_link_to_files_that_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_readmes_prices_are_the_measured_ones() -> None:
+    rows = [
+        re.findall(r"^\| ((?:relu|leaky_relu|silu|gelu|mish) \| .*)$", page.read_text(encoding="utf-8"), re.M) for page in PRICES
+    ]
+    assert len(rows[0]) == 5 and set(rows[0]) <= set(rows[1])
 
 
 def test_the_site_has_every_page_once() -> None:
