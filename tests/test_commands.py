@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from yolomish.commands import app
 
 ROOT = Path(__file__).resolve().parents[1]
+PRICES = (ROOT / "README.md", ROOT / "benchmarks" / "results" / "acts-cpu.md")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -65,3 +67,34 @@ def test_the_pages_name_commands_and_options_that_exist(page: Path) -> None:
 def test_the_pages_link_to_files_that_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_readmes_prices_are_the_measured_ones() -> None:
+    rows = [
+        re.findall(r"^\| ((?:relu|leaky_relu|silu|gelu|mish) \| .*)$", page.read_text(encoding="utf-8"), re.M) for page in PRICES
+    ]
+    assert len(rows[0]) == 5 and set(rows[0]) <= set(rows[1])
+
+
+def test_the_site_has_every_page_once() -> None:
+    def leaves(entry: Any) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in leaves(part)]
+
+    shown = leaves(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    written = [path for pattern in ("*.md", "docs/**/*.md", "benchmarks/results/*.md") for path in ROOT.glob(pattern)]
+    assert sorted(shown) == sorted(path.relative_to(ROOT).as_posix() for path in written)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the site needs the extra docs")
+    pytest.importorskip("mkdocstrings", reason="the site needs the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    home = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'href="docs/detect/"' in home and 'src="docs/img/report.png"' in home
+    assert "detect_batch" in (tmp_path / "docs" / "api" / "index.html").read_text(encoding="utf-8")
