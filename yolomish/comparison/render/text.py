@@ -123,9 +123,8 @@ def to_latex(report: Report) -> str:
     """Results and differences as two ``booktabs`` tables with short captions and labels; what was not controlled and what the
     arms started from stand in the first."""
     lead = "" if report.controlled else f"NOT CONTROLLED ({', '.join(wording.not_controlled(report))}). "
-    first = " ".join(
-        (f"{lead}Validation {report.metric} x 100, mean and standard deviation over trainings.", *wording.starts(report))
-    )
+    spread = "mean and standard deviation over trainings" if report.fewest > 1 else "one training in an arm, so no spread"
+    first = " ".join((f"{lead}Validation {report.metric} x 100, {spread}.", *wording.starts(report)))
     shown = [d for d in report.primary if d.low is not None]
     level = f", {percent(shown[0].confidence)} intervals" if shown else ""
     verdicts = "; ".join(f"{d.a} - {d.b}: {wording.verdict(d)}" for d in report.primary)
