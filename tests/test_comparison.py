@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from yolomish.comparison.render import (
     to_markdown,
 )
 from yolomish.comparison.render.gallery import disagreements
+from yolomish.comparison.render.latex import escape
 from yolomish.comparison.render.wording import chosen_rates
 from yolomish.comparison.report import Design, Look, Tuned
 from yolomish.comparison.runs import EpochPoint, Run, Start, State
@@ -453,6 +455,34 @@ def test_the_latex_tables_hold_the_numbers_and_are_escaped(tmp_path: Path) -> No
         and text.count("\\label{tab:") == 2
     )
     assert not re.search(r"(?<!\\)[_%&#](?![^\n]*\\\\)", text.split("\n", 1)[1].replace(" & ", " "))
+
+
+ODD_NAMES = ["a_b & <b>$x^2$", "5 % {é} #1~\\n", '\U0001f600 Ж ± -3 [q] "z" a--b `c` |', "x" * 60, "² α ≤ ß ą ñ\n\tq -- 1_-2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("-0.5 to-1 a-b --", "$-$0.5 to-1 a-b -{}-"),
+        ("café ğ ß", r"caf\'{e} \u{g} \ss{}"),
+        ("α ±", r"$\alpha$ $\pm$"),
+        ("猴", r"\otherscript{猴}{U+7334}"),
+        ("a\nb", "a b"),
+    ],
+)
+def test_latex_takes_any_text(text: str, wanted: str) -> None:
+    assert escape(text) == wanted
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+def test_the_latex_compiles_whatever_the_arms_are_called(tmp_path: Path) -> None:
+    report = _report({name: [0.6 - i / 50, 0.61 - i / 40, 0.62] for i, name in enumerate(ODD_NAMES)})
+    head = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(head + to_latex(report) + "\\end{document}\n", encoding="utf-8")
+    words = ["pdflatex", "-draftmode", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=120)
+    log = done.stdout.decode("latin1")
+    assert done.returncode == 0 and "Overfull" not in log and "Missing character" not in log, log
 
 
 def test_images_of_disagreement_are_shown_in_both_directions(tmp_path: Path) -> None:
