@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from yolomish.comparison.render import plots, tables, wording
 from yolomish.comparison.render.gallery import Disagreement
-from yolomish.comparison.render.text import to_latex
+from yolomish.comparison.render.latex import to_latex
 from yolomish.comparison.report import Report
 from yolomish.drawing.page import templates
 

@@ -38,8 +38,11 @@ class Figure:
 def glance(report: Report) -> list[Figure]:
     """Every difference that has an interval or several seeds."""
     shown = [d for d in report.differences if d.low is not None or len(d.per_seed) > 1]
-    dots = "Dots are seeds, diamonds" if report.paired else "Diamonds are"
-    return [_differences(shown, f"{dots} means, bars intervals; right of 0 the first arm is better.")] if shown else []
+    if report.fewest == 1:
+        what = "Diamonds are differences, bars intervals over images"
+    else:
+        what = f"{'Dots are seeds, diamonds' if report.paired else 'Diamonds are'} means, bars intervals"
+    return [_differences(shown, f"{what}; right of 0 the first arm is better.")] if shown else []
 
 
 def curves(report: Report) -> list[Figure]:
@@ -56,12 +59,13 @@ def curves(report: Report) -> list[Figure]:
 def breakdown(report: Report) -> list[Figure]:
     """AP by size of object, and the largest differences by class."""
     figures = [_sizes(report)] if all("AP" in arm.levels for arm in report.arms) else []
+    dots = report.paired and report.fewest > 1
     chosen = sorted(report.class_differences, key=lambda d: -abs(d.mean))[:MOST_CLASSES]
     return figures + (
         [
             _differences(
                 chosen,
-                f"Differences in {report.metric} by class, largest first" + ("; dots are seeds." if report.paired else "."),
+                f"Differences in {report.metric} by class, largest first" + ("; dots are seeds." if dots else "."),
             )
         ]
         if chosen
@@ -159,7 +163,8 @@ def _differences(differences: Sequence[Difference], caption: str) -> Figure:
     pairs = list(dict.fromkeys((d.a, d.b) for d in differences))
     for row, d in enumerate(differences):
         colour, mean = COLOURS[pairs.index((d.a, d.b)) % len(COLOURS)], 100 * d.mean
-        axis.scatter([100 * v for v in d.per_seed], [row] * len(d.per_seed), color=colour, alpha=0.5, s=24, zorder=3)
+        if len(d.per_seed) > 1:
+            axis.scatter([100 * v for v in d.per_seed], [row] * len(d.per_seed), color=colour, alpha=0.5, s=24, zorder=3)
         reach = None
         if d.low is not None and d.high is not None:
             reach = [[mean - 100 * d.low], [100 * d.high - mean]]
@@ -180,11 +185,13 @@ def _differences(differences: Sequence[Difference], caption: str) -> Figure:
 def _sizes(report: Report) -> Figure:
     """AP overall and by size of object, with its intervals, a marker per arm."""
     axis = _axis(6, 4)
+    bars: list[bool] = []
     names = [m for m in SIZES if all(m in arm.levels for arm in report.arms)]
     for i, arm in enumerate(report.arms):
         places = [x + 0.16 * (i - (len(report.arms) - 1) / 2) for x in range(len(names))]
         levels = [arm.levels[m] for m in names]
         marker, colour, means = MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)], [100 * v.mean for v in levels]
+        bars.append(any(v.low is not None for v in levels))
         axis.errorbar(
             places, means, _errors(levels), fmt=marker, color=colour, capsize=4, markersize=7, label=plot_label(arm.label)
         )
@@ -193,7 +200,7 @@ def _sizes(report: Report) -> Figure:
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3, axis="y")
     axis.legend()
-    return _figure(axis, "AP by size of object, with 95 % intervals.")
+    return _figure(axis, f"AP by size of object{', with 95 % intervals' * any(bars)}.")
 
 
 def _layer_panel(report: Report, key: str) -> Figure:

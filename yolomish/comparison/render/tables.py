@@ -57,10 +57,10 @@ def shown_path(path: Path, folder: Path) -> str:
 def results(report: Report) -> Table:
     """The table of a paper: a row per arm, the best of each column marked."""
     what = "Given detections" if report.bare else "Validation, last checkpoint, averaged weights"
-    several = "file" if report.bare else "seed"
+    several = wording.repeats(report)
     over = f"mean ± standard deviation over {several}s" if report.fewest > 1 else f"one {several} in an arm, so no spread"
     whose = "COCO's metrics, t" if report.metric == "AP" else "T"
-    note = f"{what}, {report.metric} x 100: {over}. {whose}he best mean of each in bold."
+    note = f"{what}, {report.metric} x 100: {over}. {whose}he best{' mean' * (report.fewest > 1)} of each in bold."
     best = any(arm.best_ap is not None for arm in report.arms)
     if best:
         note += f" Best {report.metric} is that of each run's best epoch, chosen on these same images and so too high: secondary."
@@ -96,30 +96,31 @@ def differences(report: Report) -> Table:
     confidence = min((d.confidence for d in report.differences), default=0.95)
     pairs = len(report.primary)
     note = f"The first arm of a pair minus the other, {report.metric} x 100; a positive number favours the first."
-    note += f" All intervals are {percent(confidence)}"
-    note += f": {pairs} pairs are judged together (Bonferroni), and p is adjusted for it." if pairs > 1 else "."
+    if any(d.low is not None for d in report.differences):
+        note += f" All intervals are {percent(confidence)}."
+    if pairs > 1:
+        note += f" {pairs} pairs are judged together (Bonferroni), and p is adjusted for it."
     if report.images is not None:
         units = (
             f"{report.images:,} images"
             if report.clusters is None
             else f"{report.clusters:,} clusters of {report.images:,} images"
         )
-        note += f" They cover seeds and images together ({report.resamples:,} resamples of {units})."
+        note += f" {wording.covered(report, f'{report.resamples:,} resamples of {units}')}"
         note += f" No interval where fewer than {FEWEST_IMAGES} images hold such objects."
     else:
-        note += " They cover seeds alone."
-    if report.fewest == 1:
-        note += " An arm has one training: the interval is the images' chance alone."
+        note += f" {covers}" if (covers := wording.covered(report, "")) else ""
     if any(d.pooled for d in report.primary):
         note += " The arms' spreads are about equal, so that of all arms is taken for each pair."
-    seeds = report.seeds if len(report.seeds) <= MOST_SEED_COLUMNS else ()
+    seeds = report.seeds if 1 < len(report.seeds) <= MOST_SEED_COLUMNS else ()
 
     def row(d: Difference) -> tuple[str, ...]:
         each = [signed(v, decimals(half_width(d) or d.sd)) for v in d.per_seed] if seeds else []
         cells = (mean_of(d), interval(d), probability(d.p_adjusted), wording.verdict(d))
         return (f"{d.a} - {d.b}", d.metric, *each, *cells)
 
-    head = ("pair", "metric", *(f"seed {s}" for s in seeds), "mean", "interval", "p (adjusted)" if pairs > 1 else "p", "verdict")
+    mean = "mean" if report.fewest > 1 else "difference"
+    head = ("pair", "metric", *(f"seed {s}" for s in seeds), mean, "interval", "p (adjusted)" if pairs > 1 else "p", "verdict")
     return Table(title="Differences", note=note, head=head, rows=tuple(row(d) for d in report.differences))
 
 
@@ -131,7 +132,7 @@ LOOKS: dict[str, Callable[[Difference], str]] = {
     "seeds' error, paired over unpaired": lambda d: number(d.pairing_gain, ".2f", "x"),
     "P(A > B), pairs of trainings": lambda d: number(d.a_ahead, ".0%") if max(d.counts) > 1 else NONE,
     "resamples of images with A ahead": lambda d: number(d.above_zero, ".1%"),
-    "bootstrap over seeds then images, 95 %": lambda d: span(*d.bootstrap, 2) if d.bootstrap else NONE,
+    "bootstrap over seeds then images, 95 %": lambda d: span(*d.bootstrap, 2) if d.bootstrap and max(d.counts) > 1 else NONE,
     "p, t over seeds": lambda d: probability(d.p_t),
     "p, exact sign flips over seeds": lambda d: probability(d.p_signs),
     "p, exact Wilcoxon over seeds": lambda d: probability(d.p_ranks),
@@ -145,10 +146,11 @@ def tests(report: Report) -> Table:
     found = report.primary
     rows = [(name, *map(look, found)) for name, look in LOOKS.items()]
     rows = [row for row in rows if set(row[1:]) != {NONE}]
-    note = (
-        f"{report.metric} x 100. None of these decides. Tests over seeds take the validation images as given. Percentiles of a "
-        "bootstrap over few seeds are too narrow; P(A > B) says how often, not how sure."
+    several = (
+        " Tests over seeds take the validation images as given. Percentiles of a bootstrap over few seeds are too narrow; "
+        "P(A > B) says how often, not how sure."
     )
+    note = f"{report.metric} x 100. None of these decides." + several * any(min(d.counts) > 1 for d in found)
     head = ("what", *(f"{d.a} - {d.b}" for d in found))
     return Table(title=f"Other looks at {report.metric}", note=note if rows else "", head=head, rows=tuple(rows))
 
@@ -203,9 +205,9 @@ def cost(report: Report) -> Table:
     base = report.arms[0].label
     return Table(
         title="Cost",
-        note="Training step: median of each run, mean over seeds, waiting for data left out; runs follow one another, so what "
-        "else the machine did is in it. Inference: one image, float32, in turn with the other arms, median [quartiles] and "
-        "median ratio. Peak memory on a GPU is the arm's own; on a CPU it is the whole process's.",
+        note=f"Training step: median of each run{', mean over seeds' * (len(report.seeds) != 1)}, waiting for data left out; "
+        "runs follow one another, so what else the machine did is in it. Inference: one image, float32, in turn with the other "
+        "arms, median [quartiles] and median ratio. Peak memory on a GPU is the arm's own; on a CPU it is the whole process's.",
         head=("arm", "training step", f"vs {base}", "peak memory", "inference", f"vs {base}"),
         rows=tuple(map(row, report.arms)),
     )
@@ -239,19 +241,19 @@ def tuned(report: Report) -> Table:
     found = report.design.tuned
     if found is None:
         return Table(title="Learning rates", note="", head=(), rows=())
-    rates = list(next(iter(found.trials.values())))
+    rates, several = list(next(iter(found.trials.values()))), len(found.seeds) > 1
     rows = (
         (
             label,
-            *(" / ".join([points(statistics.fmean(aps[rate])), *map(points, aps[rate])]) for rate in rates),
+            *(" / ".join(map(points, (statistics.fmean(aps[rate]), *aps[rate]) if several else aps[rate])) for rate in rates),
             f"{found.rates[label]:g}",
         )
         for label, aps in found.trials.items()
     )
     return Table(
         title="Learning rates",
-        note=f"{report.metric} x 100 by peak learning rate on the images held out: mean / each of seeds "
-        f"{', '.join(map(str, found.seeds))}. {wording.chosen_rates(found, report.metric)}",
+        note=f"{report.metric} x 100 by peak learning rate on the images held out{': mean / each of' if several else ','} "
+        f"{wording.numbered('seed', found.seeds)}. {wording.chosen_rates(found, report.metric)}",
         head=("arm", *(f"lr {rate}" for rate in rates), "chosen"),
         rows=tuple(rows),
     )
