@@ -22,7 +22,17 @@ def summary(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The report as Markdown, without pictures."""
-    rest = (tables.tests, tables.exact, tables.cost, tables.classes, tables.layers, tables.tuned, tables.changed, tables.runs)
+    rest = (
+        tables.tests,
+        tables.exact,
+        tables.cost,
+        tables.eight_bits,
+        tables.classes,
+        tables.layers,
+        tables.tuned,
+        tables.changed,
+        tables.runs,
+    )
     lines = [summary(report), ""]
     for table in (*rest, tables.surroundings):
         lines += markdown(table(report))
@@ -80,6 +90,7 @@ def to_json(report: Report) -> str:
         "what_next": wording.next_steps(report),
         "runs": [_plain_run(run, report) for run in report.runs],
         **{key: plain[key] for key in ("speed", "layers", "missing")},
+        "eight_bits": plain["eight_bits"],
         "tuned": asdict(design.tuned) if design.tuned else None,
         **{key: plain[key] for key in ("config_difference", "config")},
         "environment": dict(design.environment),
@@ -120,8 +131,8 @@ def escape(text: str) -> str:
 
 
 def to_latex(report: Report) -> str:
-    """Results and differences as two ``booktabs`` tables with short captions and labels; what was not controlled and what the
-    arms started from stand in the first."""
+    """Results, differences and, where measured, 8 bits as ``booktabs`` tables with short captions and labels; what was not
+    controlled and what the arms started from stand in the first."""
     lead = "" if report.controlled else f"NOT CONTROLLED ({', '.join(wording.not_controlled(report))}). "
     first = " ".join(
         (f"{lead}Validation {report.metric} x 100, mean and standard deviation over trainings.", *wording.starts(report))
@@ -130,12 +141,14 @@ def to_latex(report: Report) -> str:
     level = f", {percent(shown[0].confidence)} intervals" if shown else ""
     verdicts = "; ".join(f"{d.a} - {d.b}: {wording.verdict(d)}" for d in report.primary)
     second = f"{lead}Differences of {report.metric} x 100{level}: {verdicts}."
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(
-        (
-            _latex_table(tables.results(report), first, f"{report.metric} of the arms", "tab:arms"),
-            _latex_table(tables.differences(report), second, f"Differences of {report.metric}", "tab:differences"),
-        )
-    )
+    shown_tables = [
+        _latex_table(tables.results(report), first, f"{report.metric} of the arms", "tab:arms"),
+        _latex_table(tables.differences(report), second, f"Differences of {report.metric}", "tab:differences"),
+    ]
+    if report.eight_bits:
+        third = f"{lead}AP x 100 in fp32 and in 8 bits, and time of one image. {' '.join(wording.eight_bits(report.eight_bits))}"
+        shown_tables.append(_latex_table(tables.eight_bits(report), third, "The arms in 8 bits", "tab:int8"))
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(shown_tables)
 
 
 def _latex_table(table: Table, caption: str, short: str, label: str) -> str:

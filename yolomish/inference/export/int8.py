@@ -91,7 +91,7 @@ def export_int8(
         if not after.score >= LEAST_SHARE * before.score:
             raise YolomishError(f"8 bits leave AP {after.score:.4f} of {before.score:.4f}: nothing was written")
         stated = EightBits(
-            by=_versions(format),
+            by=versions(format),
             images=len(train),
             protocol=training_protocol(network.input).describe(len(val), val.source.name, size_hw),
             fp32=tuple(before.values[name] for name in STATED),
@@ -214,7 +214,8 @@ def _last_convolution(result: Any) -> str:
     return str(node.get_friendly_name())
 
 
-def _versions(format: str) -> str:
+def versions(format: str) -> str:
+    """What makes and runs 8 bits of ``format``."""
     if format == "onnx":
         return f"ONNX Runtime {require('onnxruntime').__version__}"
     return f"NNCF {require('nncf').__version__}, OpenVINO {require('openvino').__version__.split('-')[0]}"
