@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 JOBS = {"jobs", "job_set", "print_jobs"}
 TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid", "lr_seeds", *JOBS}
 TRAINING = (TRAINING | {"until_decided", "max_seeds"} | set(SETTINGS)) - {"device"}
-JUDGING = {"margin", "pairs", "cluster", "resolve", "allow_missing"}
+JUDGING = {"margin", "pairs", "cluster", "resolve", "allow_missing", "int8"}
 PAIRS = ("first", "all")
 
 PART = {"fraction", "classes", "train_share"}  # of the data
@@ -154,6 +154,9 @@ def compare(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Take files although one arm has no detections on many more images.")
     ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also what 8 bits leave of each arm's AP, and their speed, by OpenVINO and NNCF.")
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Train nothing: say how many seeds, images and hours a difference takes.")
     ] = False,
@@ -269,7 +272,7 @@ def compare(
         done = " ".join(["yolomish compare", *map(shlex.quote, runs), *_options(ctx, given & (JUDGING | PART | {"data"}))])
         truth = read_data(data, fraction, classes, train_share) if "data" in given else None
         report = compare_finished(
-            runs, folder, data=truth, judging=judging, command=done, device=device or "auto", force=force, log=log
+            runs, folder, data=truth, judging=judging, int8=int8, command=done, device=device or "auto", force=force, log=log
         )
     else:
         from yolomish.config import check_train, recipe_model, recipe_task
@@ -322,6 +325,7 @@ def compare(
                 lr_seeds=lr_seeds,
                 most_seeds=max_seeds if until_decided else 0,
                 judging=judging,
+                int8=int8,
                 command=command,
                 force=force,
                 log=log,

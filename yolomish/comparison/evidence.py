@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,7 @@ from yolomish.tasks.registry import find_task
 from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.load import load_network
 
-PREDICTIONS = "predictions-last.json"
-ORIGIN = "predictions-last.origin.json"
+PREDICTIONS = "predictions-last"
 RESAMPLES = 1000
 SIZES = {"APs": (0, 32**2), "APm": (32**2, 96**2), "APl": (96**2, 1e10)}  # px², pycocotools' areaRng
 
@@ -137,27 +137,45 @@ def predictions(run: Run, data: Any, *, content: str, device: str) -> Detections
     """COCO results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
     data and protocol, else made and kept there. ``content`` is the data's digest (see ``data_digest``)."""
     config = run.trained()
-    protocol = protocol_of(config)
-    origin = {
+
+    def predict(named: Any) -> Detections:
+        place = choose_device(device)
+        return find_task(config.task).predict(load_network(str(run.last)).network.to(place), named, config, place)
+
+    return keep(run.home, PREDICTIONS, origin_of(run, content), lambda: detections_of(run, data, predict))
+
+
+def origin_of(run: Run, content: str) -> dict[str, Any]:
+    """What a run's detections on the data of digest ``content`` depend on."""
+    protocol = asdict(protocol_of(run.trained()))
+    return {
         "checkpoint_sha256": digest(run.last).sha256,
         "data_sha256": content,
-        "image_size": list(config.image_size),
-        "protocol": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(protocol).items()},  # as JSON reads it
+        "image_size": list(run.trained().image_size),
+        "protocol": {key: list(v) if isinstance(v, tuple) else v for key, v in protocol.items()},  # as JSON reads it
     }
-    file, note = run.home / PREDICTIONS, run.home / ORIGIN
+
+
+def detections_of(run: Run, data: Any, predict: Callable[[Any], Detections]) -> Detections:
+    """What ``predict`` finds on ``data`` with the run's classes, of those that the data has."""
+    results = predict(data.with_classes(tuple(read_checkpoint(run.last)["names"]), run.path))
+    if run.task == "detect":
+        known = set(data.category_ids)
+        results = [row for row in results if row["category_id"] in known]
+    return results
+
+
+def keep(home: Path, stem: str, origin: dict[str, Any], make: Callable[[], Detections], *, again: bool = False) -> Detections:
+    """The detections that ``home`` holds as ``stem``.json where they are of ``origin``, else (or ``again``) those of ``make``,
+    kept there."""
+    file, note = home / f"{stem}.json", home / f"{stem}.origin.json"
     try:
-        if json.loads(note.read_text(encoding="utf-8")) == origin:
+        if not again and json.loads(note.read_text(encoding="utf-8")) == origin:
             return list(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         pass  # none yet, or cut off: detected again
-    place = choose_device(device)
-    loaded = load_network(str(run.last))
-    named = data.with_classes(loaded.names, run.path)
-    results = find_task(config.task).predict(loaded.network.to(place), named, config, place)
-    if config.task == "detect":
-        known = set(data.category_ids)
-        results = [row for row in results if row["category_id"] in known]  # not of classes that the data does not have
-    run.home.mkdir(parents=True, exist_ok=True)
+    results = make()
+    home.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
     write_json(file, results)
     write_json(note, origin)

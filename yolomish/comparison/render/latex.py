@@ -1,4 +1,4 @@
-"""The report's two tables as LaTeX that pdfLaTeX compiles, whatever the names in them hold."""
+"""The report's main tables as LaTeX that pdfLaTeX compiles, whatever the names in them hold."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ OTHER = r"\otherscript"  # prints its first argument where the engine knows Unic
 
 
 def to_latex(report: Report) -> str:
-    """Results and differences as two ``booktabs`` tables with short captions and labels, no wider than the text; what was not
-    controlled and what the arms started from stand in the first."""
+    """Results, differences and, where measured, 8 bits as ``booktabs`` tables with short captions and labels, no wider than the
+    text; what was not controlled and what the arms started from stand in the first."""
     lead = "" if report.controlled else f"NOT CONTROLLED ({', '.join(wording.not_controlled(report))}). "
     spread = "mean and standard deviation over trainings" if report.fewest > 1 else "one training in an arm, so no spread"
     first = " ".join((f"{lead}Validation {report.metric} x 100, {spread}.", *wording.starts(report)))
     shown = [d for d in report.primary if d.low is not None]
     level = f", {percent(shown[0].confidence)} intervals" if shown else ""
-    found = (
+    found = [
         latex_table(tables.results(report), first, f"{report.metric} of the arms", "tab:arms"),
         latex_table(
             tables.differences(report),
@@ -37,7 +37,10 @@ def to_latex(report: Report) -> str:
             f"Differences of {report.metric}",
             "tab:differences",
         ),
-    )
+    ]
+    if report.eight_bits:
+        third = f"{lead}AP x 100 in fp32 and in 8 bits, and time of one image. {' '.join(wording.eight_bits(report.eight_bits))}"
+        found.append(latex_table(tables.eight_bits(report), third, "The arms in 8 bits", "tab:int8"))
     head = "% needs \\usepackage{booktabs,graphicx}\n"
     if any(OTHER in text for text in found):
         head += "% XeLaTeX and LuaLaTeX print other scripts, with a font that has them; pdfLaTeX prints their codes\n"

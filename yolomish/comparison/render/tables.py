@@ -10,6 +10,7 @@ from pathlib import Path
 from yolomish.comparison.render import wording
 from yolomish.comparison.render.numbers import (
     NONE,
+    count,
     decimals,
     half_width,
     interval,
@@ -22,7 +23,7 @@ from yolomish.comparison.render.numbers import (
     span,
     spread,
 )
-from yolomish.comparison.report import ArmSummary, Report
+from yolomish.comparison.report import ArmSummary, EightBitArm, Report
 from yolomish.comparison.runs import Run
 from yolomish.evaluation.stats import FEWEST_IMAGES, Difference
 
@@ -210,6 +211,32 @@ def cost(report: Report) -> Table:
         "arms, median [quartiles] and median ratio. Peak memory on a GPU is the arm's own; on a CPU it is the whole process's.",
         head=("arm", "training step", f"vs {base}", "peak memory", "inference", f"vs {base}"),
         rows=tuple(map(row, report.arms)),
+    )
+
+
+def eight_bits(report: Report) -> Table:
+    """What 8 bits leave of each arm, empty where nobody asked."""
+    found = report.eight_bits
+    if found is None:
+        return Table(title="In 8 bits", note="", head=(), rows=())
+    note = (
+        f"AP x 100, mean over runs, by {found.by}: convolutions in 8 bits, ranges of {count(found.images, 'training image')}. "
+        "Change: 8 bits minus fp32, run by run, with its 95 % interval. Time: one image, first run, in turn, median [quartiles] "
+        f"of {found.rounds} rounds; {count(found.threads, 'thread')}."
+    )
+
+    def row(arm: EightBitArm) -> tuple[str, ...]:
+        times = (f"{ms[1]:.1f} ms [{ms[0]:.1f}, {ms[2]:.1f}]" for ms in (arm.fp32_ms, arm.int8_ms))
+        low, middle, high = arm.speedup
+        size = f"{arm.int8_bytes / 1e6:.1f} MB"
+        change = (mean_of(arm.change), interval(arm.change))
+        return (arm.arm, points(arm.fp32), points(arm.int8), *change, *times, f"{middle:.2f}x [{low:.2f}, {high:.2f}]", size)
+
+    return Table(
+        title="In 8 bits",
+        note=" ".join((note, *wording.eight_bits(found))),
+        head=("arm", "AP fp32", "AP int8", "change", "interval", "fp32", "int8", "faster", "int8 weights"),
+        rows=tuple(map(row, found.arms)),
     )
 
 

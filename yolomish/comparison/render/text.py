@@ -21,7 +21,17 @@ def summary(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The report as Markdown, without pictures."""
-    rest = (tables.tests, tables.exact, tables.cost, tables.classes, tables.layers, tables.tuned, tables.changed, tables.runs)
+    rest = (
+        tables.tests,
+        tables.exact,
+        tables.cost,
+        tables.eight_bits,
+        tables.classes,
+        tables.layers,
+        tables.tuned,
+        tables.changed,
+        tables.runs,
+    )
     lines = [summary(report), ""]
     for table in (*rest, tables.surroundings):
         lines += markdown(table(report))
@@ -79,6 +89,7 @@ def to_json(report: Report) -> str:
         "what_next": wording.next_steps(report),
         "runs": [_plain_run(run, report) for run in report.runs],
         **{key: plain[key] for key in ("speed", "layers", "missing")},
+        "eight_bits": plain["eight_bits"],
         "tuned": asdict(design.tuned) if design.tuned else None,
         **{key: plain[key] for key in ("config_difference", "config")},
         "environment": dict(design.environment),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from yolomish.comparison.looks import undeclared
 from yolomish.comparison.render.numbers import count, equals, half_width, interval, mean_of, percent, points
-from yolomish.comparison.report import Design, InitialWeights, Report, Tuned
+from yolomish.comparison.report import Design, EightBits, InitialWeights, Report, Tuned
 from yolomish.comparison.runs import Run
 from yolomish.evaluation.planning import Advice, Range, Step
 from yolomish.evaluation.stats import Difference, Equality, Verdict
@@ -245,6 +245,17 @@ def advice(found: Advice, d: Difference) -> str:
         Step.IMAGES: f"{head} take more validation images, about {images}: more seeds alone do not do it ({seeds}).",
         Step.NEITHER: f"{head} neither more seeds ({seeds}) nor more images ({images}) help within reason.",
     }[found.step]
+
+
+def eight_bits(found: EightBits) -> list[str]:
+    """For each pair, whether one arm's AP stands 8 bits better than the other's."""
+
+    def kept(d: Difference) -> str:
+        winner = {Verdict.A_BETTER: d.a, Verdict.B_BETTER: d.b}.get(d.verdict)
+        said = f"{winner} keeps more of its AP" if winner else verdict(d)
+        return f"{d.a} - {d.b}: {said}, {mean_of(d)}" + (f" {interval(d)}." if d.low is not None else ", no interval.")
+
+    return [kept(d) for d in found.differences]
 
 
 def next_steps(report: Report) -> list[str]:
