@@ -21,6 +21,12 @@ class ClassData(ImageData):
         super().__init__(listing.paths, listing.names, listing.source)
         self.labels = listing.labels
 
+    def first(self, count: int) -> ClassData:
+        """``count`` of the images, spread evenly: a list may be sorted by class, and its first images be of one alone."""
+        chosen = [i * len(self) // min(count, len(self)) for i in range(min(count, len(self)))]
+        paths, labels = tuple(self.paths[i] for i in chosen), tuple(self.labels[i] for i in chosen)
+        return ClassData(ClassListing(source=self.source, names=self.names, paths=paths, labels=labels))
+
     @cached_property
     def digest(self) -> str:
         found = hashlib.sha256(json.dumps(self.names).encode())
