@@ -119,13 +119,7 @@ def gather(
 def data_digest(data: ImageData) -> str:
     """SHA-256 of what results depend on: classes, annotations, and every image's file name, size in bytes and time of change."""
     marks: list[Any] = [data.names]
-    for index in range(len(data)):
-        path = data.path(index)
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-        marks.append((path.name, status.st_size, status.st_mtime_ns, data.truth(index)))
+    marks += [(data.path(index).name, *data.stamp(index), data.truth(index)) for index in range(len(data))]
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 
 
