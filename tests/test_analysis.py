@@ -1,6 +1,7 @@
 """Landscapes, noise and depth: each against something known beforehand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from conftest import noise_data
 from matplotlib.figure import Figure
 from reference.builders import pipeline_of
+from reference.classes import NAMES, TINY, coloured_squares
 from torch import nn
 from typer.testing import CliRunner
 
@@ -20,17 +22,22 @@ from yolomish.analysis.loss_landscape import (
     filter_normalised_direction,
     loss_surface,
 )
-from yolomish.analysis.noise import Noisy, noise_curve, noise_points
+from yolomish.analysis.noise import NoisyInput, noise_curve, noise_points
 from yolomish.analysis.output_landscape import output_landscape
 from yolomish.commands import app
 from yolomish.config import DataConfig, ModelConfig, TrainConfig
+from yolomish.data.classification import open_classes
 from yolomish.data.datasets import open_data
 from yolomish.data.loader import eval_loader
+from yolomish.data.streams import Use
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
 from yolomish.networks import build_network
+from yolomish.tasks.classification.protocol import ClassProtocol
 from yolomish.tasks.detection.predict import predict
 from yolomish.tasks.detection.protocol import training_protocol
+from yolomish.training.loop import fit
+from yolomish.types import InputSpec
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import load_network
 
@@ -107,20 +114,60 @@ def test_a_random_linear_network_gives_a_plane_and_relu_folds() -> None:
     assert not np.array_equal(output_landscape("mish", points=41, seed=1).values, smooth.values)
 
 
-def test_no_noise_is_the_plain_evaluation_and_noise_has_its_strength(checkpoint: str) -> None:
-    network, data = load_network(checkpoint), open_data(DataConfig(), "val").first(2)
-    grey = torch.full((2, 3, 64, 64), 0.5)
-    seen: list[torch.Tensor] = []
-    hook = network.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for sigma in (0.0, 0.1, 0.1):
-        Noisy(network.network, sigma)(grey)
-    hook.remove()
-    assert torch.equal(seen[0], grey) and torch.equal(seen[1], seen[2])
-    assert seen[1].std().item() == pytest.approx(0.1, rel=0.05) and seen[1].mean().item() == pytest.approx(0.5, abs=0.01)
-    points = noise_points(network.network, data, [0.0, 0.3], size_hw=(64, 64))
-    plain = evaluate(data.coco(), predict(pipeline_of(network.network, 64), data), data.names, data.category_ids).values
-    assert (points[0].ap, points[0].ap50) == (plain["AP"], plain["AP50"]) and [p.sigma for p in points] == [0.0, 0.3]
-    assert noise_curve(checkpoint, [0.3], images=2).points == points[1:]
+def test_noise_is_numpys_on_the_images_own_range_whatever_the_batch() -> None:
+    spec = InputSpec(size_hw=(64, 64), stride=1, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    found = NoisyInput(**vars(spec), sigma=0.1, seed=7).normalise(images)
+    for n in range(3):
+        rng = np.random.default_rng(np.random.SeedSequence(7, spawn_key=(Use.NOISE, 0, n)))
+        noisy = (images[n].numpy() / 255 + 0.1 * rng.standard_normal((3, 64, 64), np.float32)).clip(0, 1)
+        expected = (noisy - np.array(spec.mean)[:, None, None]) / np.array(spec.std)[:, None, None]
+        assert found[n].numpy() == pytest.approx(expected, abs=1e-5)
+    again = NoisyInput(**vars(spec), sigma=0.1, seed=7)
+    assert torch.equal(torch.cat([again.normalise(images[:1]), again.normalise(images[1:])]), found)
+    assert torch.equal(NoisyInput(**vars(spec), sigma=0.0).normalise(images), spec.normalise(images))
+
+
+def test_no_noise_is_the_plain_evaluation_of_a_detector(checkpoint: str) -> None:
+    loaded, data = load_network(checkpoint), open_data(DataConfig(), "val").first(2)
+    points = noise_points(loaded.network, data, loaded.config, [0.0, 0.3])
+    plain = evaluate(data.coco(), predict(pipeline_of(loaded.network, 64), data), data.names, data.category_ids).values
+    assert points[0].values == {name: plain[name] for name in ("AP", "AP50", "AP75")} and [p.sigma for p in points] == [0.0, 0.3]
+    assert type(loaded.network.input) is InputSpec
+    assert noise_curve(checkpoint, [0.3], images=2, batch=1).points == points[1:]
+
+
+def test_a_classifiers_accuracy_under_noise_is_a_plain_loops(tmp_path: Path) -> None:
+    config = replace(TINY, data=coloured_squares(tmp_path / "data"), epochs=1)
+    weights = [str(fit(replace(config, seed=seed), tmp_path / str(seed), log=lambda _: None).last) for seed in (0, 1)]
+    command = ["landscape", "noise", *weights, "--sigmas", "0,0.4", "--batch", "4", "--output", str(tmp_path / "noise")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "noise" / "noise.json").read_text())
+    assert (tmp_path / "noise" / "noise.png").stat().st_size > 10_000
+    data = open_classes(config.data, "val")
+    for path, points in zip(weights, found.values(), strict=True):
+        network = load_network(path).network
+        for point in points:
+            right = []
+            for n in range(len(data)):
+                image = ClassProtocol(name="whole", crop=1.0).prepare(data.image(n), (32, 32)).transpose(2, 0, 1) / 255
+                rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(Use.NOISE, 0, n)))
+                noisy = (image + point["sigma"] * rng.standard_normal((3, 32, 32), np.float32)).clip(0, 1)
+                noisy = (noisy - np.reshape(network.input.mean, (3, 1, 1))) / np.reshape(network.input.std, (3, 1, 1))
+                (logits,) = network(torch.from_numpy(noisy).float()[None])
+                right.append(int(logits.argmax()) == data.labels[n])
+            assert point["top1"] == pytest.approx(np.mean(right)) and set(point) == {"sigma", "top1", "top5", "ece"}
+    some = data.first(3)
+    assert sorted(some.labels) == [0, 1, 2] and len(data.first(100)) == len(data)
+
+
+def test_noise_refuses_detectors_beside_classifiers(checkpoint: str, tmp_path: Path) -> None:
+    config = replace(TINY, data=coloured_squares(tmp_path / "data"), model=replace(TINY.model, num_classes=3))
+    save_checkpoint(tmp_path / "c.pt", config=config, model=build_network(config.model), names=NAMES)
+    command = ["landscape", "noise", checkpoint, str(tmp_path / "c.pt"), "--sigmas", "0", "--images", "2"]
+    with pytest.raises(YolomishError, match=r"no common curve: .*best\.pt to detect, .*c\.pt to classify"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
 
 
 def blobs(shuffle: bool = False) -> Task:
@@ -173,7 +220,7 @@ def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: P
     (points,) = data["noise"].values()
     panels = drawn["noise"].axes
     assert [axis.get_title() for axis in panels[:2]] == ["AP", "AP50"]
-    for axis, key in zip(panels, ("ap", "ap50"), strict=False):
+    for axis, key in zip(panels, ("AP", "AP50"), strict=False):
         assert axis.lines[0].get_xydata().tolist() == [[p["sigma"], p[key]] for p in points]
     cuts = [axis for axis in drawn["loss_landscape"].axes if axis.get_title() == "cut along the second direction"]
     assert cuts[0].lines[1].get_ydata().tolist() == [row[1] for row in data["loss_landscape"][1]["loss"]]

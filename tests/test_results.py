@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from reference.comparison import squares
 
-from yolomish.comparison import results
 from yolomish.comparison.clusters import cluster_images
 from yolomish.comparison.results import Results, read_results
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import run_cocoeval
+from yolomish.tasks.registry import find_task
 
 BOX = [4.0, 4.0, 30.0, 30.0]
 
@@ -107,7 +107,7 @@ def test_a_plain_file_is_taken_as_it_is(data: DetectionData, tmp_path: Path) -> 
     rows = [_row(), _row(image_id=2, bbox=[63, 0, 1, 1])]
     assert _read(data, tmp_path, rows) == Results(detections=rows, notes=())
     assert _read(data, tmp_path, []).detections == []
-    assert results.without_detections(rows, data) == 2
+    assert find_task("detect").lacking(data, rows) == 2
 
 
 def test_images_are_clustered_by_what_is_asked_for(data: DetectionData, tmp_path: Path) -> None:

@@ -113,28 +113,33 @@ def noise(
     device: Device = "auto",
     output: Annotated[str, OUTPUT] = "runs/landscape/noise",
 ) -> None:
-    """AP over the strength of Gaussian noise on the images."""
-    import dataclasses
+    """AP, or a classifier's top-1, over the strength of Gaussian noise on the images."""
+    import sys
 
     from yolomish.analysis.noise import noise_curve
     from yolomish.analysis.plots import plot_noise
     from yolomish.config import load_data_config
     from yolomish.errors import YolomishError
+    from yolomish.weights.load import load_network
 
     try:
         strengths = [float(s) for s in split_list(sigmas)]
     except ValueError:
         raise YolomishError(f"--sigmas takes numbers separated by commas, not {sigmas!r}") from None
+    tasks = {path: load_network(path).config.task for path in weights}
+    if len(set(tasks.values())) > 1:
+        raise YolomishError("detectors and classifiers have no common curve: " + ", ".join(map(" to ".join, tasks.items())))
     source = load_data_config(data) if data else None
     options: dict[str, Any] = {"data": source, "images": images, "batch": batch, "seed": seed, "device": device}
-    curves = [noise_curve(path, strengths, **options) for path in weights]
+    curves = [noise_curve(path, strengths, **options, log=lambda text: print(text, file=sys.stderr)) for path in weights]
     labels = _labels([curve.label for curve in curves], weights)
-    labelled = {label: curve.points for label, curve in zip(labels, curves, strict=True)}
-    content = {label: [dataclasses.asdict(p) for p in points] for label, points in labelled.items()}
+    labelled = dict(zip(labels, curves, strict=True))
+    content = {label: [{"sigma": p.sigma, **p.values} for p in curve.points] for label, curve in labelled.items()}
     picture = _write(output, "noise", content)
     plot_noise(labelled, picture)
-    for label, points in labelled.items():
-        typer.echo(f"{label}: " + ", ".join(f"AP50 {p.ap50:.3f} at {p.sigma:g}" for p in points))
+    for label, curve in labelled.items():
+        name = curve.metrics[0]
+        typer.echo(f"{label}: {name} " + ", ".join(f"{p.values[name]:.3f} at {p.sigma:g}" for p in curve.points))
     typer.echo(f"wrote {picture.parent}: noise.png, noise.json")
 
 

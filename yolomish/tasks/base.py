@@ -99,3 +99,15 @@ class Task(Protocol[D]):
     def right(self, results: Any) -> np.ndarray | None:
         """(I,) whether each image's result is right; None where a result is not simply right or wrong."""
         ...
+
+    def units(self, data: D, groups: np.ndarray | None) -> dict[str, int]:
+        """For each of the statistics and classes, how many images, or ``groups`` (I,) of them, hold what it is measured on."""
+        ...
+
+    def fingerprint(self, results: Any) -> str:
+        """A digest that equal results share."""
+        ...
+
+    def lacking(self, data: D, results: Any) -> int:
+        """On how many images with objects there is no result."""
+        ...

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolomish.config import ModelConfig, TrainConfig
+from yolomish.config import ModelConfig
 from yolomish.darknet.order import file_order
 from yolomish.darknet.summary import summarise
 from yolomish.darknet.weights import is_darknet_file, parse_header, write_weights
@@ -56,11 +56,7 @@ def import_darknet(
     if names and len(names) != len(loaded.names):
         raise YolomishError(f"{len(names)} class names were given, {path} has {len(loaded.names)} classes")
     origin = {"imported_from": path.name, "sha256": digest(path).sha256, "images_seen": loaded.images_seen}
-    spec = loaded.network.input
-    config = TrainConfig(model=loaded.network.config, image_size=spec.size_hw, resize=spec.resize)
-    if not loaded.network.heads:
-        config = replace(config, task="classify", eval_crop=1.0)  # src/classifier.c validate_classifier_single
-    save_checkpoint(target, config=config, model=loaded.network, names=tuple(names) or loaded.names, progress=origin)
+    save_checkpoint(target, config=loaded.config, model=loaded.network, names=tuple(names) or loaded.names, progress=origin)
 
 
 def write_darknet(

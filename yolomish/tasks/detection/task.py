@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from yolomish.tasks.detection.loss import detection_loss
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
 from yolomish.tasks.detection.protocol import EvalProtocol, training_protocol
-from yolomish.tasks.detection.statistics import data_lines
+from yolomish.tasks.detection.statistics import data_lines, held_units
 from yolomish.types import Batch, Losses, Metrics
 
 TRIAL_BOXES = 16  # per image
@@ -109,3 +111,16 @@ class DetectionTask:
 
     def right(self, results: list[dict]) -> None:
         return None
+
+    def units(self, data: DetectionData, groups: np.ndarray | None) -> dict[str, int]:
+        return held_units(data, groups)
+
+    def fingerprint(self, results: list[dict]) -> str:
+        """Also of results in another order."""
+        rows = sorted((r["image_id"], r["category_id"], *map(float, r["bbox"]), float(r["score"])) for r in results)
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def lacking(self, data: DetectionData, results: list[dict]) -> int:
+        found = {row["image_id"] for row in results}
+        images = zip(data.image_ids, data.listing.records, strict=True)
+        return sum(1 for image_id, record in images if len(record.boxes) and image_id not in found)
