@@ -160,7 +160,10 @@ def planned(folder: Path, device: str = "") -> TrainConfig:
     identity = read_identity(folder)
     config = from_dict(TrainConfig, identity["config"], str(folder / IDENTITY))
     if identity.get(ELSEWHERE) and not int(os.environ.get("RANK", "0")):
-        write_json(folder / IDENTITY, identity | {"ran_on": _ran_on(environment(device or config.device))})
+        ran_on, processes = _ran_on(environment(device or config.device)), int(os.environ.get("WORLD_SIZE", "1"))
+        if processes > 1:
+            ran_on["device"] = f"{processes} x {ran_on['device']}"
+        write_json(folder / IDENTITY, identity | {"ran_on": ran_on})
     return config
 
 
