@@ -23,6 +23,7 @@ from yolomish.commands.options import (
     given_options,
     read_data,
     split_list,
+    task_of,
     trust_named,
 )
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
@@ -275,11 +276,11 @@ def compare(
             runs, folder, data=truth, judging=judging, int8=int8, command=done, device=device or "auto", force=force, log=log
         )
     else:
-        from yolomish.config import check_train, recipe_model, recipe_task
+        from yolomish.config import check_train, recipe_model
         from yolomish.networks import find_model
         from yolomish.networks.scope import split_swap
 
-        if recipe_task(recipe) == "classify":
+        if task_of(recipe, model) == "classify":
             scope = scope if "scope" in given else "all"
             data = data if "data" in given else "digits"
             ctx.params.update(scope=scope, data=data)

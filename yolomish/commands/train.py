@@ -25,6 +25,7 @@ from yolomish.commands.options import (
     given_options,
     read_data,
     split_list,
+    task_of,
     trust_named,
 )
 from yolomish.config import (
@@ -35,7 +36,6 @@ from yolomish.config import (
     load_yaml,
     parse_size,
     recipe_model,
-    recipe_task,
 )
 from yolomish.errors import YolomishError
 from yolomish.files import free_name
@@ -172,7 +172,7 @@ def train(
         given = given_options(ctx)
         if task == "classify" and "recipe" not in given:
             recipe = "resnet50-paper"
-        if (task or recipe_task(recipe)) == "classify" and "data" not in given:
+        if (task or task_of(recipe, model)) == "classify" and "data" not in given:
             data = "digits"
         model = model or recipe_model(recipe) or "yolov4"
         structure = find_model(model)
