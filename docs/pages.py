@@ -6,7 +6,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ["*.md", "docs/**/*.md", "docs/img/*", "benchmarks/results/*.md"]
+PAGES = ["*.md", "CITATION.cff", "docs/**/*.md", "docs/img/*", "benchmarks/results/*.md"]
 
 
 def on_files(files: Files, config: Any) -> Files:

@@ -98,3 +98,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     home = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert 'href="docs/detect/"' in home and 'src="docs/img/report.png"' in home
     assert "detect_batch" in (tmp_path / "docs" / "api" / "index.html").read_text(encoding="utf-8")
+
+
+def test_citing_names_the_papers_of_the_citation_file() -> None:
+    papers = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
+    page = (ROOT / "docs" / "citing.md").read_text(encoding="utf-8")
+    assert {paper["url"].rpartition("/")[2] for paper in papers} == set(re.findall(r"eprint += \{(.*)\}", page))

@@ -216,3 +216,9 @@ def test_darknet_files_are_known_under_any_name(tmp_path: Path) -> None:
         load_network(str(tmp_path / "cut.weights"))
     torch.save({"model": {}}, tmp_path / "torch.weights")
     assert not is_darknet_file(tmp_path / "torch.weights")
+
+
+def test_weights_that_hold_another_programs_objects_are_named_and_not_run(tmp_path: Path) -> None:
+    torch.save({"model": torch.nn.Conv2d(1, 1, 1)}, tmp_path / "yolov8n.pt")  # as ultralytics writes its networks
+    with pytest.raises(YolomishError, match=r"objects of another program \('torch.nn.modules.conv.Conv2d'\)"):
+        load_network(str(tmp_path / "yolov8n.pt"))
