@@ -20,6 +20,7 @@ from yolomish.commands.export import export
 from yolomish.commands.help import command
 from yolomish.commands.info import info
 from yolomish.commands.landscape import landscape
+from yolomish.commands.log_file import keep_log
 from yolomish.commands.swap import swap
 from yolomish.commands.train import train
 from yolomish.commands.weights import weights_app
@@ -45,6 +46,11 @@ def _debug(value: bool) -> None:
         os.environ[DEBUG] = "1"
 
 
+def _log_file(value: str) -> None:
+    if value:
+        keep_log(value)
+
+
 @app.callback()
 def _root(
     version: Annotated[
@@ -52,6 +58,9 @@ def _root(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the versions of yolomish, torch and engines."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", callback=_debug, help="Show the traceback of what is our fault.")] = False,
+    log_file: Annotated[
+        str, typer.Option("--log-file", metavar="FILE", callback=_log_file, help="Add all that is printed to this file, too.")
+    ] = "",
 ) -> None:
     pass
 

@@ -11,7 +11,7 @@ from yolomish import __version__
 ENGINES = ("onnxruntime", "openvino")  # besides torch
 PACKAGES = (
     *("torchvision", "triton", "numpy", "opencv-python", "pillow", "pycocotools", "onnx", *ENGINES),
-    *("tensorboard", "submitit", "scikit-learn"),
+    *("tensorboard", "mlflow-skinny", "wandb", "submitit", "scikit-learn"),
 )
 
 

@@ -26,7 +26,7 @@ GROUPS = {
     "processor_time bench eval.batch detect.batch predict.batch bench.batch noise.batch",
     "Jobs": "jobs job_set print_jobs",
     "Output": "output out name save save_json save_csv save_txt save_conf save_crop line_width show plots plot show_all "
-    "info.layers force as_json quiet help",
+    "info.layers force track as_json quiet help",
 }
 _GROUP = {name: group for group, names in GROUPS.items() for name in names.split()}
 

@@ -40,7 +40,7 @@ from yolomish.config import (
 from yolomish.errors import YolomishError
 from yolomish.files import free_name
 
-WITH_RESUME = {"resume", "dry_run", "trust", "max_pixels", *RESUMABLE}
+WITH_RESUME = {"resume", "dry_run", "track", "trust", "max_pixels", *RESUMABLE}
 # option -> TrainConfig key; an option left out keeps the recipe's value
 SETTINGS = {
     "task": "task",
@@ -152,6 +152,9 @@ def train(
             help="Run folder or its last.pt to go on with, or a run that a comparison has planned, to begin [a new run]"
         ),
     ] = "",
+    track: Annotated[
+        str, typer.Option(help="What else is told of the run, by commas: tensorboard, mlflow, wandb; empty: nothing.")
+    ] = "tensorboard",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check settings, data and one batch; write nothing.")] = False,
 ) -> None:
     """Train one detector and evaluate it with COCO's metrics, or with --task classify one classifier."""
@@ -194,13 +197,15 @@ def train(
     check_train(config)
 
     from yolomish.training.loop import Terminated, fit, try_out  # torch is slow to import
+    from yolomish.training.trackers import check_trackers
 
+    check_trackers(trackers := split_list(track))
     if dry_run:
         try_out(config, log=log)
         typer.echo("dry run: settings, data and one batch are fine; nothing written")
         return
     try:
-        result = fit(config, folder, resume=bool(resume) and begun, log=log)
+        result = fit(config, folder, resume=bool(resume) and begun, track=trackers, log=log)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except Terminated:
