@@ -17,6 +17,8 @@ import yaml
 from typer.testing import CliRunner
 
 from yolomish.commands import app
+from yolomish.commands.env import ENGINES
+from yolomish.commands.help import GROUPS, group_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PRICES = (ROOT / "README.md", ROOT / "benchmarks" / "results" / "acts-cpu.md")
@@ -33,6 +35,60 @@ def test_env_names_versions_and_what_is_not_installed(monkeypatch: pytest.Monkey
     printed = CliRunner().invoke(app, ["env"], catch_exceptions=False).output
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in printed.splitlines())
     assert rows["torch"] == torch.__version__ and rows["openvino"] == "not installed" and rows["numpy"] == "numpy's"
+
+
+def test_version_names_torch_cuda_and_engines_as_env_does() -> None:
+    lines = CliRunner().invoke(app, ["--version"], catch_exceptions=False).output.splitlines()
+    env = CliRunner().invoke(app, ["env"], catch_exceptions=False).output
+    assert lines[0] == f"yolomish {importlib.metadata.version('yolomish')}" or lines[0] in " ".join(env.split())
+    assert lines[1].startswith(f"torch {torch.__version__} (") and (torch.version.cuda or "no CUDA") in lines[1]
+    assert [part.split()[0] for part in lines[2].removeprefix("engines: ").split(", ")] == list(ENGINES)
+    assert all(part in " ".join(env.split()) for part in lines[2].removeprefix("engines: ").split(", "))
+
+
+def commands_of(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """The commands below a group, by their names as they are typed."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+COMMANDS = dict(commands_of(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_in_groups_that_are_readable_at_80_columns(name: str) -> None:
+    text = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "80"}, catch_exceptions=False).output
+    assert max(map(len, text.splitlines())) <= 80
+    _, *parts = re.split(r"^(\w+):\n", text, flags=re.M)
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert set(sections) <= {"Arguments", *GROUPS, "Examples"} and list(sections)[-1] == "Examples"
+    for parameter in COMMANDS[name].params:
+        if parameter.param_type_name == "option":
+            rows = re.split(r"^  (?=-)", sections[group_of(name.split()[-1], parameter.name)], flags=re.M)
+            (row,) = [row for row in rows if parameter.opts[-1] in re.split(r"[\s,]+", row.split("  ")[0])]
+            assert len(row.rstrip().splitlines()) <= 5, f"too long for one option: {row}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_at_the_end_of_help_are_commands_as_click_reads_them(name: str) -> None:
+    lines = COMMANDS[name].epilog.replace("\\\n", " ").splitlines()
+    assert lines
+    for line in lines:
+        words = shlex.split(re.split("[|>]", line)[0])
+        own = ["yolomish", *name.replace("predict", "detect").split()]
+        assert words[: len(own)] == own, line
+        COMMANDS[name].make_context(name, words[len(own) :]).close()
+
+
+def test_every_group_is_of_options_that_exist() -> None:
+    known = {(path.split()[-1], p.name) for path, command in COMMANDS.items() for p in command.params} | {("train", "help")}
+    names = {name for _, name in known}
+    for entry in " ".join(GROUPS.values()).split():
+        command, dot, name = entry.rpartition(".")
+        assert (command, name) in known if dot else name in names, entry
 
 
 def test_the_shell_completes_commands() -> None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from yolomish.commands import door
+from yolomish.commands.demo import demo_config
 from yolomish.config import ModelConfig, TrainConfig, check_train, load_data_config, parse_yaml
 from yolomish.data.images import read_image
 from yolomish.data.loader import WorkerLost, lost_workers
@@ -21,7 +22,7 @@ from yolomish.errors import YolomishError, shown, unknown_name
 from yolomish.files import replace_file
 from yolomish.inference.engines.exported import open_exported
 from yolomish.networks import build_network
-from yolomish.training.record import Board
+from yolomish.training.trackers import Trackers
 from yolomish.weights.load import load_network
 from yolomish.weights.store import DEMO_FILE
 
@@ -211,7 +212,7 @@ def test_openvino_sees_no_damaged_ir(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size")
-def test_a_board_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_tracker_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("tensorboard", reason="it writes the log")
     import resource
 
@@ -219,17 +220,16 @@ def test_a_board_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: pyt
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def app() -> None:
-        board = Board(tmp_path, said.append)
-        for epoch in range(60):
-            board.add({"epoch": epoch, "a": 0.5, "b": None}, epoch)
-        board.close()
+        with Trackers(["tensorboard"], tmp_path, demo_config(), said.append) as trackers:
+            for epoch in range(60):
+                trackers.add({"epoch": epoch, "a": 0.5, "b": None}, epoch)
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a full disk
     try:
         assert leave(app, capsys) == (0, "")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert said == ["no TensorBoard logs from here on: they cannot be written: File too large"]
+    assert said == ["no tensorboard logs from here on: File too large"]
     app()
     assert len(said) == 1 and any(file.stat().st_size > 1000 for file in tmp_path.iterdir())
 

@@ -120,7 +120,7 @@ def compare(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN...]",
+            metavar="RUN",
             help="Finished run folders, or COCO result files with --data; [NAME=]PATH. Left out: train the --acts.",
         ),
     ] = None,
@@ -170,8 +170,8 @@ def compare(
         str,
         typer.Option(
             "--scope",
-            help="Where the activation changes: backbone, neck (with heads), all, numbers of `info` (0-104), a module, an "
-            "activation (leaky_relu), or leaky_relu=mish: those as they are against mish there.",
+            help="Where it changes: backbone, neck (with heads), all, numbers of `info` (0-104), a module, an activation, or "
+            "leaky_relu=mish: those as they are against mish.",
             callback=trust_named,
         ),
     ] = "backbone",
@@ -184,11 +184,11 @@ def compare(
     classes: Classes = "",
     train_share: TrainShare = None,
     model: Annotated[
-        str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
+        str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg [the recipe's, else yolov4-n]")
     ] = "",
     recipe: Annotated[str, typer.Option("--recipe", help=RECIPE_HELP)] = "small",
     weights: Annotated[
-        str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE per activation, by commas; empty: none.")
+        str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE per activation, by commas [none]")
     ] = "",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Images a step" + RECIPE)] = None,
@@ -222,9 +222,7 @@ def compare(
     devices: Annotated[
         str, typer.Option("--devices", help="Several devices, such as cuda:0,cuda:1: arms train at once, one per device.")
     ] = "",
-    jobs: Annotated[
-        str, typer.Option("--jobs", help="slurm or local: a job per training, by submitit; empty: trains here.")
-    ] = "",
+    jobs: Annotated[str, typer.Option("--jobs", help="slurm or local: a job per training, by submitit [trains here]")] = "",
     job_set: Annotated[
         list[str] | None,
         typer.Option("--job-set", metavar="KEY=VALUE", help="A job's setting: timeout_min=600, slurm_partition=gpu; repeatable."),
@@ -234,7 +232,7 @@ def compare(
     ] = False,
     output: Annotated[Path, typer.Option("--output", help="Folder that holds comparisons.")] = Path("runs/compare"),
     name: Annotated[
-        str, typer.Option("--name", help="Folder inside --output; a finished run in it is kept. Empty = from the options.")
+        str, typer.Option("--name", help="Folder inside --output; a finished run in it is kept [from the options]")
     ] = "",
 ) -> None:
     """Train one model with different activations, all else equal, or take finished runs, and report the difference."""

@@ -14,14 +14,12 @@ def export(
         str, typer.Option("--weights", help="A name (yolov4-tiny, demo), our .pt or Darknet's .weights.")
     ] = "yolov4",
     format: Annotated[str, typer.Option("--format", help="onnx, openvino, torchscript, torch_export or darknet.")] = "onnx",
-    output: Annotated[str, typer.Option("--output", help="File to write; empty = beside the weights, by the format.")] = "",
-    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
-    model: Annotated[
-        str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
-    ] = "",
+    output: Annotated[str, typer.Option("--output", help="File to write [beside the weights, by the format]")] = "",
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file [--model]")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits [by itself]")] = "",
     swap: Swap = None,
     trust: Trust = False,
-    names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
+    names: Annotated[str, typer.Option("--names", help="File with one class name a line [the weights' own]")] = "",
     imgsz: ImageSize = "",
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset; Mish has an operator from 18 on.")] = 18,
     elementary: Annotated[
@@ -37,7 +35,7 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="ONNX, OpenVINO: 8 bits; --data sets ranges and judges.")] = False,
     data: Annotated[str, typer.Option("--data", help="Data set of --int8: training images for the ranges, val for AP.")] = "",
     images: Annotated[int, typer.Option("--images", min=1, help="Most training images of --int8.")] = 300,
-    image: Annotated[str, typer.Option("--image", help="Photograph to verify on; empty = a generated picture.")] = "",
+    image: Annotated[str, typer.Option("--image", help="Photograph to verify on [a generated picture]")] = "",
 ) -> None:
     """Write the network for ONNX, OpenVINO, torch or Darknet, verified against torch before it is kept."""
     import dataclasses

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from yolomish.commands.help import command
 from yolomish.commands.options import Device, Trust, split_list, trust_named
 
-landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, robustness to noise, depth: PNG and JSON.")
+landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, noise, depth: PNG and JSON.")
 
 OUTPUT = typer.Option("--output", help="Folder; a number is added if it exists.")
 WEIGHTS = typer.Argument(help="One or more .pt checkpoints.")
-DATA = typer.Option("--data", help="Data set, as for eval; empty = the one that the checkpoint was trained with.")
+DATA = typer.Option("--data", help="Data set, as for eval [the one that the checkpoint was trained with]")
 
 
 def _write(output: str, name: str, content: Any) -> Path:
@@ -29,7 +30,7 @@ def _labels(names: list[str], weights: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({Path(w).parent.name})" for name, w in zip(names, weights, strict=True)]
 
 
-@landscape.command("loss")
+@command(landscape, "loss", "yolomish landscape loss mish/best.pt relu/best.pt --points 21")
 def loss(
     weights: Annotated[list[str], WEIGHTS],
     data: Annotated[str, DATA] = "",
@@ -70,7 +71,7 @@ def loss(
     typer.echo(f"wrote {picture.parent}: loss_landscape.png, loss_landscape.json")
 
 
-@landscape.command("output")
+@command(landscape, "output", "yolomish landscape output --acts mish,relu")
 def output_(
     acts: Annotated[
         str, typer.Option("--acts", help="Activations, by commas.", callback=trust_named)
@@ -99,7 +100,7 @@ def output_(
     typer.echo(f"wrote {picture.parent}: output_landscape.png, output_landscape.json")
 
 
-@landscape.command("noise")
+@command(landscape, "noise", "yolomish landscape noise mish/best.pt relu/best.pt --sigmas 0,0.1,0.2")
 def noise(
     weights: Annotated[list[str], WEIGHTS],
     data: Annotated[str, DATA] = "",
@@ -143,7 +144,7 @@ def noise(
     typer.echo(f"wrote {picture.parent}: noise.png, noise.json")
 
 
-@landscape.command("depth")
+@command(landscape, "depth", "yolomish landscape depth --acts mish,relu --depths 5,15,25")
 def depth(
     acts: Annotated[
         str, typer.Option("--acts", help="Activations, by commas.", callback=trust_named)

@@ -51,10 +51,8 @@ def _trust(ctx: typer.Context, value: bool) -> bool:
 
 
 SIZE_HELP = "Network size in px: 416, or height x width as 416x608"
-ImageSize = Annotated[
-    str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=f"{SIZE_HELP}; empty = the weights' own.")
-]
-NMS_HELP = "own (the network's, as its cfg says), greedy-diou, diou or iou; left out: the protocol's."
+ImageSize = Annotated[str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=f"{SIZE_HELP} [the weights' own]")]
+NMS_HELP = "own (the network's, as its cfg says), greedy-diou, diou or iou [the protocol's]"
 Swap = Annotated[
     list[str] | None,
     typer.Option(
@@ -71,12 +69,12 @@ MaxPixels = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-YAML = "left out: the data YAML's, else all"
+YAML = "[the data YAML's, else all]"
 Fraction = Annotated[
-    float | None, typer.Option("--fraction", help=f"Share of each split's images, 0 to 1, chosen by their names; {YAML}.")
+    float | None, typer.Option("--fraction", help=f"Share of each split's images, 0 to 1, chosen by their names {YAML}")
 ]
-Classes = Annotated[str, typer.Option("--classes", metavar="NAMES", help=f"Classes kept, by commas; {YAML}.")]
-TRAIN_SHARE_HELP = "Divide the train split: this share, 0 to 1, trains, the rest is val; left out: the data YAML's, else not."
+Classes = Annotated[str, typer.Option("--classes", metavar="NAMES", help=f"Classes kept, by commas {YAML}")]
+TRAIN_SHARE_HELP = "Divide the train split: this share, 0 to 1, trains, the rest is val [the data YAML's, else not]"
 TrainShare = Annotated[float | None, typer.Option("--split", "--train-share", metavar="SHARE", help=TRAIN_SHARE_HELP)]
 RECIPE_HELP = (
     "Training recipe: small, finetune, darknet, scaled, paper-*; to classify digits, resnet50-paper, darknet-omega; a YAML; or "
