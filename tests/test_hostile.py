@@ -6,12 +6,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference.hostile_graphs import exported
 
 from yolomish.commands import door
 from yolomish.commands.demo import demo_config
@@ -21,6 +23,7 @@ from yolomish.data.loader import WorkerLost, lost_workers
 from yolomish.errors import YolomishError, shown, unknown_name
 from yolomish.files import replace_file
 from yolomish.inference.engines.exported import open_exported
+from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from yolomish.networks import build_network
 from yolomish.training.trackers import Trackers
 from yolomish.weights.load import load_network
@@ -209,6 +212,97 @@ def test_openvino_sees_no_damaged_ir(tmp_path: Path, capfd: pytest.CaptureFixtur
         with pytest.raises(YolomishError, match=wrong):
             open_exported(file, device=torch.device("cpu"))
     assert capfd.readouterr() == ("", "")  # its reader writes to stderr itself
+
+
+def _longer(model: Any) -> None:
+    model.opset_import[0].version = 2**31 - 1
+
+
+def _bomb(model: Any) -> None:
+    import onnx
+
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2**20, 2**20]), "size"))
+    model.graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", ["size"], ["big"]))
+
+
+def _wide(model: Any) -> None:
+    import onnx
+
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 1, 10**4, 10**4], np.float32), "factors"))
+    model.graph.node.append(onnx.helper.make_node("Resize", ["images", "", "factors"], ["big"]))
+
+
+def _unknown(model: Any) -> None:
+    import onnx
+
+    model.graph.node.append(onnx.helper.make_node("NonZero", ["images"], ["some"]))
+
+
+def _hidden(model: Any) -> None:
+    import onnx
+
+    _bomb(model)
+    model.functions.append(
+        onnx.helper.make_function("own", "Big", ["size"], ["big"], [model.graph.node[0]], list(model.opset_import))
+    )
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Big", "own"
+    model.opset_import.append(onnx.helper.make_opsetid("own", 1))
+
+
+def _endless(model: Any) -> None:
+    import onnx
+
+    inner = onnx.helper.make_graph([], "inner", [], [])
+    model.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["x"], body=inner))
+
+
+def _circle(model: Any) -> None:
+    model.graph.node[0].input[0] = model.graph.node[0].output[0]
+
+
+def _elsewhere(model: Any) -> None:
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = 1
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "../../../../../../../../etc/passwd"
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (_longer, r"needs opset 2147483647 of 'ai.onnx', which there is not"),
+        (_bomb, r"makes a map 'big' of size \[1048576, 1048576\], more than"),
+        (_wide, r"makes a map 'big' of size \[1, 3, 320000, 320000\], more than"),
+        (_hidden, r"makes a map '\w*big\w*' of size \[1048576, 1048576\], more than"),
+        (_unknown, r"makes a map 'some' whose size onnx cannot tell"),
+        (_endless, r"has control flow \(Loop\)"),
+        (_circle, r"must be topologically sorted"),
+        (_elsewhere, r"should be file inside"),
+    ],
+)
+def test_no_engine_sees_a_damaged_onnx_file(
+    engine: str, change: Any, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="it is looked at by onnx")
+    pytest.importorskip(engine, reason="it would read these files")
+    for name in ("OnnxRuntimeEngine", "OpenVinoEngine"):
+        monkeypatch.setattr(f"yolomish.inference.engines.exported.{name}", lambda *_, **__: pytest.fail("opened"))
+    model = onnx.load_model_from_string(exported("onnx")[".onnx"])
+    change(model)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(YolomishError, match=wrong):
+        open_exported(tmp_path / "m.onnx", engine=engine, device=torch.device("cpu"))
+
+
+def test_a_session_that_fails_is_not_tried_again_aloud(capfd: pytest.CaptureFixture) -> None:
+    pytest.importorskip("onnx", reason="it writes the file")
+    pytest.importorskip("onnxruntime", reason="it prints to stdout where it falls back")
+    content = exported("onnx")[".onnx"].replace(b"Mish", b"\xff\xfesh")  # pybind raises a UnicodeDecodeError, a ValueError
+    with pytest.raises(UnicodeDecodeError):
+        OnnxRuntimeEngine(content, device=torch.device("cpu"))
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size")
