@@ -1,7 +1,8 @@
 """The steps of ``formulas`` on a CPU by the loops of ``norm_act.cpp``, which the machine's own C++ compiler builds once.
 
 A library holds one activation and takes a second or two to build. It is kept in the cache folder under a name that holds its
-checksum: one that was cut short or changed is not loaded but built anew.
+checksum: one that was cut short or changed is not loaded but built anew. Maps are dense, of ``DTYPES``, as (outer, C, inner) or
+as (B, C, H, W) in either layout.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ FUNCTIONS = {
     "apply": (6, 0, 3),
     "reduce": (7, 0, 3),
     "input_gradient": (8, 0, 3),
+    "backward": (9, 0, 4),
     "value": (2, 0, 1),
     "slope": (3, 0, 1),
 }
@@ -157,6 +159,19 @@ def _call(name: str, act: str, dtype: torch.dtype, tensors: tuple[Tensor | None,
     getattr(_library(act), f"{name}_{_word(dtype)}")(*pointers, *numbers, torch.get_num_threads())
 
 
+def is_rows(x: Tensor) -> bool:
+    """Whether a dense (B, C, H, W) lies in memory pixel by pixel."""
+    return x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _sizes(x: Tensor) -> tuple[int, ...]:
+    """The three sizes of a dense (outer, C, inner) or (B, C, H, W)."""
+    if x.dim() == 3:
+        return tuple(x.shape)
+    b, c, h, w = x.shape
+    return (b * h * w, c, 1) if is_rows(x) else (b, c, h * w)
+
+
 def _floats(*channels: Tensor) -> tuple[Tensor, ...]:
     return tuple(c if c.dtype == torch.float32 and c.is_contiguous() else c.float().contiguous() for c in channels)
 
@@ -164,18 +179,18 @@ def _floats(*channels: Tensor) -> tuple[Tensor, ...]:
 def statistics(x: Tensor, act: str) -> tuple[Tensor, Tensor]:
     """``formulas.statistics`` in one pass, from ``act``'s library."""
     mean, variance, invstd = torch.empty(3, x.shape[1]).unbind()
-    _call("statistics", act, x.dtype, (x, mean, variance, invstd, None, None), 0.0, 0.0, *x.shape)
+    _call("statistics", act, x.dtype, (x, mean, variance, invstd, None, None), 0.0, 0.0, *_sizes(x))
     return mean, variance
 
 
 def running_statistics(
     x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, epsilon: float, act: str
 ) -> tuple[Tensor, Tensor]:
-    """Mean and invstd (C,) of ``x`` (outer, C, inner); moves the running averages."""
+    """Mean and invstd (C,) of ``x``; moves the running averages."""
     mean, variance, invstd = torch.empty(3, x.shape[1]).unbind()
     running = running_mean, running_var
     wide = _floats(*running)
-    _call("statistics", act, x.dtype, (x, mean, variance, invstd, *wide), momentum, epsilon, *x.shape)
+    _call("statistics", act, x.dtype, (x, mean, variance, invstd, *wide), momentum, epsilon, *_sizes(x))
     for stored, moved in zip(running, wide, strict=True):
         if moved is stored:
             torch.autograd.graph.increment_version(stored)
@@ -187,14 +202,14 @@ def running_statistics(
 def apply(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, act: str) -> Tensor:
     """``formulas.apply`` in one pass."""
     y = torch.empty_like(x)
-    _call("apply", act, x.dtype, (x, y, *_floats(weight, bias, mean, invstd)), *x.shape)
+    _call("apply", act, x.dtype, (x, y, *_floats(weight, bias, mean, invstd)), *_sizes(x))
     return y
 
 
 def reduce(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, act: str) -> Tensor:
     """``formulas.reduce`` in one pass."""
     sums = torch.empty(2, x.shape[1])
-    _call("reduce", act, x.dtype, (dy, x, *_floats(weight, bias, mean, invstd), sums), *x.shape)
+    _call("reduce", act, x.dtype, (dy, x, *_floats(weight, bias, mean, invstd), sums), *_sizes(x))
     return sums
 
 
@@ -203,8 +218,19 @@ def input_gradient(
 ) -> Tensor:
     """``formulas.input_gradient`` in one pass."""
     dx = torch.empty_like(x)
-    _call("input_gradient", act, x.dtype, (dy, x, dx, *_floats(weight, bias, mean, invstd, shares)), *x.shape)
+    _call("input_gradient", act, x.dtype, (dy, x, dx, *_floats(weight, bias, mean, invstd, shares)), *_sizes(x))
     return dx
+
+
+def backward(
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, act: str, training: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``x``, ``weight`` and ``bias``: ``reduce`` and ``input_gradient`` at once."""
+    dx = torch.empty_like(x)
+    dweight, dbias = torch.empty(x.shape[1]), torch.empty(x.shape[1])
+    tensors = (dy, x, dx, *_floats(weight, bias, mean, invstd), dweight, dbias)
+    _call("backward", act, x.dtype, tensors, *_sizes(x), int(training))
+    return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
 
 
 def value(x: Tensor, act: str, out: Tensor | None = None) -> Tensor:

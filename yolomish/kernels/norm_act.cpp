@@ -92,10 +92,13 @@ struct Linear {
 };
 
 // fp32 is worked on where it lies; bf16 in a buffer of fp32
+static inline float widened(float x) { return x; }
+static inline float widened(uint16_t x) { return from_bits((uint32_t)x << 16); }
+
 static inline const float *wide(const float *x, float *, int64_t) { return x; }
 
 static inline const float *wide(const uint16_t *x, float *buffer, int64_t n) {
-    for (int64_t i = 0; i < n; i++) buffer[i] = from_bits((uint32_t)x[i] << 16);
+    for (int64_t i = 0; i < n; i++) buffer[i] = widened(x[i]);
     return buffer;
 }
 
@@ -136,12 +139,12 @@ struct Layout {
     int threads(int wanted) const { return total < GRAIN ? 1 : wanted; }
 };
 
-// How many values each lane's sum holds
+// How many of a chunk's first values each lane's sum holds
 struct Counts {
     int64_t split;
     float before, after;
-    Counts(const Layout &layout, int64_t k) : split(layout.count(k) % layout.width) {
-        before = (float)(layout.rows ? layout.count(k) / layout.width + 1 : layout.count(k));
+    Counts(const Layout &layout, int64_t count) : split(count % layout.width) {
+        before = (float)(layout.rows ? count / layout.width + 1 : count);
         after = layout.rows ? before - 1 : before;
     }
     float operator[](int64_t lane) const { return lane < split ? before : after; }
@@ -181,14 +184,15 @@ static void together(const Layout &layout, float *lanes) {
 // add(channel, index of the sum, its number of values) for all sums, in order
 template <typename Add> static void merge(const Layout &layout, Add add) {
     for (int64_t k = 0; k < layout.chunks; k++) {
-        const Counts counts(layout, k);
+        const Counts counts(layout, layout.count(k));
         const int64_t channel = layout.channel(k), sums = layout.sums, span = layout.span;
         for (int64_t lane = 0; lane < sums; lane += span)
             for (int64_t c = 0; c < span; c++) add(channel + c, k * sums + lane + c, (double)counts[lane + c]);
     }
 }
 
-// Mean and sum of squares of each chunk, the squares around the chunk's own mean; merged as by Chan, Golub and LeVeque.
+// Mean and sum of squares of each chunk, merged as by Chan, Golub and LeVeque. Differences are to the mean of the chunk's first
+// four runs: of n runs, sum^2 / count is at most n / 4 - 1 times the sum of squares that remains, so little cancels.
 // Moves the running averages where there are some
 template <typename T>
 static void statistics(const T *x, float *mean, float *variance, float *invstd, float *running_mean, float *running_variance,
@@ -196,31 +200,37 @@ static void statistics(const T *x, float *mean, float *variance, float *invstd, 
     std::vector<float> means(layout.chunks * layout.sums), squares(means.size());
 #pragma omp parallel num_threads(layout.threads(threads))
     {
-        Lanes lanes(layout, 4);
-        float *sum = lanes[0], *square = lanes[1], *middle = lanes[2], *buffer = lanes[3];
+        Lanes lanes(layout, 3);
+        float *sum = lanes[0], *square = lanes[1], *middle = lanes[2];
 #pragma omp for schedule(static)
         for (int64_t k = 0; k < layout.chunks; k++) {
             const T *from = x + layout.start(k);
-            const int64_t count = layout.count(k);
-            const Counts counts(layout, k);
-            std::fill(sum, sum + layout.width, 0.f);
-            for (int64_t r = 0; r < count; r += layout.width) {
-                int64_t n = std::min(layout.width, count - r);
-                const float *v = wide(from + r, buffer, n);
+            const int64_t count = layout.count(k), width = layout.width, whole = count / (4 * width) * 4 * width;
+            const Counts counts(layout, count);
+            std::fill(middle, middle + width, 0.f);
+            std::fill(sum, sum + width, 0.f);
+            std::fill(square, square + width, 0.f);
+            const int64_t head = std::min(count, 4 * width);
+            for (int64_t r = 0; r < head; r += width)
+                for (int64_t i = 0; i < std::min(width, head - r); i++) middle[i] += widened(from[r + i]);
+            together(layout, middle);
+            const Counts heads(layout, head);
+            for (int64_t i = 0; i < width; i++) middle[i] = heads.share(middle[i], i);
+            for (int64_t r = 0; r < whole; r += 4 * width) {
+                const T *p = from + r, *q = p + width, *s = q + width, *t = s + width;
 #pragma omp simd
-                for (int64_t i = 0; i < n; i++) sum[i] += v[i];
+                for (int64_t i = 0; i < width; i++) {
+                    float m = middle[i];
+                    float a = widened(p[i]) - m, b = widened(q[i]) - m, c = widened(s[i]) - m, d = widened(t[i]) - m;
+                    sum[i] += (a + b) + (c + d);
+                    square[i] += (a * a + b * b) + (c * c + d * d);
+                }
             }
-            together(layout, sum);
-            for (int64_t i = 0; i < layout.width; i++) {
-                middle[i] = counts.share(sum[i], i);
-                sum[i] = square[i] = 0.f;
-            }
-            for (int64_t r = 0; r < count; r += layout.width) {
-                int64_t n = std::min(layout.width, count - r);
-                const float *v = wide(from + r, buffer, n);
+            for (int64_t r = whole; r < count; r += width) {
+                int64_t n = std::min(width, count - r);
 #pragma omp simd
                 for (int64_t i = 0; i < n; i++) {
-                    float away = v[i] - middle[i];
+                    float away = widened(from[r + i]) - middle[i];
                     sum[i] += away;
                     square[i] += away * away;
                 }
@@ -286,17 +296,17 @@ static void apply(const T *x, T *y, const float *weight, const float *bias, cons
     }
 }
 
-// sums (2, C): of dz = dy act'(z) and of dz (x - mean)
+// sums (2, C): of dz = dy act'(z) and of dz (x - mean); dz itself is kept where there is a place for it
 template <typename T>
-static void reduce(const T *dy, const T *x, const float *weight, const float *bias, const float *mean, const float *invstd,
+static void reduce(const T *dy, const T *x, float *kept, const float *weight, const float *bias, const float *mean, const float *invstd,
                    float *sums, const Layout &layout, int threads) {
     const auto scale = scales(layout, weight, invstd);
     std::vector<float> first_parts(layout.chunks * layout.sums), second_parts(first_parts.size());
 #pragma omp parallel num_threads(layout.threads(threads))
     {
-        Lanes lanes(layout, 7);
+        Lanes lanes(layout, 8);
         const float *m = lanes[0], *s = lanes[1], *b = lanes[2];
-        float *first_sum = lanes[3], *second_sum = lanes[4], *in = lanes[5], *gradient = lanes[6];
+        float *first_sum = lanes[3], *second_sum = lanes[4], *in = lanes[5], *gradient = lanes[6], *out = lanes[7];
         bool first = true;
 #pragma omp for schedule(static)
         for (int64_t k = 0; k < layout.chunks; k++) {
@@ -308,12 +318,14 @@ static void reduce(const T *dy, const T *x, const float *weight, const float *bi
             for (int64_t r = start; r < start + count; r += layout.width) {
                 int64_t n = std::min(layout.width, start + count - r);
                 const float *v = wide(x + r, in, n), *g = wide(dy + r, gradient, n);
+                float *to = kept ? kept + r : out;
 #pragma omp simd
                 for (int64_t i = 0; i < n; i++) {
                     float centred = v[i] - m[i];
                     float dz = g[i] * ACT::slope<is_bf16<T>>(centred * s[i] + b[i]);
                     first_sum[i] += dz;
                     second_sum[i] += dz * centred;
+                    to[i] = dz;
                 }
             }
             together(layout, first_sum);
@@ -330,8 +342,8 @@ static void reduce(const T *dy, const T *x, const float *weight, const float *bi
     std::copy(merged.begin(), merged.end(), sums);
 }
 
-// dx = scale (dz - shares[0] - (x - mean) shares[1])
-template <typename T>
+// dx = scale (dz - shares[0] - (x - mean) shares[1]), where dy is dz already if KEPT; it may then be dx
+template <bool KEPT, typename T>
 static void input_gradient(const T *dy, const T *x, T *dx, const float *weight, const float *bias, const float *mean,
                            const float *invstd, const float *shares, const Layout &layout, int threads) {
     const auto scale = scales(layout, weight, invstd);
@@ -353,13 +365,36 @@ static void input_gradient(const T *dy, const T *x, T *dx, const float *weight, 
 #pragma omp simd
                 for (int64_t i = 0; i < n; i++) {
                     float centred = v[i] - m[i];
-                    float dz = g[i] * ACT::slope<is_bf16<T>>(centred * s[i] + b[i]);
+                    float dz = KEPT ? g[i] : g[i] * ACT::slope<is_bf16<T>>(centred * s[i] + b[i]);
                     to[i] = s[i] * (dz - level[i] - centred * tilt[i]);
                 }
                 narrow(to, dx + r, n);
             }
         }
     }
+}
+
+// All three gradients; those through mean and variance count in training. fp32 keeps dz in dx between the two passes: one more
+// pass to write is quicker than the slope again. bf16 would round it
+template <typename T>
+static void backward(const T *dy, const T *x, T *dx, const float *weight, const float *bias, const float *mean,
+                     const float *invstd, float *dweight, float *dbias, bool training, const Layout &layout, int threads) {
+    const int64_t channels = layout.channels;
+    std::vector<float> sums(2 * channels), shares(2 * channels);
+    float *kept = is_bf16<T> ? nullptr : (float *)dx;
+    reduce(dy, x, kept, weight, bias, mean, invstd, sums.data(), layout, threads);
+    const float count = (float)(layout.outer * layout.inner);
+    for (int64_t c = 0; c < channels; c++) {
+        dbias[c] = sums[c];
+        dweight[c] = sums[channels + c] * invstd[c];
+        if (!training) continue;
+        shares[c] = sums[c] / count;
+        shares[channels + c] = sums[channels + c] / count * invstd[c] * invstd[c];
+    }
+    if (kept)
+        input_gradient<true>(dx, x, dx, weight, bias, mean, invstd, shares.data(), layout, threads);
+    else
+        input_gradient<false>(dy, x, dx, weight, bias, mean, invstd, shares.data(), layout, threads);
 }
 
 // y = act(x), where y may be x
@@ -401,11 +436,15 @@ template <typename T> static void slope(const T *dy, const T *x, T *dx, int64_t 
         apply(x, y, weight, bias, mean, invstd, Layout(o, c, i), threads);                                                \
     }                                                                                                                     \
     void reduce_##name(const T *dy, const T *x, CHANNELS, float *sums, int64_t o, int64_t c, int64_t i, int threads) {    \
-        reduce(dy, x, weight, bias, mean, invstd, sums, Layout(o, c, i), threads);                                        \
+        reduce(dy, x, nullptr, weight, bias, mean, invstd, sums, Layout(o, c, i), threads);                               \
     }                                                                                                                     \
     void input_gradient_##name(const T *dy, const T *x, T *dx, CHANNELS, const float *shares, int64_t o, int64_t c,       \
                                int64_t i, int threads) {                                                                  \
-        input_gradient(dy, x, dx, weight, bias, mean, invstd, shares, Layout(o, c, i), threads);                          \
+        input_gradient<false>(dy, x, dx, weight, bias, mean, invstd, shares, Layout(o, c, i), threads);                   \
+    }                                                                                                                     \
+    void backward_##name(const T *dy, const T *x, T *dx, CHANNELS, float *dweight, float *dbias, int64_t o, int64_t c,    \
+                         int64_t i, int64_t training, int threads) {                                                      \
+        backward(dy, x, dx, weight, bias, mean, invstd, dweight, dbias, training != 0, Layout(o, c, i), threads);         \
     }                                                                                                                     \
     void value_##name(const T *x, T *y, int64_t n, int threads) { value(x, y, n, threads); }                              \
     void slope_##name(const T *dy, const T *x, T *dx, int64_t n, int threads) { slope(dy, x, dx, n, threads); }

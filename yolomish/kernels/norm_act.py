@@ -26,26 +26,22 @@ def _steps(implementation: str) -> ModuleType:
     return {"compiled": compiled, "native": native}.get(implementation, formulas)
 
 
-def _is_rows(x: Tensor) -> bool:
-    return x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last)
-
-
 def _flat(x: Tensor) -> Tensor:
     """A dense (B, C, H, W) as (B·H·W, C, 1) in channels_last or (B, C, H·W); no copy."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1], 1) if _is_rows(x) else x.view(x.shape[0], x.shape[1], -1)
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1], 1) if native.is_rows(x) else x.view(x.shape[0], x.shape[1], -1)
 
 
 def _shaped(flat: Tensor, x: Tensor) -> Tensor:
     b, c, h, w = x.shape
-    return flat.view(b, h, w, c).permute(0, 3, 1, 2) if _is_rows(x) else flat.view(b, c, h, w)
+    return flat.view(b, h, w, c).permute(0, 3, 1, 2) if native.is_rows(x) else flat.view(b, c, h, w)
 
 
 def _dense(x: Tensor) -> Tensor:
-    return x if _is_rows(x) else x.contiguous()
+    return x if native.is_rows(x) else x.contiguous()
 
 
 def _in_layout_of(dy: Tensor, x: Tensor) -> Tensor:
-    return dy.contiguous(memory_format=torch.channels_last) if _is_rows(x) else dy.contiguous()
+    return dy.contiguous(memory_format=torch.channels_last) if native.is_rows(x) else dy.contiguous()
 
 
 # torch.library reads the annotations below: not every torch takes them as text, so they are not postponed here
@@ -53,11 +49,11 @@ def _statistics(
     x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, epsilon: float, act: str, implementation: str
 ) -> tuple[Tensor, Tensor]:
     """(C,) mean and 1/sqrt(variance + epsilon) of a dense (B, C, H, W); moves the running averages."""
+    if implementation == "native":
+        return native.running_statistics(x, running_mean, running_var, momentum, epsilon, act)
     flat = _flat(x)
     if implementation == "triton":
         return _steps(implementation).statistics(flat, running_mean, running_var, momentum, epsilon)
-    if implementation == "native":
-        return native.running_statistics(flat, running_mean, running_var, momentum, epsilon, act)
     mean, variance = _steps(implementation).statistics(flat)
     count = x.numel() // x.shape[1]
     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
@@ -95,7 +91,8 @@ def _(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-def _backward(
+@torch.library.custom_op("yolomish::norm_act_backward", mutates_args=())
+def norm_act_backward(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -114,9 +111,6 @@ def _backward(
     shares = _shares(sums, invstd, x.numel() // x.shape[1]) if training else torch.zeros_like(sums)
     dx = steps.input_gradient(flat_dy, flat, weight, bias, mean, invstd, shares, act)
     return _shaped(dx, x), (sums[1] * invstd).to(weight.dtype), sums[0].to(bias.dtype, copy=True)
-
-
-norm_act_backward = torch.library.custom_op("yolomish::norm_act_backward", mutates_args=())(_backward)
 
 
 def _shares(sums: Tensor, invstd: Tensor, count: int | Tensor) -> Tensor:
@@ -179,14 +173,16 @@ class _Native(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, mean, invstd)
         ctx.rest = epsilon, act, training
-        return _shaped(native.apply(_flat(x), weight, bias, mean, invstd, act), x)
+        return native.apply(x, weight, bias, mean, invstd, act)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-        arguments: Any = (dy, *ctx.saved_tensors, *ctx.rest)
         if torch.is_grad_enabled():  # the caller wants the gradient's gradient, which the operator has by torch's formulas
-            return (*norm_act_backward(*arguments, "torch"), *(None,) * 5)
-        return (*_backward(*arguments, implementation="native"), *(None,) * 5)
+            return (*norm_act_backward(dy, *ctx.saved_tensors, *ctx.rest, "torch"), *(None,) * 5)
+        x, weight, bias, mean, invstd = ctx.saved_tensors
+        _, act, training = ctx.rest
+        gradients = native.backward(_in_layout_of(dy, x), x, weight, bias, mean, invstd, act, training)
+        return (*gradients, *(None,) * 5)
 
 
 class _Synchronised(torch.autograd.Function):
