@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,12 @@ from yolomish.comparison.rates import choose_rates
 from yolomish.comparison.render import (
     declared,
     findings,
+    gallery,
     headline,
     limits,
     not_controlled,
+    plots,
+    tables,
     to_html,
     to_json,
     to_latex,
@@ -36,13 +40,14 @@ from yolomish.comparison.render import (
 )
 from yolomish.comparison.render.gallery import disagreements
 from yolomish.comparison.render.latex import escape
-from yolomish.comparison.render.wording import chosen_rates
+from yolomish.comparison.render.wording import chosen_rates, measured
 from yolomish.comparison.report import Design, Look, Tuned
 from yolomish.comparison.runs import EpochPoint, Run, Start, State
 from yolomish.comparison.train import Here, plan
 from yolomish.config import TrainConfig, config_difference
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.formats.record import Listing, Record
+from yolomish.drawing import boxes
 from yolomish.errors import YolomishError
 from yolomish.evaluation.stats import Sample, Verdict, difference
 from yolomish.files import digest
@@ -502,6 +507,56 @@ def test_images_of_disagreement_are_shown_in_both_directions(tmp_path: Path) -> 
     assert right == sum(r["image_id"] == ids[1] for r in perfect) and (wrong, missed) == (0, 0)
     assert found[0].counts[1] == (0, 0, right) and cv2.imdecode(np.frombuffer(found[0].truth, np.uint8), 1).shape[1] == 360
     assert disagreements({"a": perfect, "b": perfect}, data) == ()
+
+
+def test_a_crowded_picture_has_no_label_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _data(1, tmp_path)
+    rows = [
+        {
+            "image_id": data.image_ids[0],
+            "category_id": data.category_ids[i % 3],
+            "bbox": [9 * i, 7 * i, 90, 80],
+            "score": 1 - i / 99,
+        }
+        for i in range(40)
+    ]
+    written: list[list[boxes._Label]] = []
+    monkeypatch.setattr(boxes, "_write", lambda canvas, place, colour: written[-1].append(place))
+    monkeypatch.setattr(gallery, "jpeg", lambda image: written.append([]) or b"")
+    written.append([])
+    disagreements({"a": rows, "b": []}, data)
+    assert max(map(len, written)) > 5
+    for places in written:
+        assert len(places) <= max(gallery.MOST_BOXES, 20) and not any(p.covers(q) for p, q in combinations(places, 2))
+
+
+def test_axes_start_sensibly_with_one_evaluated_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "_figure", lambda axis, caption: axis)
+    report = _report({"mish": [0.0], "relu": [0.4]})
+    report = dataclasses.replace(
+        report,
+        runs=tuple(
+            dataclasses.replace(r, epochs=(EpochPoint(epoch=1, loss=5.0, ap=r.metrics["AP"], ap50=0),)) for r in report.runs
+        ),
+    )
+    loss, ap = plots.curves(report)
+    for axis, low, high in ((loss, 5.0, 5.0), (ap, 0.0, 40.0)):
+        axis.figure.canvas.draw()
+        ticks = [x for x in axis.get_xticks() if axis.get_xlim()[0] <= x <= axis.get_xlim()[1]]
+        bottom, top = axis.get_ylim()
+        assert ticks == [1] and bottom < 0 and bottom < low and high < top < 1.5 * high
+
+
+def test_what_all_arms_share_is_no_best() -> None:
+    report = _report({"mish": [0.6, 0.5], "relu": [0.6, 0.5]})
+    assert not tables.results(report).best
+    better = tables.results(_report({"mish": [0.6, 0.5], "relu": [0.5, 0.5]}))
+    assert {better.rows[i][0] for i, _ in better.best} == {"mish"}
+
+
+def test_a_difference_without_the_far_runs_may_have_no_interval() -> None:
+    d = difference("AP", "a", "b", Sample(values=(0.5,)), Sample(values=(0.5,)))
+    assert measured(d) == "AP 0.0, no interval"
 
 
 def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def results(report: Report) -> Table:
         (i, first + j)
         for j, column in enumerate(means)
         for i, value in enumerate(column)
-        if value is not None and value == max(v for v in column if v is not None)
+        if value is not None and value == max(found := [v for v in column if v is not None]) > min(found)
     }
     head = ("arm", *(("backbone / neck" if report.metric == "AP" else "stem / rest",) if named else ()), f"{several}s", *shown)
     head += (*((f"best {report.metric}",) if best else ()), *(("rank",) if ranked else ()))
@@ -108,7 +108,8 @@ def differences(report: Report) -> Table:
             else f"{report.clusters:,} clusters of {report.images:,} images"
         )
         note += f" {wording.covered(report, f'{report.resamples:,} resamples of {units}')}"
-        note += f" No interval where fewer than {FEWEST_IMAGES} images hold such objects."
+        if report.metric == "AP":
+            note += f" No interval where fewer than {FEWEST_IMAGES} images hold such objects."
     else:
         note += f" {covers}" if (covers := wording.covered(report, "")) else ""
     if any(d.pooled for d in report.primary):
@@ -257,7 +258,7 @@ def layers(report: Report) -> Table:
             if found:
                 values = [statistics.median(getattr(r, k) for r in found) for k in ("mean", "variance", "saturated", "gradient")]
                 dead = statistics.fmean(r.dead for r in found)
-                numbers = (f"{values[0]:.3f}", f"{values[1]:.3g}", f"{values[2]:.1%}", f"{dead:.2%}", f"{values[3]:.2e}")
+                numbers = (f"{values[0]:.3g}", f"{values[1]:.3g}", f"{values[2]:.1%}", f"{dead:.2%}", f"{values[3]:.2e}")
                 rows.append((arm.label, part, found[0].activation, *numbers))
     head = ("arm", "part", "activation", "output mean", "variance", "saturated", "dead", "gradient")
     return Table(title="Inside the networks", note=note, head=head, rows=tuple(rows))

@@ -65,13 +65,16 @@ def covered(report: Report, units: str) -> str:
     return f"They cover {noun}s and images together ({units}){f'; images alone where an arm has one {noun}' * single}."
 
 
+def measured(d: Difference) -> str:
+    """``AP +1.2 [+0.3, +2.1]``."""
+    return f"{d.metric} {mean_of(d)}" + (f" {interval(d)}" if d.low is not None else ", no interval")
+
+
 def sentence(d: Difference, report: Report, images: int | None) -> str:
     """One pair's finding with its uncertainty and the smallest difference that it could have seen."""
-    text = f"{d.a} - {d.b}: {verdict(d)}. {d.metric} {mean_of(d)}"
     if d.verdict is Verdict.IDENTICAL:
         return f"{d.a} - {d.b}: identical detections, image by image: nothing is compared."
-    text += f" {interval(d)}" if d.low is not None else ", no interval"
-    text += f", {chance(d, images, report.clusters, report.bare)}"
+    text = f"{d.a} - {d.b}: {verdict(d)}. {measured(d)}, {chance(d, images, report.clusters, report.bare)}"
     several = min(d.counts) > 1
     text += f", {equals(d.p_adjusted)}." if several and d.p_adjusted is not None else "."
     half = half_width(d)
@@ -155,9 +158,7 @@ def far(report: Report) -> list[str]:
     if not named:
         return []
     lines = [f"Far from their arm's others: {', '.join(named)}."]
-    return lines + [
-        f"Without them, {d.a} - {d.b}: {verdict(d)}, {d.metric} {mean_of(d)} {interval(d)}." for d in report.without_far
-    ]
+    return lines + [f"Without them, {d.a} - {d.b}: {verdict(d)}, {measured(d)}." for d in report.without_far]
 
 
 def starts(report: Report) -> list[str]:
