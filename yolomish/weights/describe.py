@@ -85,6 +85,7 @@ def cut_darknet(loaded: LoadedNetwork, folder: Path, stem: str, sections: int) -
     count = sum(numbers[name] < sections for name in stored)
     if not count:
         raise YolomishError(f"the first {sections} sections of {loaded.network.name} hold no weights: cut behind more of them")
+    make_folder(folder)
     target = folder / f"{stem}.conv.{sections}"
     write_weights(target, loaded.network, convolutions=count)
     return target
