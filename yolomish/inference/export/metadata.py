@@ -19,7 +19,7 @@ OLD_STRIDE = 32  # of the networks exported before the description named its inp
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """All that turns raw maps into named boxes. ``dynamic``: whether other sizes and batches than one image of the input's
-    size go in; ``nms``: whether boxes instead of raw maps come out."""
+    size go in; ``nms``: whether boxes instead of raw maps come out; ``from_darknet``: whether the weights were Darknet's own."""
 
     name: str
     names: tuple[str, ...]
@@ -27,13 +27,22 @@ class Description:
     heads: tuple[HeadSpec, ...]
     dynamic: bool = True
     nms: bool = False
+    from_darknet: bool = False
 
 
 def describe(loaded: LoadedNetwork, *, size_hw: SizeHW, dynamic: bool, nms: bool = False) -> Description:
     """The description of a network exported at a size in px."""
     network = loaded.network
     spec = replace(network.input, size_hw=size_hw)
-    return Description(name=network.name, names=loaded.names, input=spec, heads=network.heads, dynamic=dynamic, nms=nms)
+    return Description(
+        name=network.name,
+        names=loaded.names,
+        input=spec,
+        heads=network.heads,
+        dynamic=dynamic,
+        nms=nms,
+        from_darknet=loaded.from_darknet,
+    )
 
 
 def to_json(description: Description) -> str:
