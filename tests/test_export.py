@@ -24,9 +24,10 @@ from yolomish.errors import YolomishError
 from yolomish.inference.detector import Detector
 from yolomish.inference.engines.exported import open_exported
 from yolomish.inference.export import int8
+from yolomish.inference.export.metadata import describe
 from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.verify import compare, generated_image
-from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
+from yolomish.inference.export.write import SUFFIXES, WRITERS, ExportOptions, export_network
 from yolomish.networks.scope import swap
 from yolomish.types import Detections, Metrics
 from yolomish.weights.checkpoint import save_checkpoint
@@ -70,6 +71,15 @@ def test_a_file_detects_as_its_network_does_and_knows_classes_and_resize(tmp_pat
         assert (ours.engine.input, ours.engine.heads) == (theirs.engine.input, theirs.engine.heads)
         assert ours.pipeline.protocol == theirs.pipeline.protocol and ours.pipeline.protocol.resize == "letterbox"
         same_detections(ours.detect(photo(shared_data)), theirs.detect(photo(shared_data)))
+
+
+def test_a_file_of_darknets_weights_detects_as_darknet_does(tmp_path: Path) -> None:
+    need("onnx", "onnxruntime")
+    for darknet, wanted in ((True, "darknet-test-letterbox"), (False, "detect")):
+        loaded = replace(network(), from_darknet=darknet)
+        description = describe(loaded, size_hw=(128, 128), dynamic=True)
+        WRITERS["onnx"](loaded, tmp_path / "m.onnx", description, ExportOptions())
+        assert Detector(tmp_path / "m.onnx", engine="onnxruntime").pipeline.protocol.name == wanted
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

@@ -1,6 +1,8 @@
 """At the door: one line whatever happens, a log file for a bug, and values that are bounded wherever they come from."""
 
+import io
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ from reference.hostile_graphs import exported
 from yolomish.commands import door
 from yolomish.commands.demo import demo_config
 from yolomish.config import ModelConfig, TrainConfig, check_train, load_data_config, parse_yaml
-from yolomish.data.images import read_image
+from yolomish.data.images import decode_image, read_image
 from yolomish.data.loader import WorkerLost, lost_workers
 from yolomish.errors import YolomishError, shown, unknown_name
 from yolomish.files import replace_file
@@ -186,6 +188,58 @@ def test_a_picture_over_the_bound_is_not_decoded(tmp_path: Path, monkeypatch: py
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((11, 10, 3), np.uint8))
     with pytest.raises(YolomishError, match=r"small.png has 0 megapixels"):
         read_image(tmp_path / "small.png")
+
+
+def _tiff(samples: int, width: int, height: int) -> bytes:
+    fields = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 2), (273, 4, 8), (277, 3, samples)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in fields)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(fields)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 30_000, 30_000, 8, 2, 0, 0, 0, 12345),  # a wrong checksum
+        b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 30_000, -30_000, 1, 24, 9, 0, 0, 0, 0, 0),  # an unknown compression
+        _tiff(300, 30_000, 30_000),
+        b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 23, 8, 30_000, 30_000, 5) + bytes(15) + b"\xff\xda",  # five components
+    ],
+    ids=["png", "bmp", "tiff", "jpeg"],
+)
+def test_a_damaged_picture_over_the_bound_is_not_decoded(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Exception, match=r"."), Image.open(io.BytesIO(content)):
+        pass  # Pillow tells no size
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(YolomishError, match=r"x has 900 megapixels"):
+        decode_image(np.frombuffer(content, np.uint8), "x")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 30000 +X 30000\n",  # OpenCV would take 10 GB
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 40_000, 0, 8, 2, 0, 0, 0, 12345),  # and 4 GB
+    ],
+    ids=["hdr", "png"],
+)
+def test_a_picture_whose_header_says_no_size_is_not_decoded(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(YolomishError, match=r"x is not an image that OpenCV can read"):
+        decode_image(np.frombuffer(content, np.uint8), "x")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage")
+@pytest.mark.parametrize(("depth", "suffix"), [(np.uint8, ".png"), (np.uint16, ".png"), (np.uint8, ".webp"), (np.uint16, ".tif")])
+def test_decoding_takes_at_most_sixteen_bytes_a_pixel(depth: type, suffix: str, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / f"p{suffix}"), np.zeros((4000, 5000, 3 if suffix != ".png" else 4), depth))
+    code = (
+        "import resource, sys; from yolomish.data.images import decode_image, read_image\n"
+        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "before = most(); read_image(sys.argv[1]); print(most() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / f"p{suffix}")], capture_output=True, text=True, check=True)
+    size = (tmp_path / f"p{suffix}").stat().st_size
+    assert int(done.stdout) <= 16 * 20e6 + 3 * size + 16e6  # the file's bytes, and what libraries load at the first picture
 
 
 def test_a_lost_loader_process_is_a_line() -> None:

@@ -31,7 +31,8 @@ class EightBits:
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """All that turns raw maps into named boxes. ``dynamic``: whether other sizes and batches than one image of the input's
-    size go in; ``nms``: whether boxes instead of raw maps come out; ``eight_bits``: what these cost."""
+    size go in; ``nms``: whether boxes instead of raw maps come out; ``eight_bits``: what these cost; ``from_darknet``: whether the
+    weights were Darknet's own."""
 
     name: str
     names: tuple[str, ...]
@@ -40,13 +41,22 @@ class Description:
     dynamic: bool = True
     nms: bool = False
     eight_bits: EightBits = EightBits()
+    from_darknet: bool = False
 
 
 def describe(loaded: LoadedNetwork, *, size_hw: SizeHW, dynamic: bool, nms: bool = False) -> Description:
     """The description of a network exported at a size in px."""
     network = loaded.network
     spec = replace(network.input, size_hw=size_hw)
-    return Description(name=network.name, names=loaded.names, input=spec, heads=network.heads, dynamic=dynamic, nms=nms)
+    return Description(
+        name=network.name,
+        names=loaded.names,
+        input=spec,
+        heads=network.heads,
+        dynamic=dynamic,
+        nms=nms,
+        from_darknet=loaded.from_darknet,
+    )
 
 
 def to_json(description: Description) -> str:
