@@ -1,5 +1,6 @@
 """A comparison's trainings as jobs: what a scheduler runs makes the runs that the comparison then takes as its own."""
 
+import dataclasses
 import json
 import os
 import re
@@ -162,6 +163,24 @@ def test_a_job_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
     (tmp_path / "data" / "images" / "train" / "3.png").write_bytes(b"no picture")
     with pytest.raises(YolomishError, match=r"1 of 1 jobs failed; .* mish, seed 0: .*3\.png"):
         train(runs, environment("cpu"), Jobs(cluster="local", settings={}, log=print), print)
+
+
+def test_a_run_that_computed_in_another_precision_is_another_run(tmp_path: Path) -> None:
+    base = dataclasses.replace(tiny(tmp_path / "data"), amp="bf16")
+    (run,) = plan(build_arms(base, ["mish", "relu"])[:1], [0], tmp_path / "out")
+    with pytest.raises(Planned):
+        train([run], environment("cpu"), Printed(), print)
+    run.last.write_bytes(b"")
+    identity = json.loads((run.path / IDENTITY).read_text())
+    del identity["elsewhere"]
+    (run.path / IDENTITY).write_text(json.dumps(identity))
+    with pytest.raises(Planned):  # to go on with it
+        train([run], environment("cpu"), Printed(), print)
+    assert identity["ran_on"].pop("precision") == "bfloat16"  # as written before CPUs computed in it
+    identity.pop("elsewhere", None)
+    (run.path / IDENTITY).write_text(json.dumps(identity))
+    with pytest.raises(YolomishError, match="other settings, activation code, torch or device"):
+        train([run], environment("cpu"), Printed(), print)
 
 
 @pytest.mark.parametrize(
