@@ -15,7 +15,6 @@ from torch import nn
 from typer.testing import CliRunner
 
 from yolomish.analysis import noise
-from yolomish.analysis.depth import DepthConfig, Task, depth_sweep, train_plain
 from yolomish.analysis.loss_landscape import (
     batch_loss,
     checkpoint_landscape,
@@ -24,6 +23,17 @@ from yolomish.analysis.loss_landscape import (
 )
 from yolomish.analysis.noise import NoisyInput, noise_curve, noise_points
 from yolomish.analysis.output_landscape import output_landscape
+from yolomish.analysis.sweep import (
+    OPTIMIZERS,
+    VALUES,
+    PlainConfig,
+    Task,
+    picture_task,
+    plain_network,
+    read_values,
+    sweep,
+    train_plain,
+)
 from yolomish.commands import app
 from yolomish.config import DataConfig, ModelConfig, TrainConfig
 from yolomish.data.classification import open_classes
@@ -179,12 +189,54 @@ def blobs(shuffle: bool = False) -> Task:
     return Task(train=inputs[:120], train_labels=shown, test=inputs[120:], test_labels=labels[120:], classes=3)
 
 
+PLAIN = PlainConfig(depth=2, width=16, epochs=20, batch=30, dropout=0.0)
+
+
 def test_plain_networks_learn_what_can_be_learnt_and_no_more() -> None:
-    config = DepthConfig(depths=(2,), seeds=2, width=16, epochs=20, batch=30, dropout=0.0)
-    points = depth_sweep(["mish", "relu"], config, blobs(), log=lambda _: None)
+    points = sweep(["mish", "relu"], "depth", [2], 2, PLAIN, blobs(), log=lambda _: None)
     assert len(points) == 4 and all(p.accuracy > 0.95 for p in points)
-    assert train_plain(blobs(shuffle=True), 2, "mish", 0, config) < 0.6  # labels shuffled: a third by chance
-    assert train_plain(blobs(), 2, "mish", 0, config) == points[0].accuracy
+    assert train_plain(blobs(shuffle=True), "mish", 0, PLAIN) < 0.6  # labels shuffled: a third by chance
+    assert train_plain(blobs(), "mish", 0, PLAIN) == points[0].accuracy
+
+
+def test_every_optimizer_and_initialiser_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(PLAIN, epochs=30, depth=1)
+    for over, least in (("optimizer", 0.6), ("initialiser", 0.95)):
+        points = sweep(["mish"], over, VALUES[over], 1, config, blobs(), log=lambda _: None)
+        assert [p.value for p in points] == list(VALUES[over]) and all(p.accuracy > least for p in points), points
+    torch.manual_seed(0)
+    weight = plain_network(64, 4, "mish", replace(PLAIN, width=64, initialiser="orthogonal"))[0].weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(64), atol=1e-5, rtol=0)
+    he = plain_network(512, 4, "mish", replace(PLAIN, width=512, initialiser="kaiming_normal"))[0].weight
+    assert he.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.02)  # arXiv:1502.01852
+    made = []
+    monkeypatch.setitem(OPTIMIZERS, "adam", lambda parameters: made.append(1) or torch.optim.Adam(parameters))
+    train_plain(blobs(), "mish", 0, replace(PLAIN, epochs=1, optimizer="adam"))
+    assert made
+
+
+def test_a_sweep_changes_one_setting_and_is_checked_first() -> None:
+    two = [train_plain(blobs(), "relu", 1, replace(PLAIN, lr=lr, epochs=2)) for lr in (0.001, 0.1)]
+    points = sweep(["relu"], "lr", [0.001, 0.1], 2, replace(PLAIN, epochs=2), blobs(), log=lambda _: None)
+    assert [p.accuracy for p in points if p.seed == 1] == two and two[0] != two[1]
+    assert read_values("depth", ["3", "4"]) == (3, 4) and read_values("optimizer", []) == tuple(OPTIMIZERS)
+    for over, values, words in (
+        ("batch", [30, 500], "batch 500 is more than the 120"),
+        ("optimizer", ["adm"], "did you mean 'adam'"),
+        ("dropout", [1.0], "under 1, not"),
+    ):
+        with pytest.raises(YolomishError, match=words):
+            sweep(["mish"], over, values, 1, PLAIN, blobs(), log=lambda _: pytest.fail("trained"))
+    with pytest.raises(YolomishError, match=r"unknown sweep 'widht'; did you mean 'width'"):
+        read_values("widht", [])
+    with pytest.raises(YolomishError, match="depth takes numbers"):
+        read_values("depth", ["deep"])
+
+
+def test_pictures_of_classes_are_a_sweeps_task(tmp_path: Path) -> None:
+    task = picture_task(coloured_squares(tmp_path), side=8)
+    assert task.train.shape == (12, 64) and task.test.shape == (6, 64) and task.classes == 3
+    assert task.train.mean(1).abs().max() < 1e-4 and task.train_labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
 def test_the_first_images_keep_their_annotations() -> None:
@@ -208,9 +260,9 @@ def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: P
         "loss": [checkpoint, checkpoint, "--images", "2", "--points", "3"],
         "output": ["--acts", "mish,relu", "--points", "31"],
         "noise": [checkpoint, "--images", "2", "--sigmas", "0,0.1"],
-        "depth": ["--acts", "mish", "--depths", "1,2", "--seeds", "1", "--epochs", "1", "--width", "8"],
+        "sweep": ["--acts", "mish", "--over", "depth", "--values", "1,2", "--seeds", "1", "--epochs", "1", "--width", "8"],
     }
-    names = {"loss": "loss_landscape", "output": "output_landscape", "noise": "noise", "depth": "depth"}
+    names = {"loss": "loss_landscape", "output": "output_landscape", "noise": "noise", "sweep": "sweep"}
     for kind, options in runs.items():
         command = ["landscape", kind, *options, "--output", str(tmp_path / kind)]
         result = CliRunner().invoke(app, command, catch_exceptions=False)
@@ -226,8 +278,8 @@ def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: P
     assert cuts[0].lines[1].get_ydata().tolist() == [row[1] for row in data["loss_landscape"][1]["loss"]]
     pictures = [axis for axis in drawn["output_landscape"].axes if axis.images]
     assert [axis.get_title().split()[0] for axis in pictures] == ["mish", "relu"]
-    dots = np.concatenate([c.get_offsets() for c in drawn["depth"].axes[0].collections])
-    assert dots.tolist() == [[p["depth"], p["accuracy"]] for p in data["depth"]["points"]]
+    dots = np.concatenate([c.get_offsets() for c in drawn["sweep"].axes[0].collections])
+    assert dots.tolist() == [[i, p["accuracy"]] for i, p in enumerate(data["sweep"]["points"])]
 
 
 def test_the_noise_curve_runs_on_the_device_asked_for(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

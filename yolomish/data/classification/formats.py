@@ -1,4 +1,4 @@
-"""What lists images with their classes: a folder per class, tar shards, Darknet's lists, CSV, or the built-in digits."""
+"""What lists images with their classes: a folder per class, tar shards, lists, CSV, or a published set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from yolomish.config import DataConfig
 from yolomish.data.classification.digits import digits_root
 from yolomish.data.classification.listing import ClassListing
+from yolomish.data.classification.published import SETS, of_published, published_format
 from yolomish.data.classification.shards import TAR, holds_shards, of_shards
 from yolomish.data.formats.record import Folders, Split, split_path
 from yolomish.data.formats.subset import held_apart, part_text, source_split
@@ -27,8 +28,10 @@ def read_classes(config: DataConfig, split: Split) -> ClassListing:
     if part := part_text(replace(config, held_out=0.0)):
         raise YolomishError(f"data to classify is taken whole, not by{part[1:]}: leave that out, or make a smaller folder")
     if config.format == "auto":
-        shards = Path(config.root).suffix == TAR or holds_shards(Path(config.root))
-        config = DataConfig(format="webdataset" if shards else "imagefolder", root=config.root, held_out=config.held_out)
+        root = Path(config.root)
+        shards = "webdataset" if root.suffix == TAR or holds_shards(root) else ""
+        found = shards or published_format(root) or "imagefolder"
+        config = DataConfig(format=found, root=config.root, held_out=config.held_out)
     if config.format not in FORMATS:
         raise unknown_name("data format to classify", config.format, FORMATS)
     listing = FORMATS[config.format](config, source_split(config, split))
@@ -139,5 +142,6 @@ FORMATS: dict[str, Callable[[DataConfig, Split], ClassListing]] = {
     "darknet": _of_list,
     "csv": _of_csv,
     "webdataset": of_shards,
+    **dict.fromkeys(SETS, of_published),
     "digits": _of_digits,
 }

@@ -31,8 +31,8 @@ class EightBits:
 @dataclass(frozen=True, kw_only=True)
 class Description:
     """All that turns raw maps into named boxes. ``dynamic``: whether other sizes and batches than one image of the input's
-    size go in; ``nms``: whether boxes instead of raw maps come out; ``eight_bits``: what these cost; ``from_darknet``: whether the
-    weights were Darknet's own."""
+    size go in; ``nms``: whether boxes instead of raw maps come out; ``eight_bits``: what these cost; ``from_darknet``: whether
+    the weights were Darknet's own."""
 
     name: str
     names: tuple[str, ...]
