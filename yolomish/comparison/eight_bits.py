@@ -15,7 +15,7 @@ import torch
 
 from yolomish.comparison.clusters import cluster_images
 from yolomish.comparison.evidence import Evidence, Key, data_digest, detections_of, keep, origin_of, weigh
-from yolomish.comparison.findings import differences_in
+from yolomish.comparison.findings import CHANGE, differences_in
 from yolomish.comparison.report import Design, EightBitArm, EightBits
 from yolomish.comparison.runs import Run
 from yolomish.config import DataConfig
@@ -33,7 +33,6 @@ from yolomish.weights.load import load_network
 FORMAT, CPU = "openvino", torch.device("cpu")
 INT8, PREDICTIONS = "int8-last.xml", "predictions-int8"
 LEAST_ROUNDS, MOST_ROUNDS, MOST_SECONDS = 5, 30, 30.0
-CHANGE = "change of AP by 8 bits"
 
 Log = Callable[[str], None]
 

@@ -23,7 +23,8 @@ from yolomish.evaluation.stats import FEWEST_IMAGES, Difference, Sample, Verdict
 from yolomish.networks.registry import outline
 from yolomish.tasks.registry import find_task
 
-WHOLE = ("AP", "AP50", "AP75", "top1", "top5")  # of all objects: the rest are parts, which few images may hold
+CHANGE = "change of AP by 8 bits"
+WHOLE = ("AP", "AP50", "AP75", "top1", "top5", CHANGE)  # of all objects: the rest are parts, which few images may hold
 
 
 def pairs_of(labels: Sequence[str], all_pairs: bool) -> list[tuple[str, str]]:
