@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz format clean
+.PHONY: demo test docs fuzz format clean
 
 $(VENV)/.installed: pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,6 +22,13 @@ test: $(VENV)/.installed
 	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest tests/test_darknet.py tests/test_convert.py tests/test_export.py -k opencv  # OpenCV 5 has no Darknet reader
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile  # a file to each core; a worker takes 1.3 GiB
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 fuzz: $(VENV)/.installed
 	PYTHONPATH=tests $(BIN)/python benchmarks/fuzz.py --examples 10000
 
@@ -30,4 +37,4 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf runs build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from yolomish.training.optim import build_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAPS = ((32, 1), (256, 8), (512, 16))  # channels, and the image's size over the map's
+CLEAR = Path("/proc/self/clear_refs")
 Step = Callable[[], Any]
 
 
@@ -121,6 +123,8 @@ def blocks(options: argparse.Namespace, device: torch.device, size: int) -> list
             ),
         }
         for group, (truth, variants, (forward_passes, backward_passes)) in groups.items():
+            if "compile" in options.skip.split(","):
+                variants = {name: function for name, function in variants.items() if "compile" not in name}
             for name, function in variants.items():
                 if "leaky" not in name:
                     checked(name, function, truth, x[:2, :, :20, :20])
@@ -190,8 +194,14 @@ def inference(variant: str, options: argparse.Namespace, size: int, device: torc
     return step
 
 
+def resident(which: str) -> int:
+    """Bytes of this process in memory: VmRSS now, VmHWM at most."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{which}:"))
+    return 1024 * int(line.split()[1])
+
+
 def whole(names: tuple[str, ...], make: Callable[..., Step], options: argparse.Namespace, size: int, device: torch.device):
-    """Rows of whole networks: time, ratio to the first, and on CUDA peak memory and its ratio."""
+    """Rows of whole networks: time, ratio to the first, and on CUDA and Linux peak memory and its ratio."""
     steps, memory = {}, {}
     for name in names:
         steps[name] = make(name, options, size, device)
@@ -203,6 +213,11 @@ def whole(names: tuple[str, ...], make: Callable[..., Step], options: argparse.N
             steps[name]()
             wait(device)
             memory[name] = torch.cuda.max_memory_allocated(device) - before
+        elif CLEAR.exists():
+            before = resident("VmRSS")
+            CLEAR.write_text("5")  # man proc_pid_clear_refs: the peak starts from what is resident now
+            steps[name]()
+            memory[name] = resident("VmHWM") - before
     times = timed(steps, options, device)
     base = names[0]
     for name in names:
@@ -221,10 +236,11 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="bf16" if cuda else "fp32")
     parser.add_argument("--rounds", type=int, default=21 if cuda else 7)
     parser.add_argument("--parts", default="blocks,training,inference")
-    parser.add_argument("--cpu-time", action="store_true", help="CPU time of one thread instead of the clock")
+    parser.add_argument("--skip", default="", help="kinds of kernels and memory to leave out, by commas: compile,lean")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--cpu-time", action="store_true", help="CPU time of all threads instead of the clock")
     options = parser.parse_args()
-    if options.cpu_time:
-        torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     sizes = [int(s) for s in options.sizes.split(",")]
     what = f"{options.dtype}, batch {options.batch}, channels_last"
@@ -236,6 +252,7 @@ def main() -> None:
     if "training" in options.parts:
         names = ("in-place leaky_relu, eager, normal", "leaky_relu, auto, normal", "mish, eager, normal")
         names += ("mish, auto, normal", "mish, compile, normal", "mish, auto, lean")
+        names = tuple(name for name in names if not set(name.split(", ")) & set(options.skip.split(",")))
         rows = [row for size in sizes for row in whole(names, training_step, options, size, device)]
         columns = ("backbone, kernels, memory", "px", "ms", "x first", "peak, x first")
         report(f"Training step of {options.model}, {what}", columns, rows, device)

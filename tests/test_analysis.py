@@ -1,6 +1,7 @@
 """Landscapes, noise and depth: each against something known beforehand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,28 +10,44 @@ import torch
 from conftest import noise_data
 from matplotlib.figure import Figure
 from reference.builders import pipeline_of
+from reference.classes import NAMES, TINY, coloured_squares
 from torch import nn
 from typer.testing import CliRunner
 
 from yolomish.analysis import noise
-from yolomish.analysis.depth import DepthConfig, Task, depth_sweep, train_plain
 from yolomish.analysis.loss_landscape import (
     batch_loss,
     checkpoint_landscape,
     filter_normalised_direction,
     loss_surface,
 )
-from yolomish.analysis.noise import Noisy, noise_curve, noise_points
+from yolomish.analysis.noise import NoisyInput, noise_curve, noise_points
 from yolomish.analysis.output_landscape import output_landscape
+from yolomish.analysis.sweep import (
+    OPTIMIZERS,
+    VALUES,
+    PlainConfig,
+    Task,
+    picture_task,
+    plain_network,
+    read_values,
+    sweep,
+    train_plain,
+)
 from yolomish.commands import app
 from yolomish.config import DataConfig, ModelConfig, TrainConfig
+from yolomish.data.classification import open_classes
 from yolomish.data.datasets import open_data
 from yolomish.data.loader import eval_loader
+from yolomish.data.streams import Use
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
 from yolomish.networks import build_network
+from yolomish.tasks.classification.protocol import ClassProtocol
 from yolomish.tasks.detection.predict import predict
 from yolomish.tasks.detection.protocol import training_protocol
+from yolomish.training.loop import fit
+from yolomish.types import InputSpec
 from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import load_network
 
@@ -107,20 +124,60 @@ def test_a_random_linear_network_gives_a_plane_and_relu_folds() -> None:
     assert not np.array_equal(output_landscape("mish", points=41, seed=1).values, smooth.values)
 
 
-def test_no_noise_is_the_plain_evaluation_and_noise_has_its_strength(checkpoint: str) -> None:
-    network, data = load_network(checkpoint), open_data(DataConfig(), "val").first(2)
-    grey = torch.full((2, 3, 64, 64), 0.5)
-    seen: list[torch.Tensor] = []
-    hook = network.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    for sigma in (0.0, 0.1, 0.1):
-        Noisy(network.network, sigma)(grey)
-    hook.remove()
-    assert torch.equal(seen[0], grey) and torch.equal(seen[1], seen[2])
-    assert seen[1].std().item() == pytest.approx(0.1, rel=0.05) and seen[1].mean().item() == pytest.approx(0.5, abs=0.01)
-    points = noise_points(network.network, data, [0.0, 0.3], size_hw=(64, 64))
-    plain = evaluate(data.coco(), predict(pipeline_of(network.network, 64), data), data.names, data.category_ids).values
-    assert (points[0].ap, points[0].ap50) == (plain["AP"], plain["AP50"]) and [p.sigma for p in points] == [0.0, 0.3]
-    assert noise_curve(checkpoint, [0.3], images=2).points == points[1:]
+def test_noise_is_numpys_on_the_images_own_range_whatever_the_batch() -> None:
+    spec = InputSpec(size_hw=(64, 64), stride=1, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    found = NoisyInput(**vars(spec), sigma=0.1, seed=7).normalise(images)
+    for n in range(3):
+        rng = np.random.default_rng(np.random.SeedSequence(7, spawn_key=(Use.NOISE, 0, n)))
+        noisy = (images[n].numpy() / 255 + 0.1 * rng.standard_normal((3, 64, 64), np.float32)).clip(0, 1)
+        expected = (noisy - np.array(spec.mean)[:, None, None]) / np.array(spec.std)[:, None, None]
+        assert found[n].numpy() == pytest.approx(expected, abs=1e-5)
+    again = NoisyInput(**vars(spec), sigma=0.1, seed=7)
+    assert torch.equal(torch.cat([again.normalise(images[:1]), again.normalise(images[1:])]), found)
+    assert torch.equal(NoisyInput(**vars(spec), sigma=0.0).normalise(images), spec.normalise(images))
+
+
+def test_no_noise_is_the_plain_evaluation_of_a_detector(checkpoint: str) -> None:
+    loaded, data = load_network(checkpoint), open_data(DataConfig(), "val").first(2)
+    points = noise_points(loaded.network, data, loaded.config, [0.0, 0.3])
+    plain = evaluate(data.coco(), predict(pipeline_of(loaded.network, 64), data), data.names, data.category_ids).values
+    assert points[0].values == {name: plain[name] for name in ("AP", "AP50", "AP75")} and [p.sigma for p in points] == [0.0, 0.3]
+    assert type(loaded.network.input) is InputSpec
+    assert noise_curve(checkpoint, [0.3], images=2, batch=1).points == points[1:]
+
+
+def test_a_classifiers_accuracy_under_noise_is_a_plain_loops(tmp_path: Path) -> None:
+    config = replace(TINY, data=coloured_squares(tmp_path / "data"), epochs=1)
+    weights = [str(fit(replace(config, seed=seed), tmp_path / str(seed), log=lambda _: None).last) for seed in (0, 1)]
+    command = ["landscape", "noise", *weights, "--sigmas", "0,0.4", "--batch", "4", "--output", str(tmp_path / "noise")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "noise" / "noise.json").read_text())
+    assert (tmp_path / "noise" / "noise.png").stat().st_size > 10_000
+    data = open_classes(config.data, "val")
+    for path, points in zip(weights, found.values(), strict=True):
+        network = load_network(path).network
+        for point in points:
+            right = []
+            for n in range(len(data)):
+                image = ClassProtocol(name="whole", crop=1.0).prepare(data.image(n), (32, 32)).transpose(2, 0, 1) / 255
+                rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(Use.NOISE, 0, n)))
+                noisy = (image + point["sigma"] * rng.standard_normal((3, 32, 32), np.float32)).clip(0, 1)
+                noisy = (noisy - np.reshape(network.input.mean, (3, 1, 1))) / np.reshape(network.input.std, (3, 1, 1))
+                (logits,) = network(torch.from_numpy(noisy).float()[None])
+                right.append(int(logits.argmax()) == data.labels[n])
+            assert point["top1"] == pytest.approx(np.mean(right)) and set(point) == {"sigma", "top1", "top5", "ece"}
+    some = data.first(3)
+    assert sorted(some.labels) == [0, 1, 2] and len(data.first(100)) == len(data)
+
+
+def test_noise_refuses_detectors_beside_classifiers(checkpoint: str, tmp_path: Path) -> None:
+    config = replace(TINY, data=coloured_squares(tmp_path / "data"), model=replace(TINY.model, num_classes=3))
+    save_checkpoint(tmp_path / "c.pt", config=config, model=build_network(config.model), names=NAMES)
+    command = ["landscape", "noise", checkpoint, str(tmp_path / "c.pt"), "--sigmas", "0", "--images", "2"]
+    with pytest.raises(YolomishError, match=r"no common curve: .*best\.pt to detect, .*c\.pt to classify"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
 
 
 def blobs(shuffle: bool = False) -> Task:
@@ -132,12 +189,54 @@ def blobs(shuffle: bool = False) -> Task:
     return Task(train=inputs[:120], train_labels=shown, test=inputs[120:], test_labels=labels[120:], classes=3)
 
 
+PLAIN = PlainConfig(depth=2, width=16, epochs=20, batch=30, dropout=0.0)
+
+
 def test_plain_networks_learn_what_can_be_learnt_and_no_more() -> None:
-    config = DepthConfig(depths=(2,), seeds=2, width=16, epochs=20, batch=30, dropout=0.0)
-    points = depth_sweep(["mish", "relu"], config, blobs(), log=lambda _: None)
+    points = sweep(["mish", "relu"], "depth", [2], 2, PLAIN, blobs(), log=lambda _: None)
     assert len(points) == 4 and all(p.accuracy > 0.95 for p in points)
-    assert train_plain(blobs(shuffle=True), 2, "mish", 0, config) < 0.6  # labels shuffled: a third by chance
-    assert train_plain(blobs(), 2, "mish", 0, config) == points[0].accuracy
+    assert train_plain(blobs(shuffle=True), "mish", 0, PLAIN) < 0.6  # labels shuffled: a third by chance
+    assert train_plain(blobs(), "mish", 0, PLAIN) == points[0].accuracy
+
+
+def test_every_optimizer_and_initialiser_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(PLAIN, epochs=30, depth=1)
+    for over, least in (("optimizer", 0.6), ("initialiser", 0.95)):
+        points = sweep(["mish"], over, VALUES[over], 1, config, blobs(), log=lambda _: None)
+        assert [p.value for p in points] == list(VALUES[over]) and all(p.accuracy > least for p in points), points
+    torch.manual_seed(0)
+    weight = plain_network(64, 4, "mish", replace(PLAIN, width=64, initialiser="orthogonal"))[0].weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(64), atol=1e-5, rtol=0)
+    he = plain_network(512, 4, "mish", replace(PLAIN, width=512, initialiser="kaiming_normal"))[0].weight
+    assert he.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.02)  # arXiv:1502.01852
+    made = []
+    monkeypatch.setitem(OPTIMIZERS, "adam", lambda parameters: made.append(1) or torch.optim.Adam(parameters))
+    train_plain(blobs(), "mish", 0, replace(PLAIN, epochs=1, optimizer="adam"))
+    assert made
+
+
+def test_a_sweep_changes_one_setting_and_is_checked_first() -> None:
+    two = [train_plain(blobs(), "relu", 1, replace(PLAIN, lr=lr, epochs=2)) for lr in (0.001, 0.1)]
+    points = sweep(["relu"], "lr", [0.001, 0.1], 2, replace(PLAIN, epochs=2), blobs(), log=lambda _: None)
+    assert [p.accuracy for p in points if p.seed == 1] == two and two[0] != two[1]
+    assert read_values("depth", ["3", "4"]) == (3, 4) and read_values("optimizer", []) == tuple(OPTIMIZERS)
+    for over, values, words in (
+        ("batch", [30, 500], "batch 500 is more than the 120"),
+        ("optimizer", ["adm"], "did you mean 'adam'"),
+        ("dropout", [1.0], "under 1, not"),
+    ):
+        with pytest.raises(YolomishError, match=words):
+            sweep(["mish"], over, values, 1, PLAIN, blobs(), log=lambda _: pytest.fail("trained"))
+    with pytest.raises(YolomishError, match=r"unknown sweep 'widht'; did you mean 'width'"):
+        read_values("widht", [])
+    with pytest.raises(YolomishError, match="depth takes numbers"):
+        read_values("depth", ["deep"])
+
+
+def test_pictures_of_classes_are_a_sweeps_task(tmp_path: Path) -> None:
+    task = picture_task(coloured_squares(tmp_path), side=8)
+    assert task.train.shape == (12, 64) and task.test.shape == (6, 64) and task.classes == 3
+    assert task.train.mean(1).abs().max() < 1e-4 and task.train_labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
 def test_the_first_images_keep_their_annotations() -> None:
@@ -161,9 +260,9 @@ def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: P
         "loss": [checkpoint, checkpoint, "--images", "2", "--points", "3"],
         "output": ["--acts", "mish,relu", "--points", "31"],
         "noise": [checkpoint, "--images", "2", "--sigmas", "0,0.1"],
-        "depth": ["--acts", "mish", "--depths", "1,2", "--seeds", "1", "--epochs", "1", "--width", "8"],
+        "sweep": ["--acts", "mish", "--over", "depth", "--values", "1,2", "--seeds", "1", "--epochs", "1", "--width", "8"],
     }
-    names = {"loss": "loss_landscape", "output": "output_landscape", "noise": "noise", "depth": "depth"}
+    names = {"loss": "loss_landscape", "output": "output_landscape", "noise": "noise", "sweep": "sweep"}
     for kind, options in runs.items():
         command = ["landscape", kind, *options, "--output", str(tmp_path / kind)]
         result = CliRunner().invoke(app, command, catch_exceptions=False)
@@ -173,14 +272,14 @@ def test_landscape_commands_write_pictures_and_data(checkpoint: str, tmp_path: P
     (points,) = data["noise"].values()
     panels = drawn["noise"].axes
     assert [axis.get_title() for axis in panels[:2]] == ["AP", "AP50"]
-    for axis, key in zip(panels, ("ap", "ap50"), strict=False):
+    for axis, key in zip(panels, ("AP", "AP50"), strict=False):
         assert axis.lines[0].get_xydata().tolist() == [[p["sigma"], p[key]] for p in points]
     cuts = [axis for axis in drawn["loss_landscape"].axes if axis.get_title() == "cut along the second direction"]
     assert cuts[0].lines[1].get_ydata().tolist() == [row[1] for row in data["loss_landscape"][1]["loss"]]
     pictures = [axis for axis in drawn["output_landscape"].axes if axis.images]
     assert [axis.get_title().split()[0] for axis in pictures] == ["mish", "relu"]
-    dots = np.concatenate([c.get_offsets() for c in drawn["depth"].axes[0].collections])
-    assert dots.tolist() == [[p["depth"], p["accuracy"]] for p in data["depth"]["points"]]
+    dots = np.concatenate([c.get_offsets() for c in drawn["sweep"].axes[0].collections])
+    assert dots.tolist() == [[i, p["accuracy"]] for i, p in enumerate(data["sweep"]["points"])]
 
 
 def test_the_noise_curve_runs_on_the_device_asked_for(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

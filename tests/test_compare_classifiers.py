@@ -33,7 +33,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 def rows_of(report: Report, arm: str, seed: int) -> list[dict]:
     (run,) = (run for run in report.runs if (run.arm, run.seed) == (arm, seed))
-    return json.loads((run.home / evidence.PREDICTIONS).read_text())
+    return json.loads((run.home / f"{evidence.PREDICTIONS}.json").read_text())
 
 
 def test_accuracies_are_those_of_the_kept_results(compared: Report) -> None:

@@ -5,7 +5,9 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,32 @@ from yolomish.comparison.environment import environment
 from yolomish.comparison.evidence import weigh
 from yolomish.comparison.findings import build_report
 from yolomish.comparison.rates import choose_rates
-from yolomish.comparison.render import declared, findings, headline, limits, not_controlled, to_json
+from yolomish.comparison.render import (
+    declared,
+    findings,
+    gallery,
+    headline,
+    limits,
+    not_controlled,
+    plots,
+    tables,
+    to_html,
+    to_json,
+    to_latex,
+    to_markdown,
+)
 from yolomish.comparison.render.gallery import disagreements
-from yolomish.comparison.render.wording import chosen_rates
-from yolomish.comparison.report import Design, Tuned
+from yolomish.comparison.render.latex import escape
+from yolomish.comparison.render.wording import chosen_rates, measured
+from yolomish.comparison.report import Design, Look, Tuned
 from yolomish.comparison.runs import EpochPoint, Run, Start, State
 from yolomish.comparison.train import Here, plan
 from yolomish.config import TrainConfig, config_difference
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.formats.record import Listing, Record
+from yolomish.drawing import boxes
 from yolomish.errors import YolomishError
-from yolomish.evaluation.coco_results import CocoResults
+from yolomish.evaluation.coco_results import NOTHING, CocoResults
 from yolomish.evaluation.stats import Sample, Verdict, difference
 from yolomish.files import digest
 
@@ -274,7 +291,7 @@ def test_rates_are_chosen_on_training_images_held_out_and_judged_at_other_seeds(
     assert [run.trained().peak_lr for run in report.runs] == [tuned.rates[run.arm] for run in report.runs]
     assert [run.trained().seed for run in report.runs] == [5, 5] and report.images == 4
     text = (out / "report.md").read_text()
-    assert "the best of 2 rates by mean AP of 2 seeds (6, 7; none of them judges) on 2 images, 20 % of the training" in text
+    assert "the best of 2 rates by mean AP of 2 seeds (6, 7; other than those that judge) on 2 images, 20 % of" in text
     assert json.loads((out / "report.json").read_text())["tuned"]["trials"]["mish"].keys() == {"0.0001", "0.02"}
 
 
@@ -413,6 +430,28 @@ def test_one_seed_says_what_the_images_alone_say() -> None:
     assert "these trained models over images" in headline(report)
 
 
+def test_what_the_intervals_cover_is_said_by_the_number_of_trainings() -> None:
+    one, three = (to_markdown(_simulated({"mish": 0.9, "relu": 0.5}, seeds)) for seeds in (1, 3))
+    assert "They cover the choice of images alone (200 resamples of 60 images), as an arm has one file." in one
+    assert "the interval covers the choice of the validation images, not what differs between these files" in one
+    assert "They cover files and images together (200 resamples of 60 images)." in three
+    none, seeds = (to_markdown(_report({"mish": [0.9, 0.8][:n], "relu": [0.1, 0.2][:n]})) for n in (1, 2))
+    assert "ntervals are" not in none and "1 training per arm, and there is no interval." in none
+    assert "They cover seeds alone." in seeds and "median of each run, mean over seeds" in seeds
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_one_training_is_no_plural(bare: bool) -> None:
+    report = _simulated({"mish": 0.9, "relu": 0.5}, 1) if bare else _report({"mish": [0.9], "relu": [0.1]})
+    design = Design(looks=(Look(seeds=1),), left_out={"mish": (3,)}, environment={"torch": "9.9"})
+    report = dataclasses.replace(report, design=design, config_difference={})
+    for text in (to_markdown(report), to_latex(report), to_html(report)):
+        words = re.sub(r"base64,[^\"]*|use --seeds 3 or more|three files or more", "", text)
+        found = re.search(r"\b1 (seeds|files|trainings)|(over|of) (seeds|trainings)|\bmean\b|images together|dots are", words)
+        assert not found, words[found.start() - 60 : found.end() + 60]
+    assert "Looks taken: 1 (at 1 seed)" in to_markdown(report) and "Left out of mish: seed 3," in to_markdown(report)
+
+
 def test_the_latex_tables_hold_the_numbers_and_are_escaped(tmp_path: Path) -> None:
     write_report(_report({"leaky_relu": [0.60, 0.61, 0.62], "relu": [0.50, 0.51, 0.521]}, tmp_path))
     text = (tmp_path / "report.tex").read_text()
@@ -422,6 +461,34 @@ def test_the_latex_tables_hold_the_numbers_and_are_escaped(tmp_path: Path) -> No
         and text.count("\\label{tab:") == 2
     )
     assert not re.search(r"(?<!\\)[_%&#](?![^\n]*\\\\)", text.split("\n", 1)[1].replace(" & ", " "))
+
+
+ODD_NAMES = ["a_b & <b>$x^2$", "5 % {é} #1~\\n", '\U0001f600 Ж ± -3 [q] "z" a--b `c` |', "x" * 60, "² α ≤ ß ą ñ\n\tq -- 1_-2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("-0.5 to-1 a-b --", "$-$0.5 to-1 a-b -{}-"),
+        ("café ğ ß", r"caf\'{e} \u{g} \ss{}"),
+        ("α ±", r"$\alpha$ $\pm$"),
+        ("猴", r"\otherscript{猴}{U+7334}"),
+        ("a\nb", "a b"),
+    ],
+)
+def test_latex_takes_any_text(text: str, wanted: str) -> None:
+    assert escape(text) == wanted
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
+def test_the_latex_compiles_whatever_the_arms_are_called(tmp_path: Path) -> None:
+    report = _report({name: [0.6 - i / 50, 0.61 - i / 40, 0.62] for i, name in enumerate(ODD_NAMES)})
+    head = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(head + to_latex(report) + "\\end{document}\n", encoding="utf-8")
+    words = ["pdflatex", "-draftmode", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=120)
+    log = done.stdout.decode("latin1")
+    assert done.returncode == 0 and "Overfull" not in log and "Missing character" not in log, log
 
 
 def test_images_of_disagreement_are_shown_in_both_directions(tmp_path: Path) -> None:
@@ -442,6 +509,56 @@ def test_images_of_disagreement_are_shown_in_both_directions(tmp_path: Path) -> 
     assert found[0].counts[1] == (0, 0, right) and cv2.imdecode(np.frombuffer(found[0].truth, np.uint8), 1).shape[1] == 360
     same = CocoResults.of(perfect)
     assert disagreements({"a": same, "b": same}, data) == ()
+
+
+def test_a_crowded_picture_has_no_label_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _data(1, tmp_path)
+    rows = [
+        {
+            "image_id": data.image_ids[0],
+            "category_id": data.category_ids[i % 3],
+            "bbox": [9 * i, 7 * i, 90, 80],
+            "score": 1 - i / 99,
+        }
+        for i in range(40)
+    ]
+    written: list[list[boxes._Label]] = []
+    monkeypatch.setattr(boxes, "_write", lambda canvas, place, colour: written[-1].append(place))
+    monkeypatch.setattr(gallery, "jpeg", lambda image: written.append([]) or b"")
+    written.append([])
+    disagreements({"a": CocoResults.of(rows), "b": NOTHING}, data)
+    assert max(map(len, written)) > 5
+    for places in written:
+        assert len(places) <= max(gallery.MOST_BOXES, 20) and not any(p.covers(q) for p, q in combinations(places, 2))
+
+
+def test_axes_start_sensibly_with_one_evaluated_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "_figure", lambda axis, caption: axis)
+    report = _report({"mish": [0.0], "relu": [0.4]})
+    report = dataclasses.replace(
+        report,
+        runs=tuple(
+            dataclasses.replace(r, epochs=(EpochPoint(epoch=1, loss=5.0, ap=r.metrics["AP"], ap50=0),)) for r in report.runs
+        ),
+    )
+    loss, ap = plots.curves(report)
+    for axis, low, high in ((loss, 5.0, 5.0), (ap, 0.0, 40.0)):
+        axis.figure.canvas.draw()
+        ticks = [x for x in axis.get_xticks() if axis.get_xlim()[0] <= x <= axis.get_xlim()[1]]
+        bottom, top = axis.get_ylim()
+        assert ticks == [1] and bottom < 0 and bottom < low and high < top < 1.5 * high
+
+
+def test_what_all_arms_share_is_no_best() -> None:
+    report = _report({"mish": [0.6, 0.5], "relu": [0.6, 0.5]})
+    assert not tables.results(report).best
+    better = tables.results(_report({"mish": [0.6, 0.5], "relu": [0.5, 0.5]}))
+    assert {better.rows[i][0] for i, _ in better.best} == {"mish"}
+
+
+def test_a_difference_without_the_far_runs_may_have_no_interval() -> None:
+    d = difference("AP", "a", "b", Sample(values=(0.5,)), Sample(values=(0.5,)))
+    assert measured(d) == "AP 0.0, no interval"
 
 
 def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None:

@@ -191,4 +191,4 @@ def test_a_report_ends_with_what_next(tmp_path: Path) -> None:
     assert "to find a true difference of 1.00 in four of five comparisons" in line
     assert line in (tmp_path / "out" / "report.md").read_text() and write_report(report).is_file()
     one = _compared([names[0], names[3]], data, tmp_path)
-    assert "--seeds 3" in next_steps(one)[0]
+    assert "three files or more per arm" in next_steps(one)[0]

@@ -257,7 +257,7 @@ def test_arms_are_paired_by_seed_or_not_at_all(tmp_path: Path) -> None:
     arms, design = pair({"a": runs("a", [3, 1, 2]), "b": runs("b", [2, 3])})
     assert design.pairing is Pairing.BY_SEED and design.left_out == {"a": (1,)}
     assert {label: [run.path.name for run in found] for label, found in arms.items()} == {"a": ["a2", "a3"], "b": ["b2", "b3"]}
-    assert left_out(design) == ["Left out of a: seeds 1, which another arm lacks."]
+    assert left_out(design) == ["Left out of a: seed 1, which another arm lacks."]
     arms, design = pair({"a": runs("a", [3, 1, 2]), "b": runs("b", [5, 4])})
     assert design.pairing is Pairing.NONE and not design.left_out  # nothing is thrown away
     numbered = [(run.seed, run.path.name) for run in arms["a"] + arms["b"]]

@@ -1,9 +1,11 @@
 """Exports hold torch's own numbers, say what they are, and are nothing at all where they would not."""
 
 import json
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,18 +13,21 @@ import pytest
 import torch
 from reference.builders import loaded_from
 from reference.networks import calibrated
+from torchvision.ops import box_iou
 from typer.testing import CliRunner
 
 from yolomish.commands import app
 from yolomish.config import TrainConfig, load_data_config
+from yolomish.data.datasets import open_data
 from yolomish.data.images import read_image
 from yolomish.errors import YolomishError
 from yolomish.inference.detector import Detector
 from yolomish.inference.engines.exported import open_exported
 from yolomish.inference.export import int8
+from yolomish.inference.export.metadata import describe
 from yolomish.inference.export.onnx_graph import write_graph
 from yolomish.inference.export.verify import compare, generated_image
-from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network
+from yolomish.inference.export.write import SUFFIXES, WRITERS, ExportOptions, export_network
 from yolomish.networks.scope import swap
 from yolomish.types import Detections, Metrics
 from yolomish.weights.checkpoint import save_checkpoint
@@ -66,6 +71,15 @@ def test_a_file_detects_as_its_network_does_and_knows_classes_and_resize(tmp_pat
         assert (ours.engine.input, ours.engine.heads) == (theirs.engine.input, theirs.engine.heads)
         assert ours.pipeline.protocol == theirs.pipeline.protocol and ours.pipeline.protocol.resize == "letterbox"
         same_detections(ours.detect(photo(shared_data)), theirs.detect(photo(shared_data)))
+
+
+def test_a_file_of_darknets_weights_detects_as_darknet_does(tmp_path: Path) -> None:
+    need("onnx", "onnxruntime")
+    for darknet, wanted in ((True, "darknet-test-letterbox"), (False, "detect")):
+        loaded = replace(network(), from_darknet=darknet)
+        description = describe(loaded, size_hw=(128, 128), dynamic=True)
+        WRITERS["onnx"](loaded, tmp_path / "m.onnx", description, ExportOptions())
+        assert Detector(tmp_path / "m.onnx", engine="onnxruntime").pipeline.protocol.name == wanted
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -290,19 +304,79 @@ def test_an_int8_file_holds_8_bit_weights_detects_and_says_its_ap(tmp_path: Path
     engine, description = open_exported(target, engine="onnxruntime", device=torch.device("cpu"))
     assert description.names == load_network("demo").names and engine.heads == load_network("demo").network.heads
     assert [path.name for path in tmp_path.iterdir()] == ["demo.onnx"]
-    for extra in (["--format", "openvino"], []):
-        wrong = CliRunner().invoke(app, [*words[:3], *extra, "--int8", "--output", str(tmp_path / "x.onnx")])
-        assert isinstance(wrong.exception, YolomishError) and "give --data" in str(wrong.exception)
+    assert description.eight_bits.fp32[0] == pytest.approx(before, abs=5e-5) and description.eight_bits.images == 12
+    assert description.eight_bits.int8[0] == pytest.approx(after, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--format", "openvino"], "give --data"), (["--format", "torchscript", "--data", "shapes"], "onnx and openvino")],
+)
+def test_eight_bits_need_images_and_a_format_that_has_them(tmp_path: Path, words: list[str], said: str) -> None:
+    wrong = CliRunner().invoke(app, ["export", "--weights", "demo", "--int8", *words, "--output", str(tmp_path / "x.xml")])
+    assert isinstance(wrong.exception, YolomishError) and said in str(wrong.exception)
+
+
+def test_without_nncf_eight_bits_for_openvino_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    words = ["export", "--weights", "demo", "--format", "openvino", "--int8", "--data", "shapes"]
+    wrong = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "x.xml")])
+    assert isinstance(wrong.exception, YolomishError) and "pip install 'yolomish[int8]'" in str(wrong.exception)
+
+
+def test_openvino_in_8_bits_holds_8_bit_weights_finds_the_same_and_says_its_ap(tmp_path: Path) -> None:
+    need("nncf", "openvino", "onnx")
+    import openvino as ov
+
+    target = tmp_path / "demo.xml"
+    words = ["export", "--weights", "demo", "--format", "openvino", "--int8", "--output", str(target), "--data", "shapes"]
+    done = CliRunner().invoke(app, [*words, "--images", "12"])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.bin", "demo.xml"]
+    engine, description = open_exported(target, device=CPU)
+    stated = description.eight_bits
+    assert stated.images == 12 and stated.by.startswith("NNCF") and "100 images" in stated.protocol
+    assert stated.int8[0] > 0.9 * stated.fp32[0] > 0.4 and stated.int8 != stated.fp32
+    for name, values in (("fp32", stated.fp32), ("int8", stated.int8)):
+        line = next(line for line in done.stdout.splitlines() if line.startswith(name))
+        assert f"AP {values[0]:.4f}" in line  # as evaluated, and nothing of NNCF's between
+    model = ov.Core().read_model(target)
+    kinds = [_weight_kind(op) for op in model.get_ops() if op.get_type_name() == "Convolution"]
+    heads = load_network("demo").network.heads
+    assert kinds.count("f32") == len(heads) and kinds.count("i8") == len(kinds) - len(heads) > 50
+    images = torch.rand(1, 3, 128, 128)
+    engine(images)
+    (compiled,) = engine.engine.compiled.values()  # type: ignore[attr-defined]
+    ran = [op.get_rt_info()["runtimePrecision"].astype(str) for op in compiled.get_runtime_model().get_ops() if _convolves(op)]
+    assert {"i8", "u8"} & set(ran) and sum(kind in ("i8", "u8") for kind in ran) > 0.9 * len(ran)
+    picture = open_data(load_data_config("shapes"), "val").load(0).image
+    ours, theirs = (Detector(of, engine=e, conf=0.5).detect(picture) for of, e in ((target, "auto"), ("demo", "torch")))
+    assert len(ours) == len(theirs) > 0 and sorted(ours.labels.tolist()) == sorted(theirs.labels.tolist())
+    assert box_iou(ours.boxes, theirs.boxes).amax(1).min() > 0.8
+    assert (ours.scores.sort().values - theirs.scores.sort().values).abs().max() < 0.15
+
+
+def _weight_kind(convolution: Any) -> str:
+    """The element type in which a convolution's weights are stored."""
+    node = convolution.input_value(1).get_node()
+    while node.get_type_name() != "Constant":
+        node = node.input_value(0).get_node()
+    return str(node.get_element_type().get_type_name())
+
+
+def _convolves(op: Any) -> bool:
+    return bool(op.get_rt_info()["layerType"].astype(str) == "Convolution")
 
 
 def test_an_int8_file_that_lost_its_ap_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime is optional, not installed here")
     values = iter((0.5, 0.2))
-    monkeypatch.setattr(int8, "_found", lambda *_: Metrics(primary="AP", values={"AP": next(values)}, per_class={}))
+    monkeypatch.setattr(int8, "_evaluate", lambda *_: Metrics(primary="AP", values={"AP": next(values)}, per_class={}))
     with pytest.raises(YolomishError, match=r"8 bits leave AP 0.2000 of 0.5000: nothing was written"):
         int8.export_int8(
             load_network("demo"),
             tmp_path / "x.onnx",
+            "onnx",
             load_data_config("shapes"),
             image=generated_image(),
             size_hw=(128, 128),

@@ -11,6 +11,8 @@ EXAMPLES = int(os.environ.get("YOLOMISH_FUZZ", "60"))
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_input_is_read_or_refused_with_one_line(format: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for package in FORMATS[format].needs:
+        pytest.importorskip(package, reason=f"{package} reads these files")
     folder, read = tmp_path_factory.mktemp(format), []
 
     @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))

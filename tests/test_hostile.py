@@ -1,27 +1,33 @@
 """At the door: one line whatever happens, a log file for a bug, and values that are bounded wherever they come from."""
 
+import io
 import os
+import struct
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reference.hostile_graphs import exported
 
 from yolomish.commands import door
+from yolomish.commands.demo import demo_config
 from yolomish.config import ModelConfig, TrainConfig, check_train, load_data_config, parse_yaml
-from yolomish.data.images import read_image
+from yolomish.data.images import decode_image, read_image
 from yolomish.data.loader import WorkerLost, lost_workers
 from yolomish.errors import YolomishError, shown, unknown_name
 from yolomish.files import replace_file
 from yolomish.inference.engines.exported import open_exported
+from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from yolomish.networks import build_network
-from yolomish.training.record import Board
+from yolomish.training.trackers import Trackers
 from yolomish.weights.load import load_network
 from yolomish.weights.store import DEMO_FILE
 
@@ -184,6 +190,58 @@ def test_a_picture_over_the_bound_is_not_decoded(tmp_path: Path, monkeypatch: py
         read_image(tmp_path / "small.png")
 
 
+def _tiff(samples: int, width: int, height: int) -> bytes:
+    fields = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 2), (273, 4, 8), (277, 3, samples)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in fields)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(fields)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 30_000, 30_000, 8, 2, 0, 0, 0, 12345),  # a wrong checksum
+        b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 30_000, -30_000, 1, 24, 9, 0, 0, 0, 0, 0),  # an unknown compression
+        _tiff(300, 30_000, 30_000),
+        b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 23, 8, 30_000, 30_000, 5) + bytes(15) + b"\xff\xda",  # five components
+    ],
+    ids=["png", "bmp", "tiff", "jpeg"],
+)
+def test_a_damaged_picture_over_the_bound_is_not_decoded(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Exception, match=r"."), Image.open(io.BytesIO(content)):
+        pass  # Pillow tells no size
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(YolomishError, match=r"x has 900 megapixels"):
+        decode_image(np.frombuffer(content, np.uint8), "x")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 30000 +X 30000\n",  # OpenCV would take 10 GB
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 40_000, 0, 8, 2, 0, 0, 0, 12345),  # and 4 GB
+    ],
+    ids=["hdr", "png"],
+)
+def test_a_picture_whose_header_says_no_size_is_not_decoded(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(YolomishError, match=r"x is not an image that OpenCV can read"):
+        decode_image(np.frombuffer(content, np.uint8), "x")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage")
+@pytest.mark.parametrize(("depth", "suffix"), [(np.uint8, ".png"), (np.uint16, ".png"), (np.uint8, ".webp"), (np.uint16, ".tif")])
+def test_decoding_takes_at_most_sixteen_bytes_a_pixel(depth: type, suffix: str, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / f"p{suffix}"), np.zeros((4000, 5000, 3 if suffix != ".png" else 4), depth))
+    code = (
+        "import resource, sys; from yolomish.data.images import decode_image, read_image\n"
+        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "before = most(); read_image(sys.argv[1]); print(most() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / f"p{suffix}")], capture_output=True, text=True, check=True)
+    size = (tmp_path / f"p{suffix}").stat().st_size
+    assert int(done.stdout) <= 16 * 20e6 + 3 * size + 16e6  # the file's bytes, and what libraries load at the first picture
+
+
 def test_a_lost_loader_process_is_a_line() -> None:
     with pytest.raises(WorkerLost, match=r"a process that loads images was killed .*Fewer --workers"), lost_workers():
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
@@ -210,8 +268,99 @@ def test_openvino_sees_no_damaged_ir(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert capfd.readouterr() == ("", "")  # its reader writes to stderr itself
 
 
+def _longer(model: Any) -> None:
+    model.opset_import[0].version = 2**31 - 1
+
+
+def _bomb(model: Any) -> None:
+    import onnx
+
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2**20, 2**20]), "size"))
+    model.graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", ["size"], ["big"]))
+
+
+def _wide(model: Any) -> None:
+    import onnx
+
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 1, 10**4, 10**4], np.float32), "factors"))
+    model.graph.node.append(onnx.helper.make_node("Resize", ["images", "", "factors"], ["big"]))
+
+
+def _unknown(model: Any) -> None:
+    import onnx
+
+    model.graph.node.append(onnx.helper.make_node("NonZero", ["images"], ["some"]))
+
+
+def _hidden(model: Any) -> None:
+    import onnx
+
+    _bomb(model)
+    model.functions.append(
+        onnx.helper.make_function("own", "Big", ["size"], ["big"], [model.graph.node[0]], list(model.opset_import))
+    )
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Big", "own"
+    model.opset_import.append(onnx.helper.make_opsetid("own", 1))
+
+
+def _endless(model: Any) -> None:
+    import onnx
+
+    inner = onnx.helper.make_graph([], "inner", [], [])
+    model.graph.node.append(onnx.helper.make_node("Loop", ["", ""], ["x"], body=inner))
+
+
+def _circle(model: Any) -> None:
+    model.graph.node[0].input[0] = model.graph.node[0].output[0]
+
+
+def _elsewhere(model: Any) -> None:
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = 1
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "../../../../../../../../etc/passwd"
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (_longer, r"needs opset 2147483647 of 'ai.onnx', which there is not"),
+        (_bomb, r"makes a map 'big' of size \[1048576, 1048576\], more than"),
+        (_wide, r"makes a map 'big' of size \[1, 3, 320000, 320000\], more than"),
+        (_hidden, r"makes a map '\w*big\w*' of size \[1048576, 1048576\], more than"),
+        (_unknown, r"makes a map 'some' whose size onnx cannot tell"),
+        (_endless, r"has control flow \(Loop\)"),
+        (_circle, r"must be topologically sorted"),
+        (_elsewhere, r"should be file inside"),
+    ],
+)
+def test_no_engine_sees_a_damaged_onnx_file(
+    engine: str, change: Any, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="it is looked at by onnx")
+    pytest.importorskip(engine, reason="it would read these files")
+    for name in ("OnnxRuntimeEngine", "OpenVinoEngine"):
+        monkeypatch.setattr(f"yolomish.inference.engines.exported.{name}", lambda *_, **__: pytest.fail("opened"))
+    model = onnx.load_model_from_string(exported("onnx")[".onnx"])
+    change(model)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(YolomishError, match=wrong):
+        open_exported(tmp_path / "m.onnx", engine=engine, device=torch.device("cpu"))
+
+
+def test_a_session_that_fails_is_not_tried_again_aloud(capfd: pytest.CaptureFixture) -> None:
+    pytest.importorskip("onnx", reason="it writes the file")
+    pytest.importorskip("onnxruntime", reason="it prints to stdout where it falls back")
+    content = exported("onnx")[".onnx"].replace(b"Mish", b"\xff\xfesh")  # pybind raises a UnicodeDecodeError, a ValueError
+    with pytest.raises(UnicodeDecodeError):
+        OnnxRuntimeEngine(content, device=torch.device("cpu"))
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a file's size")
-def test_a_board_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_tracker_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("tensorboard", reason="it writes the log")
     import resource
 
@@ -219,17 +368,16 @@ def test_a_board_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: pyt
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def app() -> None:
-        board = Board(tmp_path, said.append)
-        for epoch in range(60):
-            board.add({"epoch": epoch, "a": 0.5, "b": None}, epoch)
-        board.close()
+        with Trackers(["tensorboard"], tmp_path, demo_config(), said.append) as trackers:
+            for epoch in range(60):
+                trackers.add({"epoch": epoch, "a": 0.5, "b": None}, epoch)
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a full disk
     try:
         assert leave(app, capsys) == (0, "")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert said == ["no TensorBoard logs from here on: they cannot be written: File too large"]
+    assert said == ["no tensorboard logs from here on: File too large"]
     app()
     assert len(said) == 1 and any(file.stat().st_size > 1000 for file in tmp_path.iterdir())
 

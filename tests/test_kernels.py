@@ -44,6 +44,10 @@ SHAPES = [(2, 3, 5, 7), (3, 70, 2, 3), (1, 1, 9, 33), (2, 4, 13, 13), (5, 24, 1,
 GPU_SHAPES = [(1, 2048, 19, 19), (2, 32, 608, 608), (16, 255, 20, 20), (3, 1, 417, 333), (64, 512, 13, 13)]
 needs_triton = pytest.mark.skipif(bool(triton_missing()), reason=triton_missing() or "-")
 needs_native = pytest.mark.skipif(bool(native_missing()), reason=native_missing() or "-")
+both_fused = pytest.mark.parametrize(
+    "kind",
+    [pytest.param("fused", marks=needs_triton), *([] if CUDA else [pytest.param("auto", marks=needs_native)])],
+)  # Triton, by its interpreter where there is no GPU, and the CPU's loops
 needs_compiler = pytest.mark.skipif(bool(compiler_missing()), reason=compiler_missing() or "-")
 
 
@@ -107,6 +111,31 @@ def test_triton_blocks_are_as_near_to_float64_as_torch(act, dtype):
     shapes = [*SHAPES, *GPU_SHAPES] if CUDA else SHAPES if act == "mish" else SHAPES[:3]
     for i, shape in enumerate(shapes):
         check_block(shape, act, dtype, layouts[i % 3], i % 4 != 3, "triton", "fused")
+
+
+@needs_native
+@pytest.mark.skipif(CUDA, reason="the CPU's kernels")
+@pytest.mark.parametrize("act", native.STRUCTS)
+@pytest.mark.parametrize("dtype", native.DTYPES)
+def test_native_blocks_are_as_near_to_float64_as_torch(act, dtype):
+    layouts = ("contiguous", "channels_last", "strided")
+    shapes = [*SHAPES, (2, 300, 20, 21), (2, 3, 160, 161), (1, 17, 90, 33)]  # wide, several chunks in a plane, an odd count
+    for i, shape in enumerate(shapes):
+        check_block(shape, act, dtype, layouts[i % 3], i % 4 != 3, "native", "auto")
+
+
+@needs_native
+@pytest.mark.skipif(CUDA, reason="the CPU's kernels")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_native_blocks_have_the_same_bits_with_any_number_of_threads(memory_format):
+    x = (torch.randn(3, 20, 47, 61) + 2).contiguous(memory_format=memory_format)
+    dy, bn = torch.randn_like(x), norm(20)
+    results = []
+    for threads in (1, 2, 3, 5):
+        torch.set_num_threads(threads)
+        results.append(everything(x, dy, copy.deepcopy(bn), "mish", "auto"))
+    for others in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], others, strict=True))
 
 
 @pytest.mark.gpu
@@ -314,7 +343,7 @@ def test_native_loops_are_built_once_and_only_used_where_they_are_right(tmp_path
     built = library.stat().st_mtime_ns
     fresh()
     assert [p.stat().st_mtime_ns for p in (tmp_path / "kernels").iterdir()] == [built]
-    wrong = tmp_path / "mish.cpp"
+    wrong = tmp_path / native.SOURCE.name
     wrong.write_text(native.SOURCE.read_text().replace("x * (n / (n + 2.f))", "x * (n / (n + 2.1f))"))
     monkeypatch.setattr(native, "SOURCE", wrong)
     with pytest.raises(RuntimeError, match="returns wrong values in float32"):
@@ -322,12 +351,14 @@ def test_native_loops_are_built_once_and_only_used_where_they_are_right(tmp_path
     assert len(list((tmp_path / "kernels").iterdir())) == 1
 
 
-@needs_triton
-def test_statistics_survive_a_mean_far_above_the_deviation():
+@both_fused
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_statistics_survive_a_mean_far_above_the_deviation(kind, memory_format):
     x = torch.randn(4, 6, 31, 17, device=DEVICE) * 0.01 + 1000
+    x = x.contiguous(memory_format=memory_format)
     bn = norm(6)
     bn.momentum = 1.0
-    with using_kernels("fused"):
+    with using_kernels(kind):
         norm_act(x, bn, nn.Identity(), "linear")
     truth = x.double().var((0, 2, 3))
     assert torch.allclose(bn.running_var.double(), truth, rtol=1e-3)
@@ -352,25 +383,25 @@ def test_statistics_survive_a_beginning_unlike_the_rest(channels_last, monkeypat
     assert torch.allclose(middle, x.double().mean((0, 2)), rtol=1e-5) and torch.allclose(variance, truth, rtol=1e-4)
 
 
-@needs_triton
-def test_undefined_inputs_spoil_their_channel_alone_as_in_torch():
+@both_fused
+def test_undefined_inputs_spoil_their_channel_alone_as_in_torch(kind):
     x = torch.randn(2, 4, 6, 5, device=DEVICE)
     x[0, 1, 2, 3], x[1, 2, 0, 0] = float("nan"), float("inf")
-    for kind in ("eager", "fused"):
-        with using_kernels(kind):
+    for runs in ("eager", kind):
+        with using_kernels(runs):
             y = norm_act(x, norm(4), nn.Mish(), "mish")
         assert y.isfinite().all((0, 2, 3)).tolist() == [True, False, False, True]
 
 
-@needs_triton
+@both_fused
 @pytest.mark.parametrize("training", [True, False])
-def test_second_backward_is_torchs(training):
+def test_second_backward_is_torchs(training, kind):
     x, dy = torch.randn(2, 3, 4, 5, device=DEVICE), torch.randn(2, 3, 4, 5, device=DEVICE)
     results = []
     bn = norm(3).train(training)
-    for kind in ("eager", "fused"):
+    for runs in ("eager", kind):
         own, x1 = copy.deepcopy(bn), x.clone().requires_grad_()
-        with using_kernels(kind):
+        with using_kernels(runs):
             y = norm_act(x1, own, nn.Mish(), "mish")
         first = torch.autograd.grad(y, (x1, own.weight, own.bias), dy, create_graph=True)
         penalty = sum(g.square().sum() for g in first)
@@ -441,7 +472,7 @@ def test_the_choice_speaks_and_is_overridden():
 
 @pytest.mark.parametrize(
     ("compiler", "reason"),
-    [("no-such-compiler", "no C++ compiler: no-such-compiler is not on PATH"), ("false", "false cannot build mish.cpp: ")],
+    [("no-such-compiler", "no C++ compiler: no-such-compiler is not on PATH"), ("false", "false cannot build norm_act.cpp: ")],
 )
 def test_without_a_compiler_torch_takes_over_and_says_so(compiler, reason, monkeypatch):
     caches = (compiler_missing, native_missing, native._library, choose)
@@ -456,11 +487,12 @@ def test_without_a_compiler_torch_takes_over_and_says_so(compiler, reason, monke
             cached.cache_clear()
 
 
-def test_lean_memory_makes_exact_copies_and_refuses_changed_ones():
+@both_fused
+def test_lean_memory_makes_exact_copies_and_refuses_changed_ones(kind):
     x = torch.randn(2, 4, 6, 6, device=DEVICE)
     conv = nn.Conv2d(4, 4, 1, bias=False, device=DEVICE)
     bn, other = norm(4), nn.Conv2d(4, 2, 3, device=DEVICE)
-    with using_kernels("fused"), lean_memory() as keeper:
+    with using_kernels(kind), lean_memory() as keeper:
         y = norm_act(conv(x), bn, nn.Mish(), "mish")
         recipe = keeper.find(y.detach())
         assert recipe is not None and torch.equal(recipe.tensor(), y)
@@ -577,7 +609,7 @@ def test_two_first_runs_at_once_leave_one_whole_library(tmp_path):
         ("printf '\\n \\n\\n' >&2; exit 1", "no reason given"),
         ("printf 'mish.cpp:1: error: ung\\374ltig\\n' >&2; exit 1", "mish.cpp:1: error: ung\ufffdltig"),
         ("printf '\\nfirst said\\nthen more\\n' >&2; exit 1", "first said"),
-        ("exec cc -shared -x c /dev/null -o {output}", "what it built has no function mish_value_float32"),
+        ("exec cc -shared -x c /dev/null -o {output}", "what it built has no function statistics_float32"),
         ("exit 0", "No such file"),
     ],
 )
@@ -593,7 +625,7 @@ def test_a_compiler_that_fails_is_one_line(script, reason, tmp_path, monkeypatch
         cached.cache_clear()
     try:
         (line,) = describe("cpu", torch.float32, ["mish"]).splitlines()
-        assert f"mish by torch's own layers ({compiler} cannot build mish.cpp: " in line and reason in line
+        assert f"mish by torch's own layers ({compiler} cannot build norm_act.cpp: " in line and reason in line
         assert not (tmp_path / "cache" / "kernels").exists()
     finally:
         for cached in caches:

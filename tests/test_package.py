@@ -43,7 +43,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(published: Path)
     wheel = zipfile.ZipFile(published / f"yolomish-{yolomish.__version__}-py3-none-any.whl")
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert held == _sources("yolomish") | {f"yolomish/{name}" for name in _sources("configs")}
-    assert {"yolomish/kernels/mish.cpp", "yolomish/weights/demo.pt", "yolomish/configs/models/yolov4.yaml"} <= held
+    assert {"yolomish/kernels/norm_act.cpp", "yolomish/weights/demo.pt", "yolomish/configs/models/yolov4.yaml"} <= held
 
 
 def test_the_sdist_holds_what_tests_and_docs_need(published: Path) -> None:

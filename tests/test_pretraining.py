@@ -100,11 +100,12 @@ def test_darknet_files_go_out_whole_and_cut_and_come_back(tmp_path: Path) -> Non
 def test_the_cut_of_cspdarknet53_is_yolov4s_backbone(tmp_path: Path) -> None:
     narrow = replace(load_model_config("cspdarknet53"), width=0.125)
     saved(build_network(replace(narrow, num_classes=3)), tmp_path / "csdarknet53-omega.pt")
-    done = CliRunner().invoke(app, ["weights", "export", str(tmp_path / "csdarknet53-omega.pt"), "--cut", "105"])
+    command = ["weights", "export", str(tmp_path / "csdarknet53-omega.pt"), "--cut", "105", "--output", str(tmp_path / "new")]
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     backbone = outline(replace(load_model_config("yolov4"), width=0.125)).get_submodule("backbone").state_dict()
     floats = sum(tensor.numel() for name, tensor in backbone.items() if "num_batches" not in name)
-    assert (tmp_path / "csdarknet53-omega.conv.105").stat().st_size == 20 + 4 * floats
+    assert (tmp_path / "new" / "csdarknet53-omega.conv.105").stat().st_size == 20 + 4 * floats
 
 
 def test_a_whole_csdarknet53_is_known_by_its_length(tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ def current_rate(batch_num: int, net: dict[str, float | str | list[float]]) -> f
         {"policy": "constant"},
         {"policy": "step", "step": 2000, "scale": 0.3},
         {"policy": "poly", "power": 1, "burn_in": 0, "max_batches": 6000},
+        {"policy": "poly", "power": 3, "max_batches": 6000},
         {"policy": "sgdr", "learning_rate_min": 0.0001, "burn_in": 0, "max_batches": 6000},
     ],
 )
@@ -200,7 +201,6 @@ def test_rates_are_darknets_at_every_step_and_nothing_is_said(changes: dict) -> 
         ({"policy": "random"}, "policy=random is not honoured"),
         ({"policy": "sgdr"}, "policy=sgdr is half a cosine from the end of the burn-in"),
         ({"policy": "sgdr", "sgdr_cycle": 1000}, "the restart every 1000 steps is not honoured"),
-        ({"policy": "poly"}, "policy=poly falls along a line"),
         ({"steps": "4800,540000"}, "steps=4800,540000 is never reached at 540000, in Darknet too: max_batches=6001"),
         ({"scales": ".1,.5"}, "scales=.1,.5 must be one factor of at most 1: 0.1 is taken"),
         ({"subdivisions": 5}, "subdivisions=5 does not divide batch=64: 60 images make a step"),
@@ -255,7 +255,6 @@ def test_every_key_of_training_is_taken_or_said(kind: str) -> None:
         (with_net(steps="5400,4800"), "steps=5400,4800 must rise"),
         (NET + HEADS + "counters_per_class=1,2,3\n", "has 3 numbers for 2 classes"),
         (NET + HEADS + "random=-1\n", "random=-1 must not be negative"),
-        (NET + "[convolutional]\nfilters=2\nsize=1\n[avgpool]\n[softmax]\n", "stands over no [yolo]"),
     ],
 )
 def test_values_that_nothing_can_be_trained_with_are_refused_with_their_line(text: str, said: str) -> None:

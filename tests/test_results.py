@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from reference.comparison import squares
 
-from yolomish.comparison import results
 from yolomish.comparison.clusters import cluster_images
 from yolomish.comparison.results import Results, read_results
 from yolomish.data.datasets import DetectionData, open_data
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import run_cocoeval
 from yolomish.evaluation.coco_results import CocoResults
+from yolomish.tasks.registry import find_task
 
 BOX = [4.0, 4.0, 30.0, 30.0]
 
@@ -109,7 +109,7 @@ def test_a_plain_file_is_taken_as_it_is(data: DetectionData, tmp_path: Path) -> 
     found = _read(data, tmp_path, rows)
     assert list(found.detections) == rows and found.notes == ()
     assert len(_read(data, tmp_path, []).detections) == 0
-    assert results.without_detections(CocoResults.of(rows), data) == 2
+    assert find_task("detect").lacking(data, CocoResults.of(rows)) == 2
 
 
 def test_images_are_clustered_by_what_is_asked_for(data: DetectionData, tmp_path: Path) -> None:

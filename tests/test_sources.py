@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import threading
 import time
 import weakref
@@ -20,7 +21,7 @@ from yolomish.inference import sources as sources_module
 from yolomish.inference import video
 from yolomish.inference.outputs import OutputChoice, Outputs
 from yolomish.inference.run import read_ahead
-from yolomish.inference.sources import Failure, Frame, expand_sources, read_frames
+from yolomish.inference.sources import Failure, Frame, Source, expand_sources, read_frames
 from yolomish.types import Detections
 
 
@@ -173,6 +174,28 @@ def test_a_url_without_a_suffix_is_what_the_server_calls_it(web: str) -> None:
 def test_videos_of_cameras_and_discs_are_read_whole(suffix: str, codec: str, tmp_path: Path) -> None:
     found = list(read_frames(expand_sources([str(video_file(tmp_path / f"v.{suffix}", codec, 20))])))
     assert [frame.number for frame in found if isinstance(frame, Frame)] == list(range(20)) and len(found) == 20
+
+
+def test_a_raw_h264_stream_is_read_whole(tmp_path: Path) -> None:
+    """Three grey frames of 128 x 96, written as bytes by the standard (ITU-T H.264): every macroblock is I_PCM."""
+    sps, pps = bytes.fromhex("000000016742000af841a2"), bytes.fromhex("0000000168ce3880")
+    stream, luma = sps + pps, (50, 120, 200)
+    for y in luma:
+        block = bytes([y] * 256 + [128] * 128)  # 16 x 16 of Y, 8 x 8 of Cb and of Cr
+        stream += bytes.fromhex("0000000105888421a0") + b"\x0d\x00".join([block] * 48) + b"\x80"
+    (tmp_path / "camera.h264").write_bytes(stream)
+    frames = list(read_frames(expand_sources([str(tmp_path / "camera.h264")])))
+    assert [frame.image.shape for frame in frames if isinstance(frame, Frame)] == [(96, 128, 3)] * 3
+    for frame, y in zip(frames, luma, strict=True):
+        assert isinstance(frame, Frame) and frame.number is not None
+        assert abs(frame.image.astype(int) - round((y - 16) * 255 / 219)).max() <= 2  # BT.601's range
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no device files")
+def test_a_device_file_is_a_camera_and_no_picture() -> None:
+    assert expand_sources(["/dev/null"]) == [Source(name="/dev/null", kind="live")]
+    (failure,) = read_frames(expand_sources(["/dev/null"]))
+    assert isinstance(failure, Failure) and "/dev/null" in failure.reason and "image" not in failure.reason
 
 
 def test_motion_jpeg_is_a_video_and_not_its_first_picture(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import pytest
 import torch
 from conftest import CONTENT, Server
 
-from yolomish import download
-from yolomish.darknet.weights import is_darknet_file
+from yolomish import download, files
+from yolomish.darknet.weights import is_darknet_file, write_weights
 from yolomish.errors import YolomishError
 from yolomish.inference.engines.exported import open_exported
-from yolomish.weights import catalogue, store
+from yolomish.networks import build_network, find_model
+from yolomish.weights import catalogue, describe, store
 from yolomish.weights.catalogue import PublishedFile
 from yolomish.weights.load import load_network
 
@@ -216,3 +217,22 @@ def test_darknet_files_are_known_under_any_name(tmp_path: Path) -> None:
         load_network(str(tmp_path / "cut.weights"))
     torch.save({"model": {}}, tmp_path / "torch.weights")
     assert not is_darknet_file(tmp_path / "torch.weights")
+
+
+def test_weights_that_hold_another_programs_objects_are_named_and_not_run(tmp_path: Path) -> None:
+    torch.save({"model": torch.nn.Conv2d(1, 1, 1)}, tmp_path / "yolov8n.pt")  # as ultralytics writes its networks
+    with pytest.raises(YolomishError, match=r"objects of another program \('torch.nn.modules.conv.Conv2d'\)"):
+        load_network(str(tmp_path / "yolov8n.pt"))
+
+
+def test_weights_of_a_published_size_are_described_by_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, read = tmp_path / "x.weights", []
+    write_weights(file, build_network(find_model("yolov4-n")), 6400)
+    content = file.read_bytes()
+    official = dataclasses.replace(catalogue.PUBLISHED[0], size=len(content), sha1=hashlib.sha1(content).hexdigest())
+    monkeypatch.setattr(catalogue, "PUBLISHED", (official,))
+    for module in (catalogue, describe):
+        monkeypatch.setattr(module, "digest", lambda path: read.append(path) or files.digest(path))
+    report = describe.describe_weights(file, model="yolov4-n")
+    assert read == [file] and official.about in report.provenance
+    assert (report.bytes, report.sha256) == (len(content), hashlib.sha256(content).hexdigest())

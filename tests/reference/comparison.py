@@ -1,5 +1,6 @@
 """A tiny configuration, pictures of white squares and run folders for the tests of comparisons."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,12 @@ def squares(root: Path) -> DataConfig:
             line = f"0 {(x + 15) / 64} {(y + 15) / 64} {30 / 64} {30 / 64}\n"
             (root / "labels" / split / f"{i}.txt").write_text(line)
     return DataConfig(format="yolo", root=str(root), train="images/train", val="images/val", names=("square",))
+
+
+def tiny(root: Path, epochs: int = 1) -> TrainConfig:
+    """The configuration of a run on ``squares`` on the CPU."""
+    base = dataclasses.replace(BASE, data=squares(root), device="cpu", epochs=epochs)
+    return dataclasses.replace(base, model=dataclasses.replace(base.model, num_classes=1))
 
 
 def run_folder(folder: Path, config: TrainConfig, epochs: int) -> Path:

@@ -1,6 +1,5 @@
 """Hostile inputs by format: mutations that know the format's structure, and what reads it."""
 
-import copy
 import io
 import json
 import random
@@ -17,6 +16,8 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
+from reference.hostile_graphs import onnx_file, run_exported, xml_file
+from reference.mutations import ODD, from_seed, mutated, scarred, text_of
 from yolomish.comparison.results import read_results
 from yolomish.comparison.runs import Run, State
 from yolomish.config import DataConfig, TrainConfig, load_data_config, load_model_config, load_recipe, to_dict
@@ -36,19 +37,16 @@ from yolomish.weights.checkpoint import config_of, read_checkpoint
 from yolomish.weights.store import DEMO_FILE
 
 LONGEST = 5000  # characters of a message
-ODD: tuple[Any, ...] = (
-    None, True, -1, 0, 10**30, 2**63, 1e308, float("nan"), float("inf"), -0.0, 1.5, "", "x", "a" * 300, "a\0b", "\ud800",
-    "$x^{", "<script>", "../..", "..", [], [[]], {}, {"x": 1}, [1, "a", None], "1e5", "nan", "0x10", "9" * 4500,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """``suffix`` of its files, the ``read`` under watch, and a strategy of ``inputs`` as bytes."""
+    """``suffix`` of its files, the ``read`` under watch, a strategy of ``inputs`` as bytes, the packages it ``needs``."""
 
     suffix: str
     read: Callable[[Path], Any]
     inputs: st.SearchStrategy[bytes]
+    needs: tuple[str, ...] = ()
 
 
 def attempt(format: Format, content: bytes, folder: Path) -> bool:
@@ -62,62 +60,6 @@ def attempt(format: Format, content: bytes, folder: Path) -> bool:
         assert 0 < len(text) < LONGEST and "\n" not in text, text[:500]
         return False
     return True
-
-
-def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
-    return [place, *(found for key, part in pairs for found in _places(part, (*place, key)))]
-
-
-def mutated(value: Any, chance: random.Random) -> Any:
-    """Plain values with one to three parts replaced by odd ones, left out, doubled or nested."""
-    holder = {"all": copy.deepcopy(value)}
-    for _ in range(chance.randint(1, 3)):
-        *way, key = chance.choice(_places(holder)[1:])
-        parent: Any = holder
-        for step in way:
-            parent = parent[step]
-        if isinstance(parent, tuple):
-            continue
-        what = chance.randrange(5)
-        if what == 0 and way:
-            del parent[key]
-        elif what == 1 and isinstance(parent, list):
-            parent.append(parent[key])
-        elif what == 2:
-            parent[key] = [parent[key]]
-        else:
-            parent[key] = copy.deepcopy(chance.choice(ODD))
-    return holder["all"]
-
-
-def scarred(content: bytes, chance: random.Random) -> bytes:
-    """Bytes of which some are changed, cut off, doubled or put in."""
-    data = bytearray(content)
-    for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(len(data) + 1)
-        what = chance.randrange(4)
-        if what == 0:
-            data[at : at + 1] = bytes([chance.randrange(256)])
-        elif what == 1:
-            data[at : at + chance.randint(1, 64)] = b""
-        elif what == 2:
-            data[at:at] = data[at : at + chance.randint(1, 64)]
-        else:
-            data[at:at] = chance.choice((b"\0", b"\xff\xfe", b"nan", b"9" * 50, b"-1", b"[" * 60, b"&a *a", b"!!int x", b"\n="))
-    return bytes(data)
-
-
-def _from(make: Callable[[random.Random], bytes]) -> st.SearchStrategy[bytes]:
-    return st.integers(0, 2**32 - 1).map(lambda seed: make(random.Random(seed)))
-
-
-def _text(value: Any, dump: Callable[[Any], str]) -> Callable[[random.Random], bytes]:
-    def make(chance: random.Random) -> bytes:
-        text = dump(mutated(value, chance)).encode("utf-8", "surrogatepass")
-        return scarred(text, chance) if chance.random() < 0.3 else text
-
-    return make
 
 
 def _yaml(value: Any) -> str:
@@ -294,41 +236,61 @@ def _read_model(file: Path) -> None:
 
 MODEL = to_dict(load_model_config("yolov4-n"))
 FORMATS: dict[str, Format] = {
-    "model-yaml": Format(suffix=".yaml", read=_read_model, inputs=_from(_text(MODEL, _yaml))),
+    "model-yaml": Format(suffix=".yaml", read=_read_model, inputs=from_seed(text_of(MODEL, _yaml))),
     "data-yaml": Format(
         suffix=".yaml",
         read=lambda file: load_data_config(str(file)),
-        inputs=_from(_text({"format": "yolo", "root": ".", "train": "a", "val": "b", "names": ["x", "y"]}, _yaml)),
+        inputs=from_seed(text_of({"format": "yolo", "root": ".", "train": "a", "val": "b", "names": ["x", "y"]}, _yaml)),
     ),
     "recipe-yaml": Format(
         suffix=".yaml",
         read=lambda file: load_recipe(str(file), load_model_config("yolov4-n")),
-        inputs=_from(_text({"base": "small", **{k: v for k, v in to_dict(TrainConfig()).items() if k not in ("data",)}}, _yaml)),
+        inputs=from_seed(
+            text_of({"base": "small", **{k: v for k, v in to_dict(TrainConfig()).items() if k not in ("data",)}}, _yaml)
+        ),
     ),
     "description": Format(
         suffix=".json",
         read=lambda file: from_json(file.read_text(errors="replace"), file),
-        inputs=_from(_text(DESCRIPTION, json.dumps)),
+        inputs=from_seed(text_of(DESCRIPTION, json.dumps)),
     ),
-    "cfg": Format(suffix=".cfg", read=read_cfg, inputs=_from(_cfg)),
-    "checkpoint": Format(suffix=".pt", read=_read_checkpoint, inputs=_from(_checkpoint)),
-    "picture": Format(suffix=".png", read=read_image, inputs=_from(_pictured)),
-    "run-csv": Format(suffix=".csv", read=_read_run, inputs=_from(lambda chance: scarred(RESULTS.encode(), chance))),
-    "coco-json": Format(suffix=".json", read=_read_coco, inputs=_from(_text(COCO, json.dumps))),
-    "voc-xml": Format(suffix=".xml", read=_read_voc, inputs=_from(lambda chance: scarred(VOC.encode(), chance))),
-    "yolo-labels": Format(suffix=".label", read=_read_labels, inputs=_from(lambda chance: scarred(LABELS, chance))),
+    "cfg": Format(suffix=".cfg", read=read_cfg, inputs=from_seed(_cfg)),
+    "checkpoint": Format(suffix=".pt", read=_read_checkpoint, inputs=from_seed(_checkpoint)),
+    "picture": Format(suffix=".png", read=read_image, inputs=from_seed(_pictured)),
+    "run-csv": Format(suffix=".csv", read=_read_run, inputs=from_seed(lambda chance: scarred(RESULTS.encode(), chance))),
+    "coco-json": Format(suffix=".json", read=_read_coco, inputs=from_seed(text_of(COCO, json.dumps))),
+    "voc-xml": Format(suffix=".xml", read=_read_voc, inputs=from_seed(lambda chance: scarred(VOC.encode(), chance))),
+    "yolo-labels": Format(suffix=".label", read=_read_labels, inputs=from_seed(lambda chance: scarred(LABELS, chance))),
     "yolo-list": Format(
-        suffix=".txt", read=_read_listed, inputs=_from(lambda chance: scarred(b"images/a.png\nimages/b.png\n", chance))
+        suffix=".txt", read=_read_listed, inputs=from_seed(lambda chance: scarred(b"images/a.png\nimages/b.png\n", chance))
     ),
-    "results-json": Format(suffix=".json", read=_read_found, inputs=_from(_text(FOUND, json.dumps))),
+    "results-json": Format(suffix=".json", read=_read_found, inputs=from_seed(text_of(FOUND, json.dumps))),
     "weights": Format(
         suffix=".weights",
         read=lambda file: read_weights(file, _network()),
-        inputs=_from(lambda chance: scarred(_weights(), chance)),
+        inputs=from_seed(lambda chance: scarred(_weights(), chance)),
+    ),
+    "onnx, onnxruntime": Format(
+        suffix=".onnx",
+        read=lambda file: run_exported(file, "onnxruntime"),
+        inputs=from_seed(onnx_file),
+        needs=("onnx", "onnxruntime"),
+    ),
+    "onnx, openvino": Format(
+        suffix=".onnx",
+        read=lambda file: run_exported(file, "openvino"),
+        inputs=from_seed(onnx_file),
+        needs=("onnx", "openvino"),
+    ),
+    "openvino-ir": Format(
+        suffix=".xml",
+        read=lambda file: run_exported(file, "openvino"),
+        inputs=from_seed(xml_file),
+        needs=("onnx", "openvino"),
     ),
     "list": Format(
         suffix=".txt",
         read=lambda file: expand_sources([str(file)]),
-        inputs=_from(lambda chance: scarred(b"a.jpg\nb/c.png\nhttp://x/y.jpg\n# note\n", chance)),
+        inputs=from_seed(lambda chance: scarred(b"a.jpg\nb/c.png\nhttp://x/y.jpg\n# note\n", chance)),
     ),
 }

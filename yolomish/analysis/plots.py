@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from yolomish.analysis.depth import DepthPoint
 from yolomish.analysis.loss_landscape import Landscape
-from yolomish.analysis.noise import NoisePoint
+from yolomish.analysis.noise import NoiseCurve
 from yolomish.analysis.output_landscape import OutputLandscape
+from yolomish.analysis.sweep import SweepPoint
 from yolomish.drawing.colours import COLOURS
 from yolomish.files import replace_file
 
@@ -67,17 +67,21 @@ def plot_outputs(landscapes: Sequence[OutputLandscape], path: str | Path) -> Non
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=100))
 
 
-def plot_noise(curves: Mapping[str, Sequence[NoisePoint]], path: str | Path) -> None:
-    """Write a PNG: AP and AP50 over the noise's standard deviation, and the share of the noiseless AP50 that is left."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    axes = figure.subplots(1, 3)
-    for i, (label, points) in enumerate(curves.items()):
-        sigmas = [p.sigma for p in points]
+def plot_noise(curves: Mapping[str, NoiseCurve], path: str | Path) -> None:
+    """Write a PNG: each metric over the noise's standard deviation, and the share of the first one that noise leaves."""
+    metrics = next(iter(curves.values())).metrics
+    first = metrics[0]
+    titles = (*metrics, f"{first} as a share of the first point's")
+    figure = Figure(figsize=(4.4 * len(titles), 4), layout="constrained")
+    axes = figure.subplots(1, len(titles))
+    for i, (label, curve) in enumerate(curves.items()):
+        sigmas = [p.sigma for p in curve.points]
         style = {"color": COLOURS[i % len(COLOURS)], "marker": "o", "label": label}
-        axes[0].plot(sigmas, [p.ap for p in points], **style)
-        axes[1].plot(sigmas, [p.ap50 for p in points], **style)
-        axes[2].plot(sigmas, [p.ap50 / points[0].ap50 if points[0].ap50 > 0 else 0 for p in points], **style)
-    for axis, title in zip(axes, ("AP", "AP50", "AP50 as a share of the first point's"), strict=True):
+        for axis, name in zip(axes, metrics, strict=False):
+            axis.plot(sigmas, [p.values[name] for p in curve.points], **style)
+        whole = curve.points[0].values[first]
+        axes[-1].plot(sigmas, [p.values[first] / whole if whole > 0 else 0 for p in curve.points], **style)
+    for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="noise, standard deviation (images in 0..1)")
         axis.set_ylim(bottom=0)
         axis.xaxis.set_major_locator(MaxNLocator(6))
@@ -86,19 +90,19 @@ def plot_noise(curves: Mapping[str, Sequence[NoisePoint]], path: str | Path) -> 
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))
 
 
-def plot_depth(points: Sequence[DepthPoint], path: str | Path) -> None:
-    """Write a PNG: accuracy over depth, a dot a seed, a line through the means of each activation."""
+def plot_sweep(points: Sequence[SweepPoint], over: str, path: str | Path) -> None:
+    """Write a PNG: accuracy over the values of a setting, side by side; a dot a seed, a line through each activation's means."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
+    values = list(dict.fromkeys(p.value for p in points))
     for i, name in enumerate(dict.fromkeys(p.activation for p in points)):
         mine = [p for p in points if p.activation == name]
-        depths = sorted({p.depth for p in mine})
-        means = [np.mean([p.accuracy for p in mine if p.depth == depth]) for depth in depths]
+        means = [np.mean([p.accuracy for p in mine if p.value == value]) for value in values]
         colour = COLOURS[i % len(COLOURS)]
-        axis.plot(depths, means, color=colour, marker="D", label=name)
-        axis.scatter([p.depth for p in mine], [p.accuracy for p in mine], color=colour, alpha=0.4, s=18)
-    axis.set(xlabel="hidden layers", ylabel="accuracy on held-out objects (0..1)", title="Plain networks of growing depth")
-    axis.set_xticks(sorted({p.depth for p in points}))
+        axis.plot(range(len(values)), means, color=colour, marker="D", label=name)
+        axis.scatter([values.index(p.value) for p in mine], [p.accuracy for p in mine], color=colour, alpha=0.4, s=18)
+    axis.set(xlabel=over, ylabel="accuracy on held-out pictures (0..1)", title=f"Plain networks by {over}")
+    axis.set_xticks(range(len(values)), [str(value) for value in values])
     axis.grid(alpha=0.3)
     axis.legend()
     replace_file(path, lambda temporary: figure.savefig(temporary, dpi=110))

@@ -10,7 +10,7 @@ from yolomish.commands.options import split_list, trust_named
 
 
 def acts(
-    act: Annotated[str, typer.Option("--act", help="Names separated by commas; empty = all known.", callback=trust_named)] = "",
+    act: Annotated[str, typer.Option("--act", help="Names separated by commas [all known]", callback=trust_named)] = "",
     plot: Annotated[bool, typer.Option("--plot", help="Also draw f, f' and f'' as a PNG.")] = False,
     output: Annotated[str, typer.Option("--output", help="The PNG's file.")] = "activations.png",
     bench: Annotated[bool, typer.Option("--bench", help="Time each on this CPU instead: what it adds to a convolution.")] = False,

@@ -10,14 +10,14 @@ from yolomish.commands.options import Device, ImageSize, Trust, read_size, split
 
 
 def bench(
-    weights: Annotated[str, typer.Option("--weights", help="Weights to time; empty = random ones of --model.")] = "",
-    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML; empty = yolov4, or the weights' own.")] = "",
-    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
+    weights: Annotated[str, typer.Option("--weights", help="Weights to time [random ones of --model]")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML [yolov4, or the weights' own]")] = "",
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file [--model]")] = "",
     engines: Annotated[
         str, typer.Option("--engines", help="By commas: torch, onnxruntime, openvino, opencv; each also as NAME:half.")
     ] = "torch,torch:half,onnxruntime,openvino,openvino:half,opencv",
     acts: Annotated[
-        str, typer.Option("--acts", help="Backbone activations, by commas; empty = the weights' own.", callback=trust_named)
+        str, typer.Option("--acts", help="Backbone activations, by commas [the weights' own]", callback=trust_named)
     ] = "",
     imgsz: ImageSize = "",
     batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images at once.")] = 1,
@@ -27,7 +27,7 @@ def bench(
         bool, typer.Option("--processor-time", help="Count this process's time, not the wall's: for busy machines, --threads 1.")
     ] = False,
     darknet: Annotated[str, typer.Option("--darknet", help="Your own build of Darknet, asked in the same rounds.")] = "",
-    image: Annotated[str, typer.Option("--image", help="Picture to read, detect in and draw on; empty = a generated one.")] = "",
+    image: Annotated[str, typer.Option("--image", help="Picture to read, detect in and draw on [a generated one]")] = "",
     device: Device = "auto",
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all rounds as JSON.")] = False,

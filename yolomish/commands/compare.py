@@ -23,6 +23,7 @@ from yolomish.commands.options import (
     given_options,
     read_data,
     split_list,
+    task_of,
     trust_named,
 )
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 JOBS = {"jobs", "job_set", "print_jobs"}
 TRAINING = {"set_", "acts", "aa", "seeds", "scope", "model", "recipe", "weights", "devices", "lr_grid", "lr_seeds", *JOBS}
 TRAINING = (TRAINING | {"until_decided", "max_seeds"} | set(SETTINGS)) - {"device"}
-JUDGING = {"margin", "pairs", "cluster", "resolve", "allow_missing"}
+JUDGING = {"margin", "pairs", "cluster", "resolve", "allow_missing", "int8"}
 PAIRS = ("first", "all")
 
 PART = {"fraction", "classes", "train_share"}  # of the data
@@ -119,7 +120,7 @@ def compare(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN...]",
+            metavar="RUN",
             help="Finished run folders, or COCO result files with --data; [NAME=]PATH. Left out: train the --acts.",
         ),
     ] = None,
@@ -154,6 +155,9 @@ def compare(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Take files although one arm has no detections on many more images.")
     ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also what 8 bits leave of each arm's AP, and their speed, by OpenVINO and NNCF.")
+    ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Train nothing: say how many seeds, images and hours a difference takes.")
     ] = False,
@@ -166,8 +170,8 @@ def compare(
         str,
         typer.Option(
             "--scope",
-            help="Where the activation changes: backbone, neck (with heads), all, numbers of `info` (0-104), a module, an "
-            "activation (leaky_relu), or leaky_relu=mish: those as they are against mish there.",
+            help="Where it changes: backbone, neck (with heads), all, numbers of `info` (0-104), a module, an activation, or "
+            "leaky_relu=mish: those as they are against mish.",
             callback=trust_named,
         ),
     ] = "backbone",
@@ -180,11 +184,11 @@ def compare(
     classes: Classes = "",
     train_share: TrainShare = None,
     model: Annotated[
-        str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg; empty = the recipe's, else yolov4-n.")
+        str, typer.Option("--model", help="Shipped model, a YAML or a Darknet .cfg [the recipe's, else yolov4-n]")
     ] = "",
     recipe: Annotated[str, typer.Option("--recipe", help=RECIPE_HELP)] = "small",
     weights: Annotated[
-        str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE per activation, by commas; empty: none.")
+        str, typer.Option("--weights", help="Initial weights: one file, or NAME=FILE per activation, by commas [none]")
     ] = "",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Images a step" + RECIPE)] = None,
@@ -218,9 +222,7 @@ def compare(
     devices: Annotated[
         str, typer.Option("--devices", help="Several devices, such as cuda:0,cuda:1: arms train at once, one per device.")
     ] = "",
-    jobs: Annotated[
-        str, typer.Option("--jobs", help="slurm or local: a job per training, by submitit; empty: trains here.")
-    ] = "",
+    jobs: Annotated[str, typer.Option("--jobs", help="slurm or local: a job per training, by submitit [trains here]")] = "",
     job_set: Annotated[
         list[str] | None,
         typer.Option("--job-set", metavar="KEY=VALUE", help="A job's setting: timeout_min=600, slurm_partition=gpu; repeatable."),
@@ -230,7 +232,7 @@ def compare(
     ] = False,
     output: Annotated[Path, typer.Option("--output", help="Folder that holds comparisons.")] = Path("runs/compare"),
     name: Annotated[
-        str, typer.Option("--name", help="Folder inside --output; a finished run in it is kept. Empty = from the options.")
+        str, typer.Option("--name", help="Folder inside --output; a finished run in it is kept [from the options]")
     ] = "",
 ) -> None:
     """Train one model with different activations, all else equal, or take finished runs, and report the difference."""
@@ -269,14 +271,14 @@ def compare(
         done = " ".join(["yolomish compare", *map(shlex.quote, runs), *_options(ctx, given & (JUDGING | PART | {"data"}))])
         truth = read_data(data, fraction, classes, train_share) if "data" in given else None
         report = compare_finished(
-            runs, folder, data=truth, judging=judging, command=done, device=device or "auto", force=force, log=log
+            runs, folder, data=truth, judging=judging, int8=int8, command=done, device=device or "auto", force=force, log=log
         )
     else:
-        from yolomish.config import check_train, recipe_model, recipe_task
+        from yolomish.config import check_train, recipe_model
         from yolomish.networks import find_model
         from yolomish.networks.scope import split_swap
 
-        if recipe_task(recipe) == "classify":
+        if task_of(recipe, model) == "classify":
             scope = scope if "scope" in given else "all"
             data = data if "data" in given else "digits"
             ctx.params.update(scope=scope, data=data)
@@ -322,6 +324,7 @@ def compare(
                 lr_seeds=lr_seeds,
                 most_seeds=max_seeds if until_decided else 0,
                 judging=judging,
+                int8=int8,
                 command=command,
                 force=force,
                 log=log,

@@ -8,25 +8,26 @@ from typing import Annotated
 import typer
 
 from yolomish.commands.convert import convert
+from yolomish.commands.help import command
 from yolomish.commands.options import RECIPE_HELP, SIZE_HELP, Classes, Fraction, MaxPixels, TrainShare, read_data, split_list
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, draw and convert data sets; choose anchors.")
-data_app.command("convert")(convert)
+command(data_app, "convert", "yolomish data convert my.yaml coco-format --to coco")(convert)
 SHOWN = 5
 Data = Annotated[str, typer.Argument(help="Data set: shapes (generated), a YAML, .data, .json or .csv, or a folder.")]
 Size = Annotated[str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=SIZE_HELP + ".")]
 OwnSize = Annotated[
-    str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=f"{SIZE_HELP}; empty = the model's or recipe's.")
+    str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=f"{SIZE_HELP} [the model's or recipe's]")
 ]
 ResizeBy = Annotated[str, typer.Option("--resize", help="stretch or letterbox, as in training.")]
 
 
-@data_app.command("check")
+@command(data_app, "check", "yolomish data check my.yaml", "yolomish data check my.yaml --strict --json > findings.json")
 def check(
     data: Data,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
     fast: Annotated[bool, typer.Option("--fast", help="Read images' headers alone: no broken, equal or like pictures.")] = False,
-    only: Annotated[str, typer.Option("--only", help="Ids of the checks to report, by commas; empty = all.")] = "",
+    only: Annotated[str, typer.Option("--only", help="Ids of the checks to report, by commas [all]")] = "",
     show_all: Annotated[bool, typer.Option("--all", help=f"Print every finding, not {SHOWN} of each kind.")] = False,
     fraction: Fraction = None,
     classes: Classes = "",
@@ -36,7 +37,7 @@ def check(
     max_pixels: MaxPixels = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 4,
     output: Annotated[
-        str, typer.Option("--output", help="Folder of report.html and report.json; a number is added if it exists; empty = none.")
+        str, typer.Option("--output", help="Folder of report.html and report.json; a number is added if it exists; empty = none")
     ] = "runs/check",
     as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
 ) -> None:
@@ -77,11 +78,11 @@ def check(
         raise typer.Exit(1)
 
 
-@data_app.command("show")
+@command(data_app, "show", "yolomish data show my.yaml", "yolomish data show my.yaml --recipe darknet --batches 4")
 def show(
     data: Data,
     recipe: Annotated[str, typer.Option("--recipe", help=RECIPE_HELP)] = "scaled",
-    model: Annotated[str, typer.Option("--model", help="Shipped model, YAML or .cfg; empty = the recipe's, else yolov4.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model, YAML or .cfg [the recipe's, else yolov4]")] = "",
     fraction: Fraction = None,
     classes: Classes = "",
     train_share: TrainShare = None,
@@ -90,7 +91,7 @@ def show(
     batches: Annotated[int, typer.Option("--batches", min=0, help="Augmented batches to draw.")] = 2,
     epoch: Annotated[int, typer.Option("--epoch", min=1, help="Epoch whose batches are drawn, from 1.")] = 1,
     imgsz: OwnSize = "",
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of order and augmentation; left out: the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of order and augmentation [the recipe's]")] = None,
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/show",
 ) -> None:
     """Draw samples as they are, and training batches as the network gets them under a recipe."""
@@ -128,9 +129,9 @@ def show(
     typer.echo(f"wrote {folder}: {', '.join(written)}")
 
 
-@data_app.command("get")
+@command(data_app, "get", "yolomish data get", "yolomish data get coco128")
 def get(
-    names: Annotated[list[str] | None, typer.Argument(help="Names of published data sets; left out: list them.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of published data sets; left out: list them")] = None,
     output: Annotated[Path, typer.Option("--output", help="Folder of data sets.")] = Path("datasets"),
     keep: Annotated[bool, typer.Option("--keep", help="Keep the archives once they are unpacked.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
@@ -151,7 +152,7 @@ def get(
         typer.echo(f"{name:10} {f'{data.size / 1e9:.2f} GB' if data.size else 'small':>8}  {data.about}")
 
 
-@data_app.command("anchors")
+@command(data_app, "anchors", "yolomish data anchors my.yaml --imgsz 416 --model yolov4-tiny")
 def anchors(
     data: Data,
     number: Annotated[

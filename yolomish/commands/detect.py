@@ -16,36 +16,36 @@ if TYPE_CHECKING:
 def detect(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Images, videos, folders, globs, lists (.txt), URLs (http, rtsp), camera numbers, or - for stdin."),
+        typer.Argument(
+            help="Images, videos, folders, globs, lists (.txt), URLs (http, rtsp), cameras (0, /dev/video0), or - for stdin."
+        ),
     ],
     weights: Annotated[
         str, typer.Option("--weights", help="A name (yolov4-tiny, demo), our .pt or Darknet's .weights.")
     ] = "yolov4",
-    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
-    model: Annotated[
-        str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
-    ] = "",
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file [--model]")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits [by itself]")] = "",
     swap: Swap = None,
     trust: Trust = False,
-    names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
+    names: Annotated[str, typer.Option("--names", help="File with one class name a line [the weights' own]")] = "",
     protocol: Annotated[
         str,
         typer.Option(
             "--protocol",
-            help="Resize, thresholds and NMS by a name that eval knows too; empty = as trained, conf 0.25, iou 0.45, and "
-            "darknet-test for a Darknet file.",
+            help="Resize, thresholds and NMS by a name that eval knows too [as trained, conf 0.25, iou 0.45; darknet-test for a "
+            "Darknet file]",
         ),
     ] = "",
     conf: Annotated[
         float | None,
-        typer.Option("--conf", "--conf-thres", min=0, max=1, help="Lowest score kept, 0..1; left out: the protocol's."),
+        typer.Option("--conf", "--conf-thres", min=0, max=1, help="Lowest score kept, 0..1 [the protocol's]"),
     ] = None,
     iou: Annotated[
-        float | None, typer.Option("--iou", "--iou-thres", min=0, max=1, help="NMS threshold, 0..1; left out: the protocol's.")
+        float | None, typer.Option("--iou", "--iou-thres", min=0, max=1, help="NMS threshold, 0..1 [the protocol's]")
     ] = None,
     nms: Annotated[str | None, typer.Option("--nms", help=NMS_HELP)] = None,
     imgsz: ImageSize = "",
-    classes: Annotated[str, typer.Option("--classes", help="Class names or numbers to keep, by commas; empty = all.")] = "",
+    classes: Annotated[str, typer.Option("--classes", help="Class names or numbers to keep, by commas [all]")] = "",
     device: Device = "auto",
     engine: Annotated[
         str, typer.Option("--engine", help="auto (the fastest installed), torch, onnxruntime or openvino.")
@@ -55,7 +55,7 @@ def detect(
     half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
     batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images through the network at once.")] = 1,
     max_det: Annotated[
-        int | None, typer.Option("--max-det", min=0, help="Most detections per image, 0 = no limit; left out: the protocol's.")
+        int | None, typer.Option("--max-det", min=0, help="Most detections per image, 0 = no limit [the protocol's]")
     ] = None,
     agnostic_nms: Annotated[bool, typer.Option("--agnostic-nms", help="Let classes suppress one another.")] = False,
     max_pixels: MaxPixels = 0,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from yolomish import __version__
+from yolomish.commands.log_file import end_log
 from yolomish.errors import YolomishError, first_line
 from yolomish.files import cache_folder
 
@@ -38,7 +39,9 @@ def run(app: Callable[[], Any]) -> None:
         code = _code(app)
     finally:
         signal.signal(signal.SIGTERM, before)
-    sys.exit(_flushed(code))
+    code = _flushed(code)
+    end_log()
+    sys.exit(code)
 
 
 def _of_thread(raised: threading.ExceptHookArgs) -> None:

@@ -6,9 +6,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 import typer
 
+from yolomish import __version__
+
+ENGINES = ("onnxruntime", "openvino")  # besides torch
 PACKAGES = (
-    *("torchvision", "triton", "numpy", "opencv-python", "pillow", "pycocotools", "onnx", "onnxruntime"),
-    *("openvino", "tensorboard", "submitit", "scikit-learn"),
+    *("torchvision", "triton", "numpy", "opencv-python", "pillow", "pycocotools", "onnx", *ENGINES),
+    *("tensorboard", "mlflow-skinny", "wandb", "submitit", "scikit-learn"),
 )
 
 
@@ -17,6 +20,16 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def brief() -> str:
+    """What ``--version`` prints, in three lines: yolomish, torch with its CUDA and GPU, the other engines."""
+    import torch
+
+    cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    engines = ", ".join(f"{name} {_version(name)}" for name in ENGINES)
+    return f"yolomish {__version__}\ntorch {torch.__version__} ({cuda}{gpu})\nengines: {engines}"
 
 
 def env() -> None:

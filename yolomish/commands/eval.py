@@ -33,10 +33,8 @@ def eval_(
     data: Annotated[
         str, typer.Option("--data", help="Data set: shapes (generated), digits, a YAML, .data, .json or .csv, or a folder.")
     ] = "shapes",
-    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
-    model: Annotated[
-        str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
-    ] = "",
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file [--model]")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits [by itself]")] = "",
     swap: Swap = None,
     trust: Trust = False,
     split: Annotated[str, typer.Option("--split", help="train, val or test; test may have no labels: a submission.")] = "val",
@@ -47,32 +45,32 @@ def eval_(
         str,
         typer.Option(
             "--protocol",
-            help="darknet, darknet-letterbox, darknet-test, darknet-test-letterbox, letterbox, scaled-yolov4 or ultralytics; of "
-            "a classifier darknet, torchvision or whole; empty = darknet, a classifier's as it was trained.",
+            help="darknet, darknet-test (each also -letterbox), letterbox, scaled-yolov4, ultralytics; of a classifier: darknet, "
+            "torchvision, whole [darknet, a classifier's as it was trained]",
         ),
     ] = "",
     imgsz: ImageSize = "",
-    conf: Annotated[float | None, typer.Option("--conf", help="Lowest score kept, 0..1; left out: the protocol's.")] = None,
-    iou: Annotated[float | None, typer.Option("--iou", help="NMS threshold, 0..1; left out: the protocol's.")] = None,
+    conf: Annotated[float | None, typer.Option("--conf", help="Lowest score kept, 0..1 [the protocol's]")] = None,
+    iou: Annotated[float | None, typer.Option("--iou", help="NMS threshold, 0..1 [the protocol's]")] = None,
     nms: Annotated[str | None, typer.Option("--nms", help=NMS_HELP)] = None,
     max_det: Annotated[
-        int | None, typer.Option("--max-det", min=0, help="Most detections per image, 0 = no limit; left out: the protocol's.")
+        int | None, typer.Option("--max-det", min=0, help="Most detections per image, 0 = no limit [the protocol's]")
     ] = None,
     rect: Annotated[
-        bool | None, typer.Option("--rect/--no-rect", help="Batches of like shape, little padding; left out: the protocol's.")
+        bool | None, typer.Option("--rect/--no-rect", help="Batches of like shape, little padding [the protocol's]")
     ] = None,
     tta: Annotated[str, typer.Option("--tta", help="Test-time views: off, flip, multi-scale or all.")] = "off",
     backend: Annotated[
         str, typer.Option("--backend", help="pycocotools, or faster or hotcoco where installed: the same numbers.")
     ] = "pycocotools",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Curves, confusion matrix and error types.")] = True,
-    name: Annotated[str, typer.Option("--name", help="Name in a submission's file; empty = the weights'.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Name in a submission's file [the weights']")] = "",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images per batch.")] = 8,
     max_pixels: MaxPixels = 0,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that decode; 0 = none but this.")] = 0,
     device: Device = "auto",
     engine: Annotated[
-        str, typer.Option("--engine", help="auto, torch, onnxruntime or openvino; empty = the network as it was trained.")
+        str, typer.Option("--engine", help="auto, torch, onnxruntime or openvino [the network as it was trained]")
     ] = "",
     half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,

@@ -14,14 +14,12 @@ def export(
         str, typer.Option("--weights", help="A name (yolov4-tiny, demo), our .pt or Darknet's .weights.")
     ] = "yolov4",
     format: Annotated[str, typer.Option("--format", help="onnx, openvino, torchscript, torch_export or darknet.")] = "onnx",
-    output: Annotated[str, typer.Option("--output", help="File to write; empty = beside the weights, by the format.")] = "",
-    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
-    model: Annotated[
-        str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
-    ] = "",
+    output: Annotated[str, typer.Option("--output", help="File to write [beside the weights, by the format]")] = "",
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file [--model]")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits [by itself]")] = "",
     swap: Swap = None,
     trust: Trust = False,
-    names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = the weights' own.")] = "",
+    names: Annotated[str, typer.Option("--names", help="File with one class name a line [the weights' own]")] = "",
     imgsz: ImageSize = "",
     opset: Annotated[int, typer.Option("--opset", help="ONNX opset; Mish has an operator from 18 on.")] = 18,
     elementary: Annotated[
@@ -34,10 +32,10 @@ def export(
     iou: Annotated[float, typer.Option("--iou", min=0, max=1, help="Threshold of --nms, 0..1.")] = 0.45,
     max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most boxes per class and image of --nms.")] = 100,
     force: Force = False,
-    int8: Annotated[bool, typer.Option("--int8", help="ONNX in 8 bits; --data sets its ranges and judges it.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="ONNX, OpenVINO: 8 bits; --data sets ranges and judges.")] = False,
     data: Annotated[str, typer.Option("--data", help="Data set of --int8: training images for the ranges, val for AP.")] = "",
     images: Annotated[int, typer.Option("--images", min=1, help="Most training images of --int8.")] = 300,
-    image: Annotated[str, typer.Option("--image", help="Photograph to verify on; empty = a generated picture.")] = "",
+    image: Annotated[str, typer.Option("--image", help="Photograph to verify on [a generated picture]")] = "",
 ) -> None:
     """Write the network for ONNX, OpenVINO, torch or Darknet, verified against torch before it is kept."""
     import dataclasses
@@ -54,8 +52,12 @@ def export(
     if format not in SUFFIXES:
         raise unknown_name("export format", format, SUFFIXES)
     path = locate_weights(weights)
-    if int8 and (format != "onnx" or not data):
-        raise YolomishError("--int8 is for --format onnx and needs a data set: give --data")
+    if int8:
+        from yolomish.inference.export.int8 import STATED, export_int8, require_int8
+
+        if not data:
+            raise YolomishError("--int8 needs a data set, whose training images set its ranges: give --data")
+        require_int8(format)
     target = Path(output) if output else path.with_suffix(SUFFIXES[format][0])
     files = target_files(target, format)
     if path.resolve() in (file.resolve() for file in files):
@@ -74,15 +76,15 @@ def export(
     options = ExportOptions(opset=opset, elementary=elementary, dynamic=dynamic, nms=nms, conf=conf, iou=iou, max_det=max_det)
     if int8:
         from yolomish.config import load_data_config
-        from yolomish.inference.export.int8 import export_int8
 
+        config = load_data_config(data)
         small = export_int8(
-            loaded, target, load_data_config(data), image=picture, size_hw=size_hw, options=options, images=images, force=force
+            loaded, target, format, config, image=picture, size_hw=size_hw, options=options, images=images, force=force
         )
-        typer.echo(small.protocol)
-        for what, metrics in (("fp32", small.before), (f"int8, ranges of {small.images} images", small.after)):
-            typer.echo(f"{what}: " + "  ".join(f"{name} {metrics.values[name]:.4f}" for name in ("AP", "AP50", "AP75")))
-        typer.echo(f"wrote {small.file}")
+        typer.echo(small.stated.protocol)
+        for what, values in (("fp32", small.stated.fp32), (f"int8, ranges of {small.stated.images} images", small.stated.int8)):
+            typer.echo(f"{what}: " + "  ".join(f"{name} {value:.4f}" for name, value in zip(STATED, values, strict=True)))
+        typer.echo(f"wrote {', '.join(str(file) for file in small.files)}")
         return
     done = export_network(loaded, target, format, image=picture, size_hw=size_hw, options=options, force=force)
     typer.echo(f"verified on {image or 'a generated picture'}: {done.agreement}")

@@ -16,10 +16,8 @@ def info(
         str, typer.Argument(help="Shipped model (yolov4, yolov4-tiny, pacsp-s, ...), a YAML, or a Darknet .cfg.")
     ] = "yolov4",
     imgsz: ImageSize = "",
-    act: Annotated[str, typer.Option("--act", help="Backbone activation; empty = the model's own.", callback=trust_named)] = "",
-    neck_act: Annotated[
-        str, typer.Option("--neck-act", help="Neck activation; empty = the model's own.", callback=trust_named)
-    ] = "",
+    act: Annotated[str, typer.Option("--act", help="Backbone activation [the model's own]", callback=trust_named)] = "",
+    neck_act: Annotated[str, typer.Option("--neck-act", help="Neck activation [the model's own]", callback=trust_named)] = "",
     swap: Swap = None,
     trust: Trust = False,
     layers: Annotated[bool, typer.Option("--layers/--no-layers", help="Print the layer table.")] = True,

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from yolomish.commands.help import command
 from yolomish.commands.options import Device, Trust, split_list, trust_named
 
-landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, robustness to noise, depth: PNG and JSON.")
+landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, noise, sweeps: PNG and JSON.")
 
 OUTPUT = typer.Option("--output", help="Folder; a number is added if it exists.")
 WEIGHTS = typer.Argument(help="One or more .pt checkpoints.")
-DATA = typer.Option("--data", help="Data set, as for eval; empty = the one that the checkpoint was trained with.")
+DATA = typer.Option("--data", help="Data set, as for eval [the one that the checkpoint was trained with]")
 
 
 def _write(output: str, name: str, content: Any) -> Path:
@@ -29,7 +30,7 @@ def _labels(names: list[str], weights: list[str]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({Path(w).parent.name})" for name, w in zip(names, weights, strict=True)]
 
 
-@landscape.command("loss")
+@command(landscape, "loss", "yolomish landscape loss mish/best.pt relu/best.pt --points 21")
 def loss(
     weights: Annotated[list[str], WEIGHTS],
     data: Annotated[str, DATA] = "",
@@ -70,7 +71,7 @@ def loss(
     typer.echo(f"wrote {picture.parent}: loss_landscape.png, loss_landscape.json")
 
 
-@landscape.command("output")
+@command(landscape, "output", "yolomish landscape output --acts mish,relu")
 def output_(
     acts: Annotated[
         str, typer.Option("--acts", help="Activations, by commas.", callback=trust_named)
@@ -99,7 +100,7 @@ def output_(
     typer.echo(f"wrote {picture.parent}: output_landscape.png, output_landscape.json")
 
 
-@landscape.command("noise")
+@command(landscape, "noise", "yolomish landscape noise mish/best.pt relu/best.pt --sigmas 0,0.1,0.2")
 def noise(
     weights: Annotated[list[str], WEIGHTS],
     data: Annotated[str, DATA] = "",
@@ -113,66 +114,91 @@ def noise(
     device: Device = "auto",
     output: Annotated[str, OUTPUT] = "runs/landscape/noise",
 ) -> None:
-    """AP over the strength of Gaussian noise on the images."""
-    import dataclasses
+    """AP, or a classifier's top-1, over the strength of Gaussian noise on the images."""
+    import sys
 
     from yolomish.analysis.noise import noise_curve
     from yolomish.analysis.plots import plot_noise
     from yolomish.config import load_data_config
     from yolomish.errors import YolomishError
+    from yolomish.weights.load import load_network
 
     try:
         strengths = [float(s) for s in split_list(sigmas)]
     except ValueError:
         raise YolomishError(f"--sigmas takes numbers separated by commas, not {sigmas!r}") from None
+    tasks = {path: load_network(path).config.task for path in weights}
+    if len(set(tasks.values())) > 1:
+        raise YolomishError("detectors and classifiers have no common curve: " + ", ".join(map(" to ".join, tasks.items())))
     source = load_data_config(data) if data else None
     options: dict[str, Any] = {"data": source, "images": images, "batch": batch, "seed": seed, "device": device}
-    curves = [noise_curve(path, strengths, **options) for path in weights]
+    curves = [noise_curve(path, strengths, **options, log=lambda text: print(text, file=sys.stderr)) for path in weights]
     labels = _labels([curve.label for curve in curves], weights)
-    labelled = {label: curve.points for label, curve in zip(labels, curves, strict=True)}
-    content = {label: [dataclasses.asdict(p) for p in points] for label, points in labelled.items()}
+    labelled = dict(zip(labels, curves, strict=True))
+    content = {label: [{"sigma": p.sigma, **p.values} for p in curve.points] for label, curve in labelled.items()}
     picture = _write(output, "noise", content)
     plot_noise(labelled, picture)
-    for label, points in labelled.items():
-        typer.echo(f"{label}: " + ", ".join(f"AP50 {p.ap50:.3f} at {p.sigma:g}" for p in points))
+    for label, curve in labelled.items():
+        name = curve.metrics[0]
+        typer.echo(f"{label}: {name} " + ", ".join(f"{p.values[name]:.3f} at {p.sigma:g}" for p in curve.points))
     typer.echo(f"wrote {picture.parent}: noise.png, noise.json")
 
 
-@landscape.command("depth")
-def depth(
+@command(landscape, "sweep", "yolomish landscape sweep --over depth --acts mish,relu --values 5,15,25")
+def sweep_(
+    over: Annotated[
+        str, typer.Option("--over", help="What is swept: depth, width, batch, lr, dropout, optimizer or initialiser.")
+    ] = "depth",
+    values: Annotated[str, typer.Option("--values", help="Its values, by commas; empty = a range of each.")] = "",
     acts: Annotated[
         str, typer.Option("--acts", help="Activations, by commas.", callback=trust_named)
     ] = "relu,leaky_relu,silu,mish",
-    depths: Annotated[str, typer.Option("--depths", help="Hidden layers, by commas.")] = "5,10,15,20,25",
+    data: Annotated[
+        str, typer.Option("--data", help="shapes (their objects, cut out), digits, or any data to classify, such as MNIST's.")
+    ] = "shapes",
     seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each.")] = 3,
+    depth: Annotated[int, typer.Option("--depth", help="Hidden layers.")] = 5,
     width: Annotated[int, typer.Option("--width", help="Units of a hidden layer (the paper: 500).")] = 64,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the objects.")] = 15,
-    batch: Annotated[int, typer.Option("--batch", help="Objects a step (the paper: 128).")] = 64,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the pictures.")] = 15,
+    batch: Annotated[int, typer.Option("--batch", help="Pictures a step (the paper: 128).")] = 64,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate of SGD.")] = 0.05,
-    output: Annotated[str, OUTPUT] = "runs/landscape/depth",
+    dropout: Annotated[float, typer.Option("--dropout", help="Share of units dropped.")] = 0.25,
+    optimizer: Annotated[str, typer.Option("--optimizer", help="sgd, adam, adamw, nadam, radam, rmsprop, adagrad.")] = "sgd",
+    initialiser: Annotated[
+        str, typer.Option("--initialiser", help="torch, kaiming_*, xavier_* (normal, uniform), orthogonal.")
+    ] = "torch",
+    side: Annotated[int, typer.Option("--side", help="Side of the pictures in px (MNIST: 28).")] = 16,
+    output: Annotated[str, OUTPUT] = "runs/landscape/sweep",
 ) -> None:
-    """Accuracy of plain networks of growing depth on the built-in shapes' objects."""
+    """Accuracy of small plain networks over one setting: the paper's experiments on MNIST."""
     import dataclasses
     import sys
 
-    from yolomish.analysis.depth import DepthConfig, depth_sweep
-    from yolomish.analysis.plots import plot_depth
-    from yolomish.errors import YolomishError
+    from yolomish.analysis.plots import plot_sweep
+    from yolomish.analysis.sweep import PlainConfig, picture_task, read_values, shape_task, sweep
+    from yolomish.config import load_data_config
 
-    names = split_list(acts)
-    try:
-        layers = tuple(int(d) for d in split_list(depths))
-    except ValueError:
-        raise YolomishError(f"--depths takes whole numbers separated by commas, not {depths!r}") from None
-    config = DepthConfig(depths=layers, seeds=seeds, width=width, epochs=epochs, batch=batch, lr=lr)
-    points = depth_sweep(names, config, log=lambda text: print(text, file=sys.stderr, flush=True))
-    content = {"config": dataclasses.asdict(config), "points": [dataclasses.asdict(p) for p in points]}
-    picture = _write(output, "depth", content)
-    plot_depth(points, picture)
+    names, swept = split_list(acts), read_values(over, split_list(values))
+    config = PlainConfig(
+        depth=depth,
+        width=width,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        dropout=dropout,
+        optimizer=optimizer,
+        initialiser=initialiser,
+        side=side,
+    )
+    task = shape_task(side) if data == "shapes" else picture_task(load_data_config(data), side)
+    points = sweep(names, over, swept, seeds, config, task, log=lambda text: print(text, file=sys.stderr, flush=True))
+    content = {"config": dataclasses.asdict(config), "over": over, "data": data}
+    picture = _write(output, "sweep", content | {"points": [dataclasses.asdict(p) for p in points]})
+    plot_sweep(points, over, picture)
     for name in names:
         means = []
-        for layer in layers:
-            found = [p.accuracy for p in points if p.activation == name and p.depth == layer]
-            means.append(f"{sum(found) / len(found):.3f} at {layer}")
+        for value in swept:
+            found = [p.accuracy for p in points if p.activation == name and p.value == value]
+            means.append(f"{sum(found) / len(found):.3f} at {value}")
         typer.echo(f"{name}: accuracy " + ", ".join(means))
-    typer.echo(f"wrote {picture.parent}: depth.png, depth.json")
+    typer.echo(f"wrote {picture.parent}: sweep.png, sweep.json")

@@ -11,7 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, check_fields, load_data_config, load_recipe, parse_size
+from yolomish.config import (
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+    check_fields,
+    load_data_config,
+    load_recipe,
+    parse_size,
+    recipe_task,
+)
 from yolomish.errors import YolomishError
 from yolomish.trust import HELP as TRUST_HELP
 from yolomish.trust import trust_file, trusting
@@ -42,10 +51,8 @@ def _trust(ctx: typer.Context, value: bool) -> bool:
 
 
 SIZE_HELP = "Network size in px: 416, or height x width as 416x608"
-ImageSize = Annotated[
-    str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=f"{SIZE_HELP}; empty = the weights' own.")
-]
-NMS_HELP = "own (the network's, as its cfg says), greedy-diou, diou or iou; left out: the protocol's."
+ImageSize = Annotated[str, typer.Option("--imgsz", "--img-size", "--img", metavar="PX", help=f"{SIZE_HELP} [the weights' own]")]
+NMS_HELP = "own (the network's, as its cfg says), greedy-diou, diou or iou [the protocol's]"
 Swap = Annotated[
     list[str] | None,
     typer.Option(
@@ -62,12 +69,12 @@ MaxPixels = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-YAML = "left out: the data YAML's, else all"
+YAML = "[the data YAML's, else all]"
 Fraction = Annotated[
-    float | None, typer.Option("--fraction", help=f"Share of each split's images, 0 to 1, chosen by their names; {YAML}.")
+    float | None, typer.Option("--fraction", help=f"Share of each split's images, 0 to 1, chosen by their names {YAML}")
 ]
-Classes = Annotated[str, typer.Option("--classes", metavar="NAMES", help=f"Classes kept, by commas; {YAML}.")]
-TRAIN_SHARE_HELP = "Divide the train split: this share, 0 to 1, trains, the rest is val; left out: the data YAML's, else not."
+Classes = Annotated[str, typer.Option("--classes", metavar="NAMES", help=f"Classes kept, by commas {YAML}")]
+TRAIN_SHARE_HELP = "Divide the train split: this share, 0 to 1, trains, the rest is val [the data YAML's, else not]"
 TrainShare = Annotated[float | None, typer.Option("--split", "--train-share", metavar="SHARE", help=TRAIN_SHARE_HELP)]
 RECIPE_HELP = (
     "Training recipe: small, finetune, darknet, scaled, paper-*; to classify digits, resnet50-paper, darknet-omega; a YAML; or "
@@ -105,6 +112,18 @@ def read_data(name: str, fraction: float | None, classes: str, train_share: floa
     return config
 
 
+def task_of(recipe: str, model: str) -> str:
+    """The task that a recipe, or by ``cfg`` a model's own cfg, is for."""
+    if recipe != "cfg":
+        return recipe_task(recipe)
+    from yolomish.darknet.cfg import load_cfg
+    from yolomish.darknet.recipe import cfg_task
+    from yolomish.networks.registry import cfg_file
+
+    cfg = cfg_file(model)
+    return cfg_task(load_cfg(cfg)) if cfg else "detect"
+
+
 def choose_recipe(
     recipe: str,
     model: str,
@@ -135,15 +154,18 @@ def choose_recipe(
         return _with_settings(load_recipe(recipe, structure), data, settings)
     from yolomish.darknet.cfg import load_cfg
     from yolomish.darknet.recipe import cfg_recipe
-    from yolomish.data.datasets import open_data
     from yolomish.data.loader import steps_per_epoch
     from yolomish.networks.registry import cfg_file
+    from yolomish.tasks.registry import find_task
 
     if not (cfg := cfg_file(model)):
         raise YolomishError(f"--recipe cfg takes the training of a Darknet cfg: give --model FILE.cfg, not {model}")
-    images = len(open_data(data, "train"))
     own = {key: value for key, value in settings.items() if key == "batch"}
-    found = cfg_recipe(structure, load_cfg(cfg), lambda config: steps_per_epoch(images, replace(config, **own)))
+
+    def steps(config: TrainConfig) -> int:
+        return steps_per_epoch(len(find_task(config.task).open(data, "train")), replace(config, **own))
+
+    found = cfg_recipe(structure, load_cfg(cfg), steps)
     for line in (*(found.taken if details else ()), *found.notes):
         log(line)
     return _with_settings(found.config, data, settings)

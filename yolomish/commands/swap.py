@@ -14,10 +14,8 @@ def swap(
     to: Annotated[str, typer.Option("--to", help="The activation to put in: a name or FILE.py:NAME.")],
     data: Annotated[str, typer.Option("--data", help="Data set: training images for the batch norms, val for AP.")],
     scope: Annotated[str, typer.Option("--scope", help="Where: all, a part, an activation, section numbers, a module.")] = "all",
-    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file; empty = --model.")] = "",
-    model: Annotated[
-        str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits; empty = by itself.")
-    ] = "",
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file [--model]")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits [by itself]")] = "",
     images: Annotated[int, typer.Option("--images", min=1, help="Most training images for the batch norms.")] = 1000,
     batch: Annotated[int, typer.Option("--batch", min=2, help="Images at once.")] = 8,
     epochs: Annotated[int, typer.Option("--epochs", min=0, help="Epochs of training after the swap; 0 = none.")] = 0,

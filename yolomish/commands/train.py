@@ -25,6 +25,7 @@ from yolomish.commands.options import (
     given_options,
     read_data,
     split_list,
+    task_of,
     trust_named,
 )
 from yolomish.config import (
@@ -35,12 +36,11 @@ from yolomish.config import (
     load_yaml,
     parse_size,
     recipe_model,
-    recipe_task,
 )
 from yolomish.errors import YolomishError
 from yolomish.files import free_name
 
-WITH_RESUME = {"resume", "dry_run", "trust", "max_pixels", *RESUMABLE}
+WITH_RESUME = {"resume", "dry_run", "track", "trust", "max_pixels", *RESUMABLE}
 # option -> TrainConfig key; an option left out keeps the recipe's value
 SETTINGS = {
     "task": "task",
@@ -76,7 +76,7 @@ SETTINGS = {
     "eval_every": "eval_every",
     "ema": "ema",
 }
-RECIPE = "; left out: the recipe's"
+RECIPE = " [the recipe's]"
 
 
 def given_settings(ctx: typer.Context) -> dict[str, Any]:
@@ -94,14 +94,12 @@ def train(
     task: Annotated[str | None, typer.Option(help="detect or classify" + RECIPE)] = None,
     act: Annotated[
         str | None,
-        typer.Option(help="Backbone activation: a registered name or FILE.py:NAME; left out: the model's.", callback=trust_named),
+        typer.Option(help="Backbone activation: a registered name or FILE.py:NAME [the model's]", callback=trust_named),
     ] = None,
-    neck_act: Annotated[
-        str | None, typer.Option(help="Activation of neck and heads; left out: the model's.", callback=trust_named)
-    ] = None,
+    neck_act: Annotated[str | None, typer.Option(help="Activation of neck and heads [the model's]", callback=trust_named)] = None,
     swap: Swap = None,
     trust: Trust = False,
-    model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg; empty: the recipe's, else yolov4.")] = "",
+    model: Annotated[str, typer.Option(help="Shipped model, a YAML or a Darknet .cfg [the recipe's, else yolov4]")] = "",
     data: Annotated[
         str, typer.Option(help="Data set: shapes (generated), digits, a YAML, .data, .json or .csv, or a folder.")
     ] = "shapes",
@@ -109,7 +107,7 @@ def train(
     classes: Classes = "",
     train_share: TrainShare = None,
     recipe: Annotated[str, typer.Option(help=RECIPE_HELP)] = "scaled",
-    weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137); empty: none.")] = "",
+    weights: Annotated[str, typer.Option(help="Initial .pt, Darknet file or name (yolov4.conv.137) [none]")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images" + RECIPE)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step, over all mini-batches and processes" + RECIPE)] = None,
     mini_batch: Annotated[
@@ -146,12 +144,20 @@ def train(
     eval_every: Annotated[int | None, typer.Option(help="Epochs between evaluations" + RECIPE)] = None,
     ema: Annotated[bool | None, typer.Option("--ema/--no-ema", help="Average the weights, evaluate those" + RECIPE)] = None,
     max_pixels: MaxPixels = 0,
-    name: Annotated[str, typer.Option(help="Name of the run's folder; empty: MODEL-ACT.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the run's folder [MODEL-ACT]")] = "",
     output: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/train"),
-    resume: Annotated[str, typer.Option(help="Run folder or its last.pt to go on with; empty: a new run.")] = "",
+    resume: Annotated[
+        str,
+        typer.Option(
+            help="Run folder or its last.pt to go on with, or a run that a comparison has planned, to begin [a new run]"
+        ),
+    ] = "",
+    track: Annotated[
+        str, typer.Option(help="What else is told of the run, by commas: tensorboard, mlflow, wandb; empty: nothing.")
+    ] = "tensorboard",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check settings, data and one batch; write nothing.")] = False,
 ) -> None:
-    """Train one detector and evaluate it with COCO's metrics, or with ``--task classify`` one classifier."""
+    """Train one detector and evaluate it with COCO's metrics, or with --task classify one classifier."""
     log = partial(typer.echo, err=True)
     settings = given_settings(ctx)
     if resume:
@@ -172,7 +178,7 @@ def train(
         given = given_options(ctx)
         if task == "classify" and "recipe" not in given:
             recipe = "resnet50-paper"
-        if (task or recipe_task(recipe)) == "classify" and "data" not in given:
+        if (task or task_of(recipe, model)) == "classify" and "data" not in given:
             data = "digits"
         model = model or recipe_model(recipe) or "yolov4"
         structure = find_model(model)
@@ -191,13 +197,15 @@ def train(
     check_train(config)
 
     from yolomish.training.loop import Terminated, fit, try_out  # torch is slow to import
+    from yolomish.training.trackers import check_trackers
 
+    check_trackers(trackers := split_list(track))
     if dry_run:
         try_out(config, log=log)
         typer.echo("dry run: settings, data and one batch are fine; nothing written")
         return
     try:
-        result = fit(config, folder, resume=bool(resume) and begun, log=log)
+        result = fit(config, folder, resume=bool(resume) and begun, track=trackers, log=log)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except Terminated:

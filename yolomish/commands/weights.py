@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from yolomish.commands.help import command
 from yolomish.commands.options import Force, Trust
 
 weights_app = typer.Typer(no_args_is_help=True, help="Fetch, list, describe and convert weights.")
 
 
-@weights_app.command("list")
+@command(weights_app, "list", "yolomish weights list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False) -> None:
     """List the weights that can be named, and what lies in the weights folder."""
     import json
@@ -33,7 +34,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inste
     typer.echo(f"folder: {weights_folder()}")
 
 
-@weights_app.command("get")
+@command(weights_app, "get", "yolomish weights get yolov4-tiny")
 def get(names: Annotated[list[str], typer.Argument(help="Names from `yolomish weights list`, such as yolov4.")]) -> None:
     """Fetch published weights into the weights folder; an interrupted download goes on where it stopped."""
     from yolomish.weights.store import locate_weights
@@ -42,13 +43,13 @@ def get(names: Annotated[list[str], typer.Argument(help="Names from `yolomish we
         typer.echo(str(locate_weights(name)))
 
 
-@weights_app.command("import")
+@command(weights_app, "import", "yolomish weights import my.weights --cfg my.cfg --names my.names")
 def import_(
     source: Annotated[str, typer.Argument(help="Darknet .weights file or its name.")],
-    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to it; empty = --model.")] = "",
-    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that the file fits; empty = by itself.")] = "",
-    names: Annotated[str, typer.Option("--names", help="File with one class name a line; empty = COCO's, or numbers.")] = "",
-    output: Annotated[str, typer.Option("--output", help="Checkpoint to write; empty = beside the source, as .pt.")] = "",
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to it [--model]")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that the file fits [by itself]")] = "",
+    names: Annotated[str, typer.Option("--names", help="File with one class name a line [COCO's, or numbers]")] = "",
+    output: Annotated[str, typer.Option("--output", help="Checkpoint to write [beside the source, as .pt]")] = "",
     force: Force = False,
 ) -> None:
     """Turn Darknet weights into one checkpoint that knows its structure, classes and origin."""
@@ -62,10 +63,12 @@ def import_(
     typer.echo(f"wrote {target}")
 
 
-@weights_app.command("export")
+@command(
+    weights_app, "export", "yolomish weights export best.pt --output darknet", "yolomish weights export yolov4.weights --cut 137"
+)
 def export(
     source: Annotated[str, typer.Argument(help="Our checkpoint (.pt) or its name; with --cut a .weights file too.")],
-    output: Annotated[str, typer.Option("--output", help="Folder; empty = the checkpoint's.")] = "",
+    output: Annotated[str, typer.Option("--output", help="Folder [the checkpoint's]")] = "",
     cut: Annotated[
         int, typer.Option("--cut", min=0, help="Write only the first N sections' weights, to start others from; 0 = all.")
     ] = 0,
@@ -87,11 +90,11 @@ def export(
         typer.echo(f"wrote {file}")
 
 
-@weights_app.command("info")
+@command(weights_app, "info", "yolomish weights info yolov4-tiny")
 def info(
     source: Annotated[str, typer.Argument(help="A .pt, .weights or .conv.N file, or its name.")],
-    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to it; empty = by the file's size.")] = "",
-    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML; empty = by the file's size.")] = "",
+    cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to it [by the file's size]")] = "",
+    model: Annotated[str, typer.Option("--model", help="Shipped model or YAML [by the file's size]")] = "",
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from yolomish.activations import build_activation
 from yolomish.comparison.arms import build_arms
+from yolomish.comparison.eight_bits import calibration_images, measure_eight_bits, require_eight_bits
 from yolomish.comparison.environment import environment
 from yolomish.comparison.evidence import Evidence, Key, gather, require_objects
 from yolomish.comparison.findings import build_report
@@ -46,6 +47,7 @@ def compare_activations(
     lr_seeds: int = 2,
     most_seeds: int = 0,
     judging: Judging = DEFAULT,
+    int8: bool = False,
     command: str = "",
     force: bool = False,
     log: Log = print,
@@ -71,6 +73,7 @@ def compare_activations(
     lr_seeds: trials of each rate, at seeds after those that judge
     most_seeds: train until decided, at most so many seeds; 0: ``seeds``, looked at once
     judging: margin of equivalence, pairs, clusters of images
+    int8: also what 8 bits leave of each arm, by OpenVINO
     command: what the report says reproduces it; empty: the equal command line
     force: overwrite a report.html, .md, .tex or .json that is not as a comparison left it
     log: takes a line of progress
@@ -82,6 +85,8 @@ def compare_activations(
         raise YolomishError(f"the seeds of each learning rate must be at least 1, not {lr_seeds}")
     for act in acts:
         build_activation(act)
+    if int8:
+        require_eight_bits(base.task)
     task = find_task(base.task)
     data = task.open(base.data, "val")
     require_objects(data, base.task)
@@ -116,7 +121,7 @@ def compare_activations(
     if len(devices) > 1:
         ran_on = {**ran_on, "trained on": ", ".join(devices) + " at once: step times include what they share"}
     design = replace(design, environment=ran_on)
-    return _conclude(runs, data, design, out_dir, training_data=[base.data], device=device, force=force, log=log)
+    return _conclude(runs, data, design, out_dir, training_data=[base.data], device=device, int8=int8, force=force, log=log)
 
 
 def _decided(runs: Sequence[Run], data: Any, design: Design, out_dir: Path, device: str, log: Log) -> bool:
@@ -146,6 +151,7 @@ def compare_finished(
     *,
     data: DataConfig | None = None,
     judging: Judging = DEFAULT,
+    int8: bool = False,
     command: str = "",
     device: str = "auto",
     force: bool = False,
@@ -161,6 +167,7 @@ def compare_finished(
     out_dir: holds the detections and report.html, report.md, report.tex and report.json
     data: the truth of files, or in place of the data that the runs were trained with
     judging: margin of equivalence, pairs, clusters of images
+    int8: also what 8 bits leave of each arm, by OpenVINO
     command: what the report says reproduces it; empty: the equal command line
     device: where runs detect
     force: overwrite a report.html, .md, .tex or .json that is not as a comparison left it
@@ -169,9 +176,13 @@ def compare_finished(
     check_report(out_dir, force)
     runs, truth, design = prepare(texts, out_dir, data, judging, log)
     design = replace(design, environment=environment(device), command=command or "yolomish compare " + " ".join(texts))
+    if int8:
+        require_eight_bits(runs[0].task)
+        if not all(run.config for run in runs):
+            raise YolomishError("--int8 needs networks, which result files are not: give run folders, or leave it out")
     firsts = [run.config for run in runs if run.config is not None]
     places = [config.data for config in firsts[:1]] + ([data] if data else [])
-    return _conclude(runs, truth, design, out_dir, training_data=places, device=device, force=force, log=log)
+    return _conclude(runs, truth, design, out_dir, training_data=places, device=device, int8=int8, force=force, log=log)
 
 
 def _conclude(
@@ -182,6 +193,7 @@ def _conclude(
     *,
     training_data: Sequence[DataConfig],
     device: str,
+    int8: bool,
     force: bool,
     log: Log,
 ) -> Report:
@@ -199,6 +211,7 @@ def _conclude(
         if batch is None:
             missing["layers"] = reason
             log(f"activations are not measured layer by layer: {reason}")
+    training = calibration_images(training_data, data.names) if int8 else None
     measured, results, evidence = measure(runs, data, design, device, log)
     if complete:
         log("measuring inference side by side" + (", and activations layer by layer" if batch is not None else ""))
@@ -210,6 +223,7 @@ def _conclude(
         speed=measure_speed({label: run.last for label, run in firsts.items()}, device) if complete else (),
         layers=all_layers(firsts, batch) if batch is not None else (),
         missing=missing,
+        eight_bits=measure_eight_bits(runs, data, training, design, evidence, log) if int8 else None,
     )
     shown = {label: results[label, run.seed] for label, run in firsts.items()}
     write_report(report, disagreements(shown, data) if runs[0].task == "detect" else (), force=force)

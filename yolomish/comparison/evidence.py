@@ -11,26 +11,20 @@ from typing import Any
 import numpy as np
 
 from yolomish.comparison.clusters import cluster_images
-from yolomish.comparison.results import read_results, require_alike, without_detections
+from yolomish.comparison.results import read_results, require_alike
 from yolomish.comparison.runs import Run, State
 from yolomish.config import TrainConfig
-from yolomish.data.classification import ClassData
-from yolomish.data.datasets import DetectionData
 from yolomish.data.kept import ImageData
 from yolomish.errors import YolomishError
-from yolomish.evaluation.coco import counts_as_object
-from yolomish.evaluation.coco_results import CocoResults
-from yolomish.evaluation.resample import METRICS, draw_images
+from yolomish.evaluation.resample import draw_images
 from yolomish.files import digest, write_json
 from yolomish.ops.device import choose_device
 from yolomish.tasks.registry import find_task
 from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.load import load_network
 
-PREDICTIONS = "predictions-last.json"
-ORIGIN = "predictions-last.origin.json"
+PREDICTIONS = "predictions-last"
 RESAMPLES = 1000
-SIZES = {"APs": (0, 32**2), "APm": (32**2, 96**2), "APl": (96**2, 1e10)}  # px², pycocotools' areaRng
 
 Key = tuple[str, int]  # arm's label, seed
 
@@ -103,7 +97,7 @@ def gather(
     Files are read first, so that a wrong one is refused before any detection. ``cluster``: by what images are drawn
     together (see ``cluster_images``). ``allow_missing``: whether one arm's files may lack images that another's have.
     """
-    groups = cluster_images(data, cluster) if cluster else None
+    groups, judge = cluster_images(data, cluster) if cluster else None, find_task(runs[0].task)
     given = [run for run in runs if run.state is State.DETECTIONS]
     read = {(run.arm, run.seed): read_results(run.path, data) for run in given}
     results = {key: found.detections for key, found in read.items()}
@@ -113,7 +107,7 @@ def gather(
     if given and not allow_missing:
         lacking: dict[str, list[int]] = {}
         for (arm, _), found in results.items():
-            lacking.setdefault(arm, []).append(without_detections(found, data))
+            lacking.setdefault(arm, []).append(judge.lacking(data, found))
         require_alike(lacking, len(data))
     content = data_digest(data) if len(given) < len(runs) else ""
     results |= {(run.arm, run.seed): predictions(run, data, content=content, device=device) for run in runs if run not in given}
@@ -124,13 +118,7 @@ def gather(
 def data_digest(data: ImageData) -> str:
     """SHA-256 of what results depend on: classes, annotations, and every image's file name, size in bytes and time of change."""
     marks: list[Any] = [data.names]
-    for index in range(len(data)):
-        path = data.path(index)
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise YolomishError(f"{path} cannot be read: {error.strerror}") from None
-        marks.append((path.name, status.st_size, status.st_mtime_ns, data.truth(index)))
+    marks += [(data.path(index).name, *data.stamp(index), data.truth(index)) for index in range(len(data))]
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 
 
@@ -138,25 +126,43 @@ def predictions(run: Run, data: Any, *, content: str, device: str) -> Any:
     """The task's results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
     data and protocol, else made and kept there. ``content`` is the data's digest (see ``data_digest``)."""
     config = run.trained()
-    task, protocol = find_task(config.task), protocol_of(config)
-    origin = {
+
+    def predict(named: Any) -> Any:
+        place = choose_device(device)
+        return find_task(config.task).predict(load_network(str(run.last)).network.to(place), named, config, place)
+
+    return keep(run, PREDICTIONS, origin_of(run, content), lambda: detections_of(run, data, predict))
+
+
+def origin_of(run: Run, content: str) -> dict[str, Any]:
+    """What a run's detections on the data of digest ``content`` depend on."""
+    protocol = asdict(protocol_of(run.trained()))
+    return {
         "checkpoint_sha256": digest(run.last).sha256,
         "data_sha256": content,
-        "image_size": list(config.image_size),
-        "protocol": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(protocol).items()},  # as JSON reads it
+        "image_size": list(run.trained().image_size),
+        "protocol": {key: list(v) if isinstance(v, tuple) else v for key, v in protocol.items()},  # as JSON reads it
     }
-    file, note = run.home / PREDICTIONS, run.home / ORIGIN
+
+
+def detections_of(run: Run, data: Any, predict: Callable[[Any], Any]) -> Any:
+    """What ``predict`` finds on ``data`` with the run's classes, of those that the data has."""
+    results = predict(data.with_classes(tuple(read_checkpoint(run.last)["names"]), run.path))
+    if run.task == "detect":
+        results = results[np.isin(results.category_ids, data.category_ids)]
+    return results
+
+
+def keep(run: Run, stem: str, origin: dict[str, Any], make: Callable[[], Any], *, again: bool = False) -> Any:
+    """The task's results that a run's ``home`` holds as ``stem``.json where they are of ``origin``, else (or ``again``) those of
+    ``make``, kept there."""
+    task, file, note = find_task(run.task), run.home / f"{stem}.json", run.home / f"{stem}.origin.json"
     try:
-        if json.loads(note.read_text(encoding="utf-8")) == origin:
+        if not again and json.loads(note.read_text(encoding="utf-8")) == origin:
             return task.read_results(file)
     except (OSError, ValueError, TypeError, KeyError):
         pass  # none yet, or cut off: detected again
-    place = choose_device(device)
-    loaded = load_network(str(run.last))
-    named = data.with_classes(loaded.names, run.path)
-    results = task.predict(loaded.network.to(place), named, config, place)
-    if config.task == "detect":
-        results = results[np.isin(results.category_ids, data.category_ids)]  # not of classes that the data does not have
+    results = make()
     run.home.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
     task.write_results(results, file)
@@ -181,14 +187,13 @@ def weigh(
     draws = (np.ones((1, images), np.int32), draw_images(images, resamples, np.random.default_rng(0), groups))
     found = {key: judge.resampled(data, rows, draws) for key, rows in results.items()}
     right = {key: judge.right(rows) for key, rows in results.items()}
-    detects = task == "detect"
     return Evidence(
         images=images,
         objects=judge.objects(data),
         clusters=int(groups.max()) + 1 if groups is not None else None,
-        units=_units(data, groups) if detects else _class_units(data, judge.statistics, groups),
-        prints={key: (_print if detects else _class_print)(rows) for key, rows in results.items()},
-        lacking={key: without_detections(rows, data) if detects else 0 for key, rows in results.items()},
+        units=judge.units(data, groups),
+        prints={key: judge.fingerprint(rows) for key, rows in results.items()},
+        lacking={key: judge.lacking(data, rows) for key, rows in results.items()},
         notes=notes,
         statistics=judge.statistics,
         classes=judge.class_names(data),
@@ -196,40 +201,3 @@ def weigh(
         resampled={key: drawn for key, (_, drawn) in found.items()},
         right={key: found for key, found in right.items() if found is not None},
     )
-
-
-def _units(data: DetectionData, groups: np.ndarray | None) -> dict[str, int]:
-    """How many images, or clusters of them, hold objects: of any kind (AP, AP50, AP75), of a size, of a class."""
-    truth, names = data.coco(), dict(zip(data.category_ids, data.names, strict=True))
-    order = sorted(truth.getImgIds())
-    of_image = dict(zip(order, range(len(order)) if groups is None else groups.tolist(), strict=True))
-    held: dict[str, set[int]] = {name: set() for name in (*METRICS, *data.names)}
-    for annotation in filter(counts_as_object, truth.dataset["annotations"]):
-        unit = of_image[annotation["image_id"]]
-        for name in ("AP", "AP50", "AP75", names[annotation["category_id"]]):
-            held[name].add(unit)
-        for name, (low, high) in SIZES.items():
-            if low <= annotation["area"] <= high:
-                held[name].add(unit)
-    return {name: len(units) for name, units in held.items()}
-
-
-def _print(found: CocoResults) -> str:
-    """A digest that equal detections share, in whatever order they are listed."""
-    columns = (found.image_ids, found.category_ids, *found.boxes.T, found.scores)
-    order, marks = np.lexsort(columns), hashlib.sha256()
-    for column in columns:
-        marks.update(column[order].tobytes())
-    return marks.hexdigest()
-
-
-def _class_units(data: ClassData, statistics: tuple[str, ...], groups: np.ndarray | None) -> dict[str, int]:
-    """How many images, or clusters of them, there are, and are of each class."""
-    units = np.arange(len(data)) if groups is None else groups
-    of_class = {name: len(np.unique(units[np.array(data.labels) == label])) for label, name in enumerate(data.names)}
-    return of_class | dict.fromkeys(statistics, len(np.unique(units)))
-
-
-def _class_print(rows: list[dict]) -> str:
-    """A digest that equal classifications share."""
-    return hashlib.sha256(json.dumps([(row["classes"], row["scores"]) for row in rows]).encode()).hexdigest()

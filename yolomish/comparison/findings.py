@@ -12,7 +12,7 @@ import numpy as np
 from yolomish.comparison.arms import ACTIVATION_KEYS, difference_table
 from yolomish.comparison.evidence import Evidence
 from yolomish.comparison.layers import LayerStatistics
-from yolomish.comparison.report import PRIMARIES, ArmSummary, Design, InitialWeights, Level, Pairing, Report
+from yolomish.comparison.report import PRIMARIES, ArmSummary, Design, EightBits, InitialWeights, Level, Pairing, Report
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import SpeedResult
 from yolomish.config import ModelConfig, to_dict
@@ -23,7 +23,8 @@ from yolomish.evaluation.stats import FEWEST_IMAGES, Difference, Sample, Verdict
 from yolomish.networks.registry import outline
 from yolomish.tasks.registry import find_task
 
-WHOLE = ("AP", "AP50", "AP75", "top1", "top5")  # of all objects: the rest are parts, which few images may hold
+CHANGE = "change of AP by 8 bits"
+WHOLE = ("AP", "AP50", "AP75", "top1", "top5", CHANGE)  # of all objects: the rest are parts, which few images may hold
 
 
 def pairs_of(labels: Sequence[str], all_pairs: bool) -> list[tuple[str, str]]:
@@ -159,12 +160,13 @@ def build_report(
     speed: Sequence[SpeedResult] = (),
     layers: Sequence[LayerStatistics] = (),
     missing: Mapping[str, str] | None = None,
+    eight_bits: EightBits | None = None,
 ) -> Report:
     """The report of measured ``runs``, arm after arm; where they are paired, every arm at every seed once. The first arm is A.
 
     ``folder``: where it will be written. ``evidence``: what all runs detected, resampled; without it only the chance of
-    seeds is known. ``speed``, ``layers``: measured side by side, where there are networks. ``missing``: why a part is left
-    out, by its name. ValueError for missing runs.
+    seeds is known. ``speed``, ``layers``, ``eight_bits``: measured side by side, where there are networks.
+    ``missing``: why a part is left out, by its name. ValueError for missing runs.
     """
     labels = list(dict.fromkeys(run.arm for run in runs))
     arms = {label: sorted((run for run in runs if run.arm == label), key=lambda run: run.seed) for label in labels}
@@ -213,6 +215,7 @@ def build_report(
         notes=evidence.notes if evidence else (),
         missing=missing or {},
         mcnemar=_exact(measured),
+        eight_bits=eight_bits,
     )
 
 

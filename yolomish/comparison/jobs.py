@@ -10,8 +10,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,29 +25,48 @@ from yolomish.inference.export.packages import require
 CLUSTERS = ("local", "slurm")
 LOGS = "jobs"  # in a run's folder
 DAY_MIN = 24 * 60
+STOPPED = (
+    128 + signal.SIGINT,
+    128 + signal.SIGTERM,
+    -signal.SIGINT,
+    -signal.SIGTERM,
+)  # exit codes of a training that saved itself
 
 
 class Training:
-    """A job that trains ``folder``. When the cluster takes its machine away the run saves itself, and goes on when requeued."""
+    """A job that trains ``folder`` with so many ``processes``. When the cluster takes its machine away the run saves itself,
+    and goes on when requeued."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, processes: int = 1) -> None:
+        self.folder, self.processes = folder, processes
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def command(self) -> list[str]:
+        """What trains: torchrun starts several processes."""
+        several = ("torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}", "-m")
+        return [sys.executable, "-m", *several * (self.processes > 1), "yolomish", "train", "--resume", self.folder]
+
     def __call__(self) -> int:
-        """The exit code of the training."""
-        command = [sys.executable, "-m", "yolomish", "train", "--resume", self.folder]
+        """The exit code of the training; SystemExit where a signal stopped it, so that the job has no result and a requeued
+        one may go on."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _leave)
         # the cluster's signal goes to all processes, and is for the job alone
-        self._process = subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
+        self._process = subprocess.Popen(self.command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
         try:
-            return self._process.wait()
+            code = self._process.wait()
         finally:
             self._stop()
+        if code in STOPPED:
+            sys.exit(code)
+        return code
 
     def checkpoint(self) -> Any:
         """What the requeued job calls (submitit's protocol), once the training here is saved."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm ends the requeued job with it, which ends by itself
         self._stop()
-        return require("submitit").helpers.DelayedSubmission(Training(self.folder))
+        return require("submitit").helpers.DelayedSubmission(Training(self.folder, self.processes))
 
     def _stop(self) -> None:
         if self._process and self._process.poll() is None:
@@ -55,11 +75,17 @@ class Training:
                 os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
 
 
+def _leave(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # clusters send it again
+    raise SystemExit(128 + signal.SIGTERM)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
     """Trains every run as a job of ``cluster``: slurm all at once, local one after the other on this machine.
 
-    ``settings`` are submitit's parameters, such as timeout_min and slurm_partition. An interrupt cancels the jobs.
+    ``settings`` are submitit's parameters, such as timeout_min and slurm_partition, and ``processes`` of a run. An interrupt
+    or SIGTERM cancels the jobs; one that trains saves itself, and a local one is waited for.
     """
 
     cluster: str
@@ -73,29 +99,42 @@ class Jobs:
         jobs: list[tuple[Run, Any]] = []
         try:
             for run in runs:
-                job = self._submit(run)
-                jobs.append((run, job))
+                with _uninterrupted():
+                    job = self._submit(run)
+                    jobs.append((run, job))
                 self.log(f"{name_of(run)}: job {job.job_id}, log in {job.paths.stderr}")
                 if self.cluster == "local":
                     job.wait()
             failed = [text for run, job in jobs if (text := self._failure(run, job))]
         except BaseException:
+            self.log("cancelling the jobs; what trains saves itself")
             for _, job in jobs:
-                job.cancel(check=False)
+                self._cancel(job)
             raise
         if failed:
             raise YolomishError(f"{len(failed)} of {len(jobs)} jobs failed; the same command trains them again. {failed[0]}")
 
+    def _cancel(self, job: Any) -> None:
+        if self.cluster != "local":
+            job.cancel(check=False)
+        elif not job.done():
+            os.kill(int(job.job_id), signal.SIGTERM)  # which it hands on; its own way kills the job a second later
+            job.wait()
+
     def _submit(self, run: Run) -> Any:
         config = run.trained()
-        given = {"timeout_min": DAY_MIN, "cpus_per_task": config.workers + 1}
+        settings = dict(self.settings)
+        processes = settings.pop("processes", 1)
+        if not isinstance(processes, int) or processes < 1:
+            raise YolomishError(f"--job-set processes must be a whole number from 1, not {str(processes)[:60]!r}")
+        given = {"timeout_min": DAY_MIN, "cpus_per_task": processes * (config.workers + 1)}
         if self.cluster == "slurm" and config.device != "cpu":
-            given["gpus_per_node"] = 1
+            given["gpus_per_node"] = processes
         try:
             requeues = {f"{self.cluster}_max_num_timeout": 100}
             executor = require("submitit").AutoExecutor(folder=run.path / LOGS, cluster=self.cluster, **requeues)
-            executor.update_parameters(name=run.path.name, **{**given, **self.settings})
-            return executor.submit(Training(str(run.path.resolve())))
+            executor.update_parameters(name=run.path.name, **{**given, **settings})
+            return executor.submit(Training(str(run.path.resolve()), processes))
         except (RuntimeError, NameError, TypeError, ValueError, NotImplementedError, OSError) as error:
             raise YolomishError(f"--jobs {self.cluster} does not start {name_of(run)}: {first_line(str(error))}") from None
 
@@ -106,6 +145,19 @@ class Jobs:
             return ""
         lines = [line for line in (job.stderr() or "").splitlines() if line.strip()]
         return f"{name_of(run)}: {first_line(lines[-1] if lines else str(error))} ({job.paths.stderr})"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A terminal's interrupt does not reach what is started in here, which inherits that it is ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Planned(Exception):

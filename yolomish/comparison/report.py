@@ -154,6 +154,35 @@ class ArmSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EightBitArm:
+    """An arm in 8 bits: mean AP of its runs in fp32 and in 8 bits, the ``change`` from one to the other, paired run by run, with
+    its 95 % interval over seeds and images; milliseconds of one image of the first run's network in both, and how many
+    times faster 8 bits are, each as (quartile, median, quartile) over rounds; the bytes of the weights in 8 bits."""
+
+    arm: str
+    fp32: float
+    int8: float
+    change: Difference
+    fp32_ms: tuple[float, float, float]
+    int8_ms: tuple[float, float, float]
+    speedup: tuple[float, float, float]
+    int8_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EightBits:
+    """All arms in 8 bits ``by`` what, ranges of so many training ``images``, timed on ``threads``; ``differences`` are those of
+    the arms' changes, pair by pair: better is who loses less."""
+
+    by: str
+    images: int
+    threads: int
+    rounds: int
+    arms: tuple[EightBitArm, ...]
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """All that a comparison found; ``folder`` is where it is written.
 
@@ -164,7 +193,7 @@ class Report:
     ``other_settings`` (keys), ``other_starts`` (seeds) and ``one_start`` (the file that all arms start from though their
     activations differ) are what should not be: the comparison is controlled where all are empty. ``seeds`` are those that
     arms are paired by. ``notes`` are what was odd in given files. ``missing`` says why a part of the report could not be
-    made, by its name.
+    made, by its name. ``eight_bits``: where they were asked for.
     """
 
     folder: Path
@@ -192,6 +221,7 @@ class Report:
     notes: tuple[str, ...]
     missing: Mapping[str, str]
     mcnemar: tuple[McNemar, ...] = ()
+    eight_bits: EightBits | None = None
 
     @property
     def controlled(self) -> bool:

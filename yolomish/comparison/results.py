@@ -214,16 +214,6 @@ def _check_boxes(boxes: np.ndarray, image_ids: Sequence[int], data: DetectionDat
         notes.append(told(flat, "have no area"))
 
 
-def without_detections(detections: CocoResults, data: DetectionData) -> int:
-    """How many images that hold objects have no detection at all."""
-    found = set(detections.image_ids.tolist())
-    return sum(
-        1
-        for image_id, record in zip(data.image_ids, data.listing.records, strict=True)
-        if len(record.boxes) and image_id not in found
-    )
-
-
 def require_alike(lacking: dict[str, list[int]], images: int) -> None:
     """YolomishError where files of one arm lack detections on a tenth of the images more than another's, on average."""
     means = {arm: math.fsum(counts) / len(counts) for arm, counts in lacking.items()}

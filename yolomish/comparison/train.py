@@ -29,6 +29,7 @@ from yolomish.ops.device import choose_device
 from yolomish.threads import usable_cores
 from yolomish.training.build import with_initial_weights
 from yolomish.training.loop import Terminated, fit
+from yolomish.training.memory import autocast_type
 
 Log = Callable[[str], None]
 ELSEWHERE = "elsewhere"  # in identity.json of a run that another machine trains
@@ -130,11 +131,13 @@ def _identity(run: Run, ran_on: Mapping[str, str]) -> dict[str, Any]:
     # What must be equal for a finished run to stand for this one: an activation file can change under an equal name.
     config = run.trained()
     sources = activation_files(config.model)
-    return {"config": to_dict(config), "activation_sources": sources, "ran_on": _ran_on(ran_on)}
+    return {"config": to_dict(config), "activation_sources": sources, "ran_on": _ran_on(ran_on, config)}
 
 
-def _ran_on(ran_on: Mapping[str, str]) -> dict[str, str]:
-    return {key: ran_on[key].split(" (commit")[0] for key in ("yolomish", "torch", "device")}
+def _ran_on(ran_on: Mapping[str, str], config: TrainConfig) -> dict[str, str]:
+    computes = autocast_type(config.amp, choose_device(config.device)) or torch.float32
+    found = {key: ran_on[key].split(" (commit")[0] for key in ("yolomish", "torch", "device")}
+    return found | {"precision": str(computes).removeprefix("torch.")}
 
 
 def _same_run(folder: Path, identity: dict[str, Any]) -> bool:
@@ -147,8 +150,11 @@ def _same_run(folder: Path, identity: dict[str, Any]) -> bool:
     if config_difference(theirs, ours).keys() - NO_RESULT:
         return False
     there, here = saved.get("ran_on"), identity["ran_on"]
-    if saved.get(ELSEWHERE) and isinstance(there, dict):  # its device is the one that it got
-        here = here | {"device": there.get("device")}
+    if isinstance(there, dict):
+        if saved.get(ELSEWHERE):  # its device is the one that it got, which may compute in another precision
+            here = here | {key: there.get(key) for key in ("device", "precision")}
+        if "precision" not in there:  # from when CPUs computed in float32 whatever amp said
+            there = there | {"precision": "float32" if there.get("device") == "cpu" else here["precision"]}
     return saved.get("activation_sources") == identity["activation_sources"] and there == here
 
 
@@ -160,7 +166,12 @@ def planned(folder: Path, device: str = "") -> TrainConfig:
     identity = read_identity(folder)
     config = from_dict(TrainConfig, identity["config"], str(folder / IDENTITY))
     if identity.get(ELSEWHERE) and not int(os.environ.get("RANK", "0")):
-        write_json(folder / IDENTITY, identity | {"ran_on": _ran_on(environment(device or config.device))})
+        device = device or config.device
+        ran_on = _ran_on(environment(device), replace(config, device=device))
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if processes > 1:
+            ran_on["device"] = f"{processes} x {ran_on['device']}"
+        write_json(folder / IDENTITY, identity | {"ran_on": ran_on})
     return config
 
 

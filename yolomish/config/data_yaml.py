@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from yolomish.config.schema import ODD
 from yolomish.errors import YolomishError
 from yolomish.files import is_there
 
-SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # keys of other tools' data YAMLs that change nothing here: where to download, how the set is shown, other tasks' settings
 FOREIGN = frozenset({"download", "roboflow", "yaml_file", "description", "author", "license", "version", "date", "channels"})
 YOLO_KEYS = frozenset({"path", "nc", *FOREIGN})
@@ -34,7 +35,7 @@ def data_values(raw: dict[str, Any], file: Path) -> dict[str, Any]:
     if "format" not in values:
         values["format"] = "yolo" if any(split in values for split in SPLITS) else "auto"
     values |= _names(values, file)
-    splits = {split: values[split] for split in SPLITS if split in values}
+    splits: dict[str, Any] = {split: values[split] for split in SPLITS if split in values}
     if splits and values["format"] != "voc":  # whose lists have their names
         values |= {split: values.get(split, "") for split in SPLITS}
     root = values.get("root")

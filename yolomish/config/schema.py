@@ -192,14 +192,15 @@ def save_yaml(config: Any, path: str | Path) -> None:
     write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key, such as ``model.activation``."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
+        found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return found
 
 
 def config_difference(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
     """Every setting in which two configurations differ, by dotted key: ``{"model.activation": ("mish", "relu")}``."""
-    left, right = _flat(to_dict(a)), _flat(to_dict(b))
+    left, right = flat(to_dict(a)), flat(to_dict(b))
     return {k: (left.get(k), right.get(k)) for k in sorted({*left, *right}) if left.get(k) != right.get(k)}

@@ -36,7 +36,7 @@ def load_data_config(name: str) -> DataConfig:
     """A data set by shipped name (``shapes``), by a YAML of ours or ultralytics', or by the file or folder itself.
 
     A YAML's paths start at its folder, or at its ``root`` (see ``data_values``). Any other file and a folder are told by what
-    they hold when they are opened. YolomishError for what is not there.
+    they hold when they are opened, and tar shards may be a pattern. YolomishError for what is not there.
     """
     known = shipped("data")
     if name in known:
@@ -44,6 +44,8 @@ def load_data_config(name: str) -> DataConfig:
     path = Path(name)
     if path.suffix.lower() in (".yaml", ".yml"):
         return from_dict(DataConfig, data_values(load_yaml(path), path.resolve()), name)
+    if path.suffix == ".tar" and not is_there(path) and is_there(path.parent):  # a pattern of shards, such as train-{00..09}.tar
+        return DataConfig(format="auto", root=str(path.parent.resolve() / path.name))
     found = bool(name) and is_there(path)
     if not found and path.name != name:
         raise YolomishError(f"no such file or folder: {name[:200]}")

@@ -19,8 +19,9 @@ LOSS_KEYS = (
 ).split()
 NEUTRAL = {"learning_rate": 1.0, "aspect": 1.0}  # values that change nothing in Darknet, where that is not 0
 POLICY_KEYS = "steps scales step scale gamma learning_rate_min sgdr_cycle sgdr_mult seq_scales power"
-IDLE = {  # in Darknet too, for a detector
-    "net": f"angle aspect max_crop min_crop label_smooth_eps B1 B2 eps attention {POLICY_KEYS}",
+IDLE = {  # in Darknet too
+    "detect": f"angle aspect max_crop min_crop label_smooth_eps B1 B2 eps attention {POLICY_KEYS}",
+    "classify": f"gaussian_noise mosaic_bound resize_step dynamic_minibatch B1 B2 eps attention {POLICY_KEYS}",
     "yolo": "cls_normalizer uc_normalizer beta1 jitter resize random max",
     "dropout": "dropblock_size_rel dropblock_size_abs",
 }
@@ -55,6 +56,7 @@ class _Reading:
     taken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     said: set[str] = field(default_factory=set)
+    task: str = "detect"
     idle: list[str] = field(default_factory=list)
 
     def number(self, key: str, default: float) -> float:
@@ -81,7 +83,7 @@ class _Reading:
             neutral = key not in (*WORDS, *FREE) and self.section.numbers(key) == (NEUTRAL.get(key, 0.0),)
             if not training or neutral or key in self.taken or key in self.said:
                 continue
-            if key in IDLE.get(kind, "").split():
+            if key in IDLE.get(self.task if kind == "net" else kind, "").split():
                 self.idle.append(f"{key}={option.value} (line {option.line})")
             else:
                 self.say(key, INSTEAD.get(key, "is not honoured"))
@@ -93,19 +95,27 @@ class _Reading:
         return f"{self.section.where}: taken from [{self.section.kind}] of line {self.section.line}: {', '.join(texts)}"
 
 
+def cfg_task(cfg: Cfg) -> str:
+    """What a cfg's network is trained for."""
+    return "detect" if any(section.kind == "yolo" for section in cfg.sections) else "classify"
+
+
 def cfg_recipe(model: ModelConfig, cfg: Cfg, steps_per_epoch: Callable[[TrainConfig], int]) -> CfgRecipe:
     """The training of ``cfg``, with the defaults of src/parser.c parse_net_options, for ``model``, which is made of it.
 
     ``steps_per_epoch`` counts the optimiser steps of an epoch with a configuration's batch: Darknet counts steps, so that
     ``max_batches`` becomes as many epochs as reach it, rounded up. Rates keep the steps at which they fall. YolomishError
-    with file and line for a value that nothing can be trained with, and for a cfg without [yolo].
+    with file and line for a value that nothing can be trained with.
     """
-    net, heads = _Reading(section=cfg.sections[0]), [_Reading(section=s) for s in cfg.sections if s.kind == "yolo"]
-    if not heads:
-        raise net.section.fault("", "stands over no [yolo]: --recipe cfg trains detectors")
+    task = cfg_task(cfg)
+    net, heads = _Reading(section=cfg.sections[0], task=task), [_Reading(section=s) for s in cfg.sections if s.kind == "yolo"]
     batch, mini_batch = _batch(net)
     network = outline(model)
-    settings = _net_settings(net) | _last_head_settings(heads[-1], network.input.stride, net) | _frozen(cfg, network)
+    settings = _net_settings(net) | _frozen(cfg, network)
+    if heads:
+        settings |= _detector_settings(net) | _last_head_settings(heads[-1], network.input.stride, net)
+    else:
+        settings |= _classifier_settings(net, model)
     config = TrainConfig(
         model=model,
         image_size=model.image_size,
@@ -113,9 +123,6 @@ def cfg_recipe(model: ModelConfig, cfg: Cfg, steps_per_epoch: Callable[[TrainCon
         mini_batch=mini_batch,
         optimizer="sgd",
         nesterov=False,
-        loss="darknet",
-        assignment="shape-iou",
-        geometry="jitter",
         **settings,
     )
     steps = steps_per_epoch(config)
@@ -126,7 +133,8 @@ def cfg_recipe(model: ModelConfig, cfg: Cfg, steps_per_epoch: Callable[[TrainCon
     config = replace(
         config,
         epochs=epochs,
-        eval_every=min(epochs, math.ceil(max(100, 4 * steps) / steps)),  # src/detector.c train_detector, calc_map_for_each
+        # src/detector.c train_detector, calc_map_for_each; src/classifier.c train_classifier, calc_topk_for_each
+        eval_every=min(epochs, math.ceil(max(100, (4 if heads else 2) * steps) / steps)),
         **_schedule(net, most, steps * epochs),
     )
     for head in heads:
@@ -145,7 +153,8 @@ def cfg_recipe(model: ModelConfig, cfg: Cfg, steps_per_epoch: Callable[[TrainCon
     taken = (*(r.line() for r in readings if r.taken), f"{net.section.where}: {length}")
     notes = [*cfg.notes, *(note for r in readings for note in r.notes)]
     if idle := [text for r in readings for text in r.idle]:
-        notes.append(f"{net.section.where}: without effect on a detector's training, in Darknet too: {', '.join(idle)}")
+        kind = "detector" if heads else "classifier"
+        notes.append(f"{net.section.where}: without effect on a {kind}'s training, in Darknet too: {', '.join(idle)}")
     return CfgRecipe(config=config, taken=taken, notes=tuple(notes))
 
 
@@ -166,11 +175,7 @@ def _batch(net: _Reading) -> tuple[int, int]:
 
 
 def _net_settings(net: _Reading) -> dict[str, Any]:
-    """Optimiser and augmentation of [net]."""
-    mosaic = net.number("mosaic", 0) != 0
-    mixup = net.number("mixup", 0) == 1 and not mosaic
-    if mixup:
-        net.say("mixup", "blends by Beta(8, 8), Darknet by halves")
+    """Optimiser and what is done to each image, of [net]."""
     average = net.number("ema_alpha", 0)
     if average:
         net.say("ema_alpha", "averages from the first step, Darknet from half of max_batches")
@@ -182,13 +187,61 @@ def _net_settings(net: _Reading) -> dict[str, Any]:
         "burn_in_power": net.number("power", 4),
         "ema": average != 0,
         "ema_decay": average or TrainConfig.ema_decay,
-        "mosaic": 0.5 if mosaic else 0.0,  # src/data.c load_data_detection: every other chunk
-        "mixup": 0.5 if mixup else 0.0,
         "flip": 0.5 if net.number("flip", 1) else 0.0,
         "hue": net.number("hue", 0),
         "saturation": _factor(net, "saturation"),
         "exposure": _factor(net, "exposure"),
+    }
+
+
+def _detector_settings(net: _Reading) -> dict[str, Any]:
+    """What src/data.c load_data_detection reads of [net] besides."""
+    mosaic = net.number("mosaic", 0) != 0
+    mixup = net.number("mixup", 0) == 1 and not mosaic
+    if mixup:
+        net.say("mixup", "blends by Beta(8, 8), Darknet by halves")
+    return {
+        "loss": "darknet",
+        "assignment": "shape-iou",
+        "geometry": "jitter",
+        "mosaic": 0.5 if mosaic else 0.0,  # every other chunk
+        "mixup": 0.5 if mixup else 0.0,
         "resize": "letterbox" if net.number("letter_box", 0) else "stretch",
+    }
+
+
+def _classifier_settings(net: _Reading, model: ModelConfig) -> dict[str, Any]:
+    """What src/data.c load_data_augment and src/image.c random_augment_image read of [net] besides."""
+    height, width = model.image_size
+    low, high = net.number("min_crop", width), net.number("max_crop", 2 * width)
+    if not 0 < low <= high:
+        key = "max_crop" if "max_crop" in net.section.options else "min_crop"
+        raise net.section.fault(key, "must be at least min_crop, over 0")
+    if low != width:
+        net.say("min_crop", f"is not honoured: images are cut from {width} px up, without a border repeated around smaller ones")
+    if high > width:
+        net.say("max_crop", "draws the area of a crop evenly, Darknet the image's side")
+    mixing = [key for key in ("mosaic", "cutmix") if net.number(key, 0)]
+    if not mixing and net.number("mixup", 0) == 1:
+        mixing = ["mixup"]
+    if mixing:
+        net.say(mixing[0], "mixes each image by chance, Darknet all of a batch or none")
+    if "cutmix" in mixing:
+        net.say("cutmix", "cuts out a window by Beta(1, 1) of the area, Darknet one of 9 to 64 %")
+    smooth, classes = net.number("label_smooth_eps", 0), model.num_classes
+    if not 0 <= smooth < 1:
+        raise net.section.fault("label_smooth_eps", "must be at least 0 and under 1")
+    return {
+        "task": "classify",
+        "eval_crop": 1.0,  # validate_classifier_single
+        "mosaic": 0.0,
+        **dict.fromkeys(mixing, 0.5 / max(len(mixing), 1)),
+        "mixup_alpha": 1e6,  # by halves
+        "degrees": net.number("angle", 0),
+        "crop_area": min(1.0, width * height / high**2),
+        "crop_aspect": _factor(net, "aspect"),
+        # fill_truth_smooth spreads over the other classes, ours over all
+        "label_smoothing": min(1.0, smooth * classes / max(classes - 1, 1)),
     }
 
 
@@ -248,11 +301,7 @@ def _schedule(net: _Reading, most: int, total: int) -> dict[str, Any]:
             net.say("policy", "is half a cosine from the end of the burn-in, in Darknet from step 0")
         return {"schedule": "cosine", "final_lr_fraction": min(1.0, low / section.number("learning_rate", 0.001))}
     if policy == "poly":
-        if section.number("power", 4) != 1:
-            net.say("policy", "falls along a line here, in Darknet as (1 - step/max_batches)^power")
-        elif section.integer("burn_in", 0, high=10**9):
-            net.say("policy", "falls along a line from the end of the burn-in, in Darknet from step 0")
-        return {"schedule": "linear", "final_lr_fraction": 0.0}
+        return {"schedule": "poly", "poly_power": net.number("power", 4)}
     if policy != "constant":
         net.say("policy", "is not honoured: the rate stays as it is after the burn-in; choose --schedule")
     return constant

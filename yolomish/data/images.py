@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import struct
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from yolomish.data.stated import stated_pixels
 from yolomish.errors import YolomishError, first_line
 from yolomish.files import reason, replace_file, shown_path
 
@@ -89,12 +89,13 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
     """(H, W, 3) uint8 RGB from an image file's bytes (N,) uint8, upright; YolomishError with ``name`` where it is none.
 
     Grey becomes three equal channels, 16 bits become 8 by dropping the lower ones, alpha is dropped, of an animation
-    the first picture is taken. A file that is cut off is an error, not half a picture, and so is one of more than
-    ``max_pixels()``, which is seen before it is decoded.
+    the first picture is taken. A file that is cut off is an error, not half a picture, and so is one whose header says more
+    than ``max_pixels()``, or nothing. Decoding takes at most 16 bytes per pixel beside the file, most of it for 16 bits.
     """
     if not len(raw):
         raise YolomishError(f"{name} is empty")
-    if (pixels := _pixels(raw)) > max_pixels():
+    pixels = stated_pixels(raw.tobytes())
+    if pixels > max_pixels():
         raise YolomishError(
             f"{name} has {pixels / 1e6:.0f} megapixels, more than the {max_pixels() / 1e6:.0f} that are decoded: "
             "make it smaller, or raise --max-pixels where it is to be trusted"
@@ -102,7 +103,7 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
     if raw[4:8].tobytes() == b"ftyp" and raw[8:12].tobytes() in (b"avif", b"avis"):
         return _decode_by_pillow(raw, name)  # OpenCV (4.14, 5.0) leaves out an AVIF's rotation and mirroring
     try:
-        image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if pixels else None  # of no pixels OpenCV 5 makes 4 GB
     except (cv2.error, MemoryError) as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             raise YolomishError(f"{name} has more pixels than OpenCV reads (2^30): make it smaller") from None
@@ -113,7 +114,7 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
         raise YolomishError(f"{name} is not an image that OpenCV can read, or it is cut off")
     if raw[:4].tobytes() in (b"II*\0", b"MM\0*") and _has_alpha(raw):
         return _decode_by_pillow(raw, name)  # OpenCV multiplies a TIFF's colours with its alpha
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
 def _has_alpha(raw: np.ndarray) -> bool:
@@ -127,17 +128,6 @@ def max_pixels() -> int:
     """The most pixels of a picture that is decoded: $YOLOMISH_MAX_PIXELS, else Pillow's own limit of 179 million."""
     given = os.environ.get(MAX_PIXELS, "")
     return int(given) if given.isdecimal() else 178_956_970
-
-
-def _pixels(raw: np.ndarray) -> int:
-    """How many pixels a picture has by its header; 0 where Pillow cannot tell."""
-    try:
-        width, height = Image.open(io.BytesIO(raw.tobytes())).size
-    except Image.DecompressionBombError as error:
-        return max((int(word) for word in re.findall(r"\d+", str(error).split("exceeds")[0])), default=1 << 62)
-    except Exception:  # decoders of others raise anything; OpenCV may know it, and has a limit of its own
-        return 0
-    return width * height
 
 
 def _decode_by_pillow(raw: np.ndarray, name: str) -> np.ndarray:

@@ -33,7 +33,19 @@ class ImageData:
 
     def image(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB, upright."""
-        return self._images[index] if self._images else read_image(self.paths[index])
+        return self._images[index] if self._images else self.read(index)
+
+    def read(self, index: int) -> np.ndarray:
+        """The image decoded from where it lies."""
+        return read_image(self.paths[index])
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        """An image's size in bytes and time of change in ns; YolomishError where it is not there."""
+        try:
+            status = self.paths[index].stat()
+        except OSError as error:
+            raise YolomishError(f"{self.paths[index]} cannot be read: {error.strerror}") from None
+        return status.st_size, status.st_mtime_ns
 
     @property
     def digest(self) -> str:
@@ -61,13 +73,13 @@ class ImageData:
                 f"--cache ram needs about {expected / 2**30:.1f} GiB for {len(self)} images of {self.source}, "
                 f"{free / 2**30:.1f} GiB are free: leave it off"
             )
-        self._images = [read_image(path) for path in self.paths]
+        self._images = [self.read(index) for index in range(len(self))]
         return sum(image.nbytes for image in self._images)
 
     def _decoded_bytes(self) -> int:
         """About how large all images are when decoded, from every sixteenth part of them."""
-        some = self.paths[:: max(len(self) // 16, 1)]
-        return sum(read_image(path).nbytes for path in some) // len(some) * len(self)
+        some = range(0, len(self), max(len(self) // 16, 1))
+        return sum(self.read(index).nbytes for index in some) // len(some) * len(self)
 
     def keep_on_disk(self) -> int:
         """Decode every image once into one file in the cache folder and read from there; returns its bytes.
@@ -75,7 +87,7 @@ class ImageData:
         The file is named by the images' paths, sizes and times, so that a later run finds it and a changed set does not.
         YolomishError where the disk has too little room.
         """
-        facts = [(str(path.resolve()), (s := path.stat()).st_size, s.st_mtime_ns) for path in self.paths]
+        facts = [(str(path.resolve()), *self.stamp(index)) for index, path in enumerate(self.paths)]
         name = hashlib.sha1(json.dumps(facts).encode()).hexdigest()
         folder = cache_folder() / "images"
         file, index = folder / f"{name}.u8", folder / f"{name}.json"
@@ -88,7 +100,7 @@ class ImageData:
         self._images = [pixels[start:end].reshape(h, w, 3) for (h, w), start, end in parts]
         return pixels.nbytes
 
-    def _write_pixels(self, folder: Path, file: Path, index: Path) -> None:
+    def _write_pixels(self, folder: Path, file: Path, shapes_file: Path) -> None:
         expected = self._decoded_bytes()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -101,11 +113,11 @@ class ImageData:
             partial = file.with_suffix(f".{os.getpid()}.part")
             shapes = []
             with partial.open("wb") as out:
-                for path in self.paths:
-                    image = read_image(path)
+                for index in range(len(self)):
+                    image = self.read(index)
                     out.write(image.tobytes())
                     shapes.append(image.shape[:2])
-            index.write_text(json.dumps(shapes), encoding="utf-8")
+            shapes_file.write_text(json.dumps(shapes), encoding="utf-8")
             os.replace(partial, file)
         except OSError as error:
             raise YolomishError(f"{folder} cannot be written: {error.strerror}; name another in YOLOMISH_CACHE") from None

@@ -14,6 +14,7 @@ class Use(IntEnum):
     AUGMENT = 2
     NETWORK_SIZE = 3
     ANCHORS = 4
+    NOISE = 5
 
 
 def stream(use: Use, seed: int, epoch: int = 0, index: int = 0) -> np.random.Generator:

@@ -59,8 +59,8 @@ def draw_boxes(
     """A copy of ``image`` (H, W, 3) uint8 RGB with boxes (N, 4) xyxy in its px, each with its text, if any, on a filled label.
 
     Later ones lie on top. ``line_width`` is in px, 0: by the picture's size. A label stands above its box, inside or
-    below, where the picture has room and no other label stands; where a picture is too small for a text, it is shortened
-    or left out.
+    below, where the picture has room and no other label stands; where there is no such place, it is shortened or left out,
+    the topmost last.
     """
     canvas = np.ascontiguousarray(image.copy())
     h, w = canvas.shape[:2]
@@ -109,7 +109,7 @@ def _place(text: str, size: int, box: tuple[int, int, int], room: tuple[int, int
         left = min(x0, w - width)
         tops = [top for top in (y0 - height, y0, y1 + 1) if 0 <= top <= h - height] or [min(y0, h - height)]
         choices += [_Label(shorter, font_size, left, top, width, height) for top in tops]
-    return next((c for c in choices if not any(c.covers(o) for o in others)), choices[0] if choices else None)
+    return next((c for c in choices if not any(c.covers(o) for o in others)), None)
 
 
 def _write(canvas: np.ndarray, place: _Label, colour: Colour) -> None:

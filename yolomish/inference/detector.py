@@ -66,7 +66,6 @@ class Detector:
         chosen = choose_device(device)
         wanted = parse_size(image_size, "image_size") if image_size else None
         self.engine: Engine
-        darknet = False
         self.notes: tuple[str, ...]
         if not isinstance(weights, LoadedNetwork) and Path(weights).suffix in RUNNERS:
             for option, value in (("compile", compile), ("swap", swap), ("cfg", cfg), ("model", model)):
@@ -78,7 +77,7 @@ class Detector:
                 raise YolomishError(
                     f"{os.fspath(weights)} was exported for {size_text(own)} px alone, not {size_text(wanted or own)}"
                 )
-            own_names, self.notes = description.names, ()
+            own_names, darknet, self.notes = description.names, description.from_darknet, ()
         else:
             loaded = (
                 weights

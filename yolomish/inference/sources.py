@@ -65,8 +65,8 @@ def expand_sources(sources: Sequence[str], log: Callable[[str], None] = lambda l
     """What is meant, in order, each once.
 
     An existing file is itself (a ``.txt`` is a list, one source per line), a folder stands for its images and videos, sorted, a
-    number is a camera, ``-`` is stdin, anything else with a wildcard is a glob. YolomishError where nothing is meant. ``log``
-    gets a line on each folder with files that are neither images nor videos by their names.
+    number or a device (``/dev/video0``) is a camera, ``-`` is stdin, anything else with a wildcard is a glob. YolomishError
+    where nothing is meant. ``log`` gets a line on each folder with files that are neither images nor videos by their names.
     """
     found: list[Source] = []
     for name in sources:
@@ -122,6 +122,8 @@ def _scheme(name: str) -> str:
 
 
 def _file(path: Path) -> Source:
+    if path.is_char_device():  # a camera, such as /dev/video0
+        return Source(name=str(path), kind="live")
     return Source(name=str(path), kind="video" if path.suffix.lower() in VIDEO_SUFFIXES else "image")
 
 
@@ -150,14 +152,12 @@ def read_frames(sources: Sequence[Source], *, vid_stride: int = 1, stdin: Binary
         try:
             if source.kind == "image":
                 yield Frame(name=source.name, image=read_image(source.name))
-            elif source.kind == "web image":
-                yield Frame(name=source.name, image=_download(source.name))
             elif source.kind == "stdin":
                 if stdin is None and sys.stdin is None:
                     raise YolomishError("stdin is closed: pipe an image into it, or paths, one a line")
                 yield from _stdin_frames(stdin or sys.stdin.buffer)
-            elif source.kind == "web":
-                yield from _web_frames(source.name, vid_stride)
+            elif source.kind in ("web", "web image"):
+                yield from _web_frames(source.name, vid_stride, picture=source.kind == "web image")
             elif source.kind == "video":
                 yield from _video(source.name, vid_stride)
             else:
@@ -196,16 +196,19 @@ def _video(name: str, stride: int) -> Iterator[Frame]:
         yield Frame(name=name, image=image, number=number, fps=fps)
 
 
-def _web_frames(url: str, stride: int) -> Iterator[Frame]:
-    """What stands at a URL whose name does not say: a picture by its Content-Type, else what OpenCV makes of it."""
-    unreached: YolomishError | None = None
+def _web_frames(url: str, stride: int, *, picture: bool) -> Iterator[Frame]:
+    """What stands at a URL: a picture by its name (``picture``) or its Content-Type, else what OpenCV makes of it."""
+    kind, raw, unreached = "", b"", None
     try:
         with _answer(url) as answer:
             kind = answer.headers.get_content_type()
-            raw = answer.read(MAX_DOWNLOAD) if kind.startswith("image/") else b""
-    except _Unreached as error:  # OpenCV may get there: by a name and password in the URL, or past a certificate of one's own
-        kind, raw, unreached = "", b"", error
-    if kind.startswith("image/"):
+            picture = picture or kind.startswith("image/")
+            raw = answer.read(MAX_DOWNLOAD) if picture else b""
+    except _Unreached as error:
+        if picture:
+            raise
+        unreached = error  # OpenCV may get there: by a name and password in the URL, or past a certificate of one's own
+    if picture:
         yield Frame(name=url, image=decode_image(np.frombuffer(raw, np.uint8), url))
     elif kind in ("text/html", "application/xhtml+xml"):
         raise YolomishError(f"{url} is a web page, not a picture or video: name the picture's own address")
@@ -239,9 +242,3 @@ def _answer(url: str) -> Iterator[HTTPResponse]:
         raise YolomishError(f"{url} answers {error.code} {error.reason}") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise _Unreached(f"{url} cannot be fetched: {getattr(error, 'reason', error)}") from None
-
-
-def _download(url: str) -> np.ndarray:
-    with _answer(url) as answer:
-        raw = answer.read(MAX_DOWNLOAD)
-    return decode_image(np.frombuffer(raw, np.uint8), url)

@@ -2,7 +2,7 @@
 
 ``norm_act`` is batch norm + activation, ``mish`` and ``mish_`` (in place, for inference) the activation alone. Each looks
 up what runs (``choose``), says why (``describe``) and obeys ``using_kernels``; ``lean_memory`` trades time for memory. On a
-CPU Mish is a C++ loop, built at its first use and kept on disk; without a compiler torch's layers run. An activation is known
+CPU most are C++ loops, built at their first use and kept on disk; without a compiler torch's layers run. An activation is known
 here by the name of its ``CLOSED_FORMS`` entry; all others run as the modules they are.
 """
 

@@ -1,8 +1,8 @@
 """Which implementation runs, and why: looked up once per device, dtype and activation; a context manager overrides it.
 
-``auto``: Triton on CUDA; on a CPU torch's layers, which are fast there but for Mish: that is a C++ loop (``native``) behind
-torch's batch norm (fused with it, it took a tenth longer); torch's layers elsewhere. ``eager``: torch's own layers.
-``fused``: as ``auto``, but on a CPU batch norm + activation through torch.compile. ``compile``: torch.compile everywhere.
+``auto``: Triton on CUDA; on a CPU C++ loops (``native``) for the activations that have them; torch's layers elsewhere.
+``eager``: torch's own layers. ``fused``: as ``auto``, but what has no loop on a CPU goes through torch.compile. ``compile``:
+torch.compile everywhere.
 
 The kind in force is a context variable: each thread has its own and starts with ``auto``. Work handed to a pool takes the
 caller's along through ``contextvars.copy_context().run``. Backward passes need none, for a forward pass saves what it ran;
@@ -97,12 +97,10 @@ def choose(kind: str, device: str, dtype: torch.dtype, act: str) -> Choice:
         return Choice("eager", f"{act} has no closed form here")
     if dtype == torch.float64:
         return Choice("eager", "float64")
-    if kind == "auto" and device == "cpu":
-        if act != "mish":
-            return Choice("eager", "fast on a CPU")
-        missing = "" if dtype in native.DTYPES else f"no C++ for {dtype}"
-        missing = missing or native.native_missing()
-        return Choice("eager", missing) if missing else Choice("native", f"built by {native.compiler_command()}")
+    if device == "cpu" and (kind == "auto" or (kind == "fused" and not interpreting())):
+        missing = native.native_missing(act) if dtype in native.DTYPES else f"no C++ for {dtype}"
+        if kind == "auto" or not missing:
+            return Choice("eager", missing) if missing else Choice("native", f"built by {native.compiler_command()}")
     if kind != "compile" and (device == "cuda" or (kind == "fused" and device == "cpu" and interpreting())):
         missing = triton_missing()
         return Choice("eager", missing) if missing else Choice("triton", "Triton" if device == "cuda" else "Triton's interpreter")
@@ -140,7 +138,7 @@ def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) ->
     for choice, same in names.items():
         how = {
             "eager": "torch's own layers",
-            "native": "a C++ loop behind torch's batch norm",
+            "native": "one fused C++ loop per pass",
             "triton": "one fused kernel per pass",
             "compiled": "compiled kernels",
         }[choice.implementation]

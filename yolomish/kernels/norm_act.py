@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from yolomish.kernels import compiled, formulas
+from yolomish.kernels import compiled, formulas, native
 from yolomish.kernels.choice import choose_for, exporting
 from yolomish.kernels.formulas import CLOSED_FORMS
 from yolomish.kernels.lean import Recipe, active_keeper
@@ -23,37 +23,34 @@ def _steps(implementation: str) -> ModuleType:
         from yolomish.kernels import triton_code
 
         return triton_code
-    return compiled if implementation == "compiled" else formulas
-
-
-def _is_rows(x: Tensor) -> bool:
-    return x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last)
+    return {"compiled": compiled, "native": native}.get(implementation, formulas)
 
 
 def _flat(x: Tensor) -> Tensor:
     """A dense (B, C, H, W) as (B·H·W, C, 1) in channels_last or (B, C, H·W); no copy."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1], 1) if _is_rows(x) else x.view(x.shape[0], x.shape[1], -1)
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1], 1) if native.is_rows(x) else x.view(x.shape[0], x.shape[1], -1)
 
 
 def _shaped(flat: Tensor, x: Tensor) -> Tensor:
     b, c, h, w = x.shape
-    return flat.view(b, h, w, c).permute(0, 3, 1, 2) if _is_rows(x) else flat.view(b, c, h, w)
+    return flat.view(b, h, w, c).permute(0, 3, 1, 2) if native.is_rows(x) else flat.view(b, c, h, w)
 
 
 def _dense(x: Tensor) -> Tensor:
-    return x if _is_rows(x) else x.contiguous()
+    return x if native.is_rows(x) else x.contiguous()
 
 
 def _in_layout_of(dy: Tensor, x: Tensor) -> Tensor:
-    return dy.contiguous(memory_format=torch.channels_last) if _is_rows(x) else dy.contiguous()
+    return dy.contiguous(memory_format=torch.channels_last) if native.is_rows(x) else dy.contiguous()
 
 
 # torch.library reads the annotations below: not every torch takes them as text, so they are not postponed here
-@torch.library.custom_op("yolomish::norm_statistics", mutates_args=("running_mean", "running_var"))
-def norm_statistics(
-    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, epsilon: float, implementation: str
+def _statistics(
+    x: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float, epsilon: float, act: str, implementation: str
 ) -> tuple[Tensor, Tensor]:
     """(C,) mean and 1/sqrt(variance + epsilon) of a dense (B, C, H, W); moves the running averages."""
+    if implementation == "native":
+        return native.running_statistics(x, running_mean, running_var, momentum, epsilon, act)
     flat = _flat(x)
     if implementation == "triton":
         return _steps(implementation).statistics(flat, running_mean, running_var, momentum, epsilon)
@@ -62,6 +59,9 @@ def norm_statistics(
     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
     running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
     return mean, (variance + epsilon).rsqrt()
+
+
+norm_statistics = torch.library.custom_op("yolomish::norm_statistics", mutates_args=("running_mean", "running_var"))(_statistics)
 
 
 @norm_statistics.register_fake
@@ -164,6 +164,27 @@ def _second(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
 norm_act_backward.register_autograd(_second, setup_context=_save)
 
 
+class _Native(torch.autograd.Function):
+    """``norm_act_op`` by the C++ loops, without what an operator of ``torch.library`` costs in each call."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, epsilon: float, act: str, training: bool
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, bias, mean, invstd)
+        ctx.rest = epsilon, act, training
+        return native.apply(x, weight, bias, mean, invstd, act)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():  # the caller wants the gradient's gradient, which the operator has by torch's formulas
+            return (*norm_act_backward(dy, *ctx.saved_tensors, *ctx.rest, "torch"), *(None,) * 5)
+        x, weight, bias, mean, invstd = ctx.saved_tensors
+        _, act, training = ctx.rest
+        gradients = native.backward(_in_layout_of(dy, x), x, weight, bias, mean, invstd, act, training)
+        return (*gradients, *(None,) * 5)
+
+
 class _Synchronised(torch.autograd.Function):
     """Training over several processes, as ``nn.SyncBatchNorm``: each process's sums are exchanged, forward and backward."""
 
@@ -178,7 +199,8 @@ class _Synchronised(torch.autograd.Function):
             mean = (counts * means).sum(0) / count
             square = (squares + counts * (means - mean).square()).sum(0)
         else:
-            mean, variance = (v.double() for v in steps.statistics(flat))
+            found = native.statistics(flat, act) if implementation == "native" else steps.statistics(flat)
+            mean, variance = (v.double() for v in found)
             square = variance * count
         own = torch.cat((mean, square, mean.new_tensor([count])))
         gathered = [torch.empty_like(own) for _ in range(dist.get_world_size(bn.process_group))]
@@ -234,8 +256,6 @@ def chosen(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> str:
     if exporting():
         return "eager"
     implementation = choose_for(x, name)
-    if implementation == "native":
-        implementation = "eager"  # torch's batch norm, and the activation by ``pointwise``
     if implementation == "eager" and name in CLOSED_FORMS and active_keeper():
         implementation = "torch"
     return "eager" if implementation == "eager" or _unusual(x, bn, act) else implementation
@@ -250,7 +270,7 @@ def norm_act(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> Tensor:
     implementation = chosen(x, bn, act, name)
     if implementation == "eager":
         return act(bn(x))
-    if implementation == "compiled" and torch.compiler.is_compiling():
+    if implementation in ("compiled", "native") and torch.compiler.is_compiling():
         return formulas.value(bn(x), name)  # the compiler fuses these by itself
     assert isinstance(bn, (nn.BatchNorm2d, nn.SyncBatchNorm)) and bn.momentum is not None
     assert bn.running_mean is not None and bn.running_var is not None and bn.num_batches_tracked is not None
@@ -263,10 +283,14 @@ def norm_act(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> Tensor:
     else:
         if bn.training:
             with torch.no_grad():
-                mean, invstd = norm_statistics(x.detach(), bn.running_mean, bn.running_var, bn.momentum, bn.eps, implementation)
+                take = _statistics if implementation == "native" else norm_statistics
+                mean, invstd = take(x.detach(), bn.running_mean, bn.running_var, bn.momentum, bn.eps, name, implementation)
         else:
             mean, invstd = bn.running_mean, (bn.running_var + bn.eps).rsqrt()
-        y = norm_act_op(x, bn.weight, bn.bias, mean, invstd, *rest)
+        if implementation == "native":
+            y = _Native.apply(x, bn.weight, bn.bias, mean, invstd, *rest[:3])
+        else:
+            y = norm_act_op(x, bn.weight, bn.bias, mean, invstd, *rest)
     if keeper := active_keeper():
         _remember(keeper, y, x, bn.weight, bn.bias, mean, invstd, rest)
     return y

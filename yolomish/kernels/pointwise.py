@@ -84,4 +84,4 @@ def mish_(x: Tensor) -> Tensor:
     implementation = _implementation(x, "mish")
     if implementation in ("eager", "formula") or (torch.is_grad_enabled() and x.requires_grad):
         return F.mish(x, inplace=True)
-    return native.value(x, x) if implementation == "native" else _steps(implementation).value(x, "mish", x)
+    return native.value(x, "mish", x) if implementation == "native" else _steps(implementation).value(x, "mish", x)

@@ -107,3 +107,15 @@ class Task(Protocol[D]):
     def read_results(self, path: Path) -> Any:
         """What ``write_results`` wrote; OSError or ValueError where it cannot be read."""
         ...
+
+    def units(self, data: D, groups: np.ndarray | None) -> dict[str, int]:
+        """For each of the statistics and classes, how many images, or ``groups`` (I,) of them, hold what it is measured on."""
+        ...
+
+    def fingerprint(self, results: Any) -> str:
+        """A digest that equal results share."""
+        ...
+
+    def lacking(self, data: D, results: Any) -> int:
+        """On how many images with objects there is no result."""
+        ...

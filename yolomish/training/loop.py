@@ -27,8 +27,9 @@ from yolomish.ops.device import choose_device
 from yolomish.ops.distributed import process_group, rank, sum_over_ranks, world_size
 from yolomish.training.build import check_same, data_marks, prepare, restore
 from yolomish.training.plots import save_curves
-from yolomish.training.record import TIMES, Board, Log, columns, epoch_line, peak_memory, result_row, save_rows
+from yolomish.training.record import TIMES, Log, columns, epoch_line, peak_memory, result_row, save_rows
 from yolomish.training.run import Run
+from yolomish.training.trackers import Trackers
 from yolomish.types import Metrics, size_text
 from yolomish.weights.checkpoint import config_of, read_checkpoint, save_checkpoint
 
@@ -99,13 +100,21 @@ class _State:
         )
 
 
-def fit(config: TrainConfig, out_dir: Path, *, resume: bool = False, log: Log = print) -> FitResult:
+def fit(
+    config: TrainConfig,
+    out_dir: Path,
+    *,
+    resume: bool = False,
+    track: Sequence[str] = ("tensorboard",),
+    log: Log = print,
+) -> FitResult:
     """Train ``config`` and leave best.pt, last.pt, results.csv, timing.csv, curves.png and config.yaml in ``out_dir``.
 
     The number of classes is the data's. ``resume`` goes on from ``out_dir/last.pt`` and has, on a CPU, the same bits as a
     run that was not interrupted. A loss that is not finite is a YolomishError and leaves last.pt as it was. At SIGTERM or an
     interrupt the step is finished and saved, the log says how to go on, and ``Terminated`` or KeyboardInterrupt is raised.
-    Under torchrun every process calls this and process 0 alone writes.
+    Under torchrun every process calls this and process 0 alone writes. ``track`` names what else is told of the run, by
+    ``trackers.TRACKERS``.
     """
     out_dir = Path(out_dir)
     last = out_dir / "last.pt"
@@ -135,7 +144,10 @@ def fit(config: TrainConfig, out_dir: Path, *, resume: bool = False, log: Log = 
             save_yaml(run.config, out_dir / "config.yaml")
             if saved:
                 save_rows(state.history, columns(run.task), out_dir / "results.csv")
-        return _train(run, state, out_dir, log)
+        with Trackers(track if rank() == 0 else (), out_dir, run.config, log) as trackers:
+            result = _train(run, state, out_dir, trackers, log)
+            trackers.finish({**result.metrics.values, "step_ms": result.step_ms, "peak_memory_bytes": result.peak_memory_bytes})
+            return result
 
 
 def _silent(_: str) -> None:
@@ -147,9 +159,8 @@ def _refuse_run(last: Path, resume: bool) -> None:
         raise YolomishError(f"{last.parent} already holds a run: resume it or choose another folder")
 
 
-def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
+def _train(run: Run, state: _State, out_dir: Path, trackers: Trackers, log: Log) -> FitResult:
     config, last, best = run.config, out_dir / "last.pt", out_dir / "best.pt"
-    board = Board(out_dir, log) if rank() == 0 else None
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
     task = run.task
@@ -176,8 +187,7 @@ def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
                     save_rows(state.timings, TIMES, out_dir / "timing.csv")
                     if metrics is not None:
                         save_curves(state.history, task.losses, task.metrics, out_dir / "curves.png")
-                    if board:
-                        board.add(row | times, epoch + 1)
+                    trackers.add(row | times, epoch + 1)
                 log(epoch_line(task, row, times, config.epochs))
     except WorkerLost as error:
         way = f"go on with: yolomish train --resume {out_dir}" if last.exists() else "start again, there is no checkpoint yet"
@@ -188,9 +198,6 @@ def _train(run: Run, state: _State, out_dir: Path, log: Log) -> FitResult:
         else:
             log(f"stopped in epoch {state.epoch + 1}, before the first checkpoint: nothing to resume, start again")
         raise
-    finally:
-        if board:
-            board.close()
     if metrics is None:  # resumed when every epoch was already done
         log(f"all {config.epochs} epochs are already done: evaluating only")
         metrics = run.evaluate()

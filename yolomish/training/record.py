@@ -1,17 +1,16 @@
-"""What a run tells: results.csv (the same bits however often it was interrupted), timing.csv, the epoch's line, TensorBoard."""
+"""What a run tells: results.csv (the same bits however often it was interrupted), timing.csv, the epoch's line."""
 
 from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from yolomish.files import reason, replace_file
+from yolomish.files import replace_file
 from yolomish.tasks.base import Task
 from yolomish.types import Metrics
 
@@ -52,37 +51,6 @@ def epoch_line(task: Task[Any], row: dict[str, Any], times: dict[str, Any], epoc
         f"{text} {times['step_ms']:.0f} ms/step {times['images_per_s']:.1f} img/s data wait {times['data_wait_share']:.0%} "
         f"{times['peak_memory_bytes'] / 2**30:.1f} GiB {times['seconds']:.1f} s, {left // 60}:{left % 60:02d} left"
     )
-
-
-class Board:
-    """TensorBoard's log in ``out_dir``. Where it is not installed, or the disk is full, that is said once, and no more logged."""
-
-    def __init__(self, out_dir: Path, log: Log) -> None:
-        self.log, self.writer = log, cast(Any, None)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            log("no TensorBoard logs: it is not installed (pip install 'yolomish[logging]')")
-            return
-        self._do(lambda: setattr(self, "writer", SummaryWriter(str(out_dir))))
-
-    def _do(self, call: Callable[[], Any]) -> None:
-        try:
-            call()
-        except OSError as error:
-            self.writer = None
-            self.log(f"no TensorBoard logs from here on: they cannot be written: {reason(error)}")
-
-    def add(self, values: Mapping[str, Any], epoch: int) -> None:
-        """Log the numbers among ``values``."""
-        for key, value in values.items():
-            if self.writer and value is not None and key != "epoch":
-                self._do(partial(self.writer.add_scalar, key, value, epoch))
-
-    def close(self) -> None:
-        """Write what is left."""
-        if self.writer:
-            self._do(self.writer.close)
 
 
 def peak_memory(device: torch.device) -> int:

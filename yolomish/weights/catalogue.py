@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from yolomish.download import Download
-from yolomish.files import digest
+from yolomish.files import Digest, digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +138,9 @@ def published_names() -> list[str]:
     return [p.file.removesuffix(".weights") for p in PUBLISHED]
 
 
-def published_as(path: str | Path) -> PublishedFile | None:
-    """The published file that ``path`` is by its content, whatever its name; only files of a known size are read."""
+def published_as(path: str | Path, known: Digest | None = None) -> PublishedFile | None:
+    """The published file that ``path`` is by its content, whatever its name; only files of a known size are read, and not
+    where their digest is ``known``."""
     candidates = [p for p in PUBLISHED if p.sha1 and p.size == Path(path).stat().st_size]
-    sha1 = digest(Path(path)).sha1 if candidates else ""
+    sha1 = (known or digest(Path(path))).sha1 if candidates else ""
     return next((p for p in candidates if p.sha1 == sha1), None)

@@ -64,6 +64,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises what it likes on a damaged file
+        if held := _foreign_objects(path):
+            raise YolomishError(
+                f"{path} is not a yolomish checkpoint: it holds objects of another program ({shown(held)}), and loading those "
+                "would run code; take a .pt trained here, a Darknet .weights or a name of `yolomish weights list`"
+            ) from None
         raise YolomishError(f"{path} is not a yolomish checkpoint or is damaged: {first_line(error, 120)}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or any(k not in content for k in KEYS):
         raise YolomishError(f"{path} is not a yolomish checkpoint: it was written by another program")
@@ -78,6 +83,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 "put that back, or pass --trust to run what is there"
             )
     return content
+
+
+def _foreign_objects(path: Path) -> str:
+    """The first class beyond tensors and plain values that a file holds; empty where there is none or it cannot be read."""
+    try:
+        return next(iter(torch.serialization.get_unsafe_globals_in_checkpoint(path)), "")
+    except Exception:  # torch's reader raises what it likes on a damaged file
+        return ""
 
 
 def config_of(content: dict[str, Any], path: str | Path) -> TrainConfig:

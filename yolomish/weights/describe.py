@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolomish.config import ModelConfig, TrainConfig
+from yolomish.config import ModelConfig
 from yolomish.darknet.order import file_order
 from yolomish.darknet.summary import summarise
 from yolomish.darknet.weights import is_darknet_file, parse_header, write_weights
 from yolomish.darknet.write import section_numbers, write_cfg
 from yolomish.errors import YolomishError
-from yolomish.files import digest, make_folder, refuse_existing, write_text
+from yolomish.files import Digest, digest, make_folder, refuse_existing, write_text
 from yolomish.types import SizeHW
 from yolomish.weights.catalogue import published_as
 from yolomish.weights.checkpoint import config_of, read_checkpoint, save_checkpoint
@@ -56,11 +56,7 @@ def import_darknet(
     if names and len(names) != len(loaded.names):
         raise YolomishError(f"{len(names)} class names were given, {path} has {len(loaded.names)} classes")
     origin = {"imported_from": path.name, "sha256": digest(path).sha256, "images_seen": loaded.images_seen}
-    spec = loaded.network.input
-    config = TrainConfig(model=loaded.network.config, image_size=spec.size_hw, resize=spec.resize)
-    if not loaded.network.heads:
-        config = replace(config, task="classify", eval_crop=1.0)  # src/classifier.c validate_classifier_single
-    save_checkpoint(target, config=config, model=loaded.network, names=tuple(names) or loaded.names, progress=origin)
+    save_checkpoint(target, config=loaded.config, model=loaded.network, names=tuple(names) or loaded.names, progress=origin)
 
 
 def write_darknet(
@@ -89,6 +85,7 @@ def cut_darknet(loaded: LoadedNetwork, folder: Path, stem: str, sections: int) -
     count = sum(numbers[name] < sections for name in stored)
     if not count:
         raise YolomishError(f"the first {sections} sections of {loaded.network.name} hold no weights: cut behind more of them")
+    make_folder(folder)
     target = folder / f"{stem}.conv.{sections}"
     write_weights(target, loaded.network, convolutions=count)
     return target
@@ -103,15 +100,16 @@ def describe_weights(path: Path, *, cfg: str = "", model: str = "") -> WeightsRe
 
 
 def _describe_checkpoint(path: Path) -> WeightsReport:
-    content = read_checkpoint(path)
-    config = config_of(content, path)
-    progress: dict[str, Any] = content["progress"]
+    saved = read_checkpoint(path)
+    config = config_of(saved, path)
+    progress: dict[str, Any] = saved["progress"]
     origin = "trained by yolomish"
     if "imported_from" in progress:
         origin = f"imported from {progress['imported_from']} (SHA-256 {progress['sha256']})"
     elif "epoch" in progress:
         origin += f", after epoch {progress['epoch']}"
-    return _report(path, "yolomish checkpoint", config.model, "recorded in the file", progress.get("images_seen"), origin)
+    seen = progress.get("images_seen")
+    return _report(path, "yolomish checkpoint", config.model, "recorded in the file", seen, origin, digest(path))
 
 
 def _describe_darknet(path: Path, cfg: str, model: str) -> WeightsReport:
@@ -119,18 +117,21 @@ def _describe_darknet(path: Path, cfg: str, model: str) -> WeightsReport:
         header = parse_header(file.read(20), path)
     config = structure_of(path, cfg, model)
     source = f"not in the file: {cfg or config.name} says so"
-    known = published_as(path)
+    content = digest(path)
+    known = published_as(path, content)
     origin = f"{known.url}, by SHA-1: {known.about}" if known else "not a file that is known"
-    return _report(path, f"Darknet {'.'.join(map(str, header.version))}", config, source, header.images_seen, origin)
+    return _report(path, f"Darknet {'.'.join(map(str, header.version))}", config, source, header.images_seen, origin, content)
 
 
-def _report(path: Path, kind: str, config: ModelConfig, source: str, seen: int | None, origin: str) -> WeightsReport:
+def _report(
+    path: Path, kind: str, config: ModelConfig, source: str, seen: int | None, origin: str, content: Digest
+) -> WeightsReport:
     summary = summarise(config, config.image_size)
     return WeightsReport(
         path=str(path),
         kind=kind,
-        bytes=path.stat().st_size,
-        sha256=digest(path).sha256,
+        bytes=content.size,
+        sha256=content.sha256,
         model=config.name,
         num_classes=config.num_classes,
         convolutions=len(summary.layers),

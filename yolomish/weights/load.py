@@ -37,6 +37,17 @@ class LoadedNetwork:
     from_darknet: bool = False
     notes: tuple[str, ...] = ()
 
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration of its training, or the little that a Darknet file's network says of one."""
+        if self.training is not None:
+            return self.training
+        spec = self.network.input
+        config = TrainConfig(model=self.network.config, image_size=spec.size_hw, resize=spec.resize)
+        if not self.network.heads:
+            config = replace(config, task="classify", eval_crop=1.0)  # src/classifier.c validate_classifier_single
+        return config
+
 
 def numbered_names(count: int) -> tuple[str, ...]:
     """Names for classes of which only the number is known: COCO's for 80, else 0, 1, ..."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from yolomish.comparison.render.gallery import Disagreement
 from yolomish.comparison.render.html import to_html
-from yolomish.comparison.render.text import summary, to_json, to_latex, to_markdown
+from yolomish.comparison.render.latex import to_latex
+from yolomish.comparison.render.text import summary, to_json, to_markdown
 from yolomish.comparison.render.wording import badges, declared, findings, headline, left_out, limits, next_steps, not_controlled
 from yolomish.comparison.report import Report
 from yolomish.errors import YolomishError

@@ -19,6 +19,7 @@ from yolomish.evaluation.coco_results import NOTHING, CocoResults
 SHOWN_SCORE, MATCH_IOU = 0.25, 0.5
 EACH = 2  # images in which A does better, and as many in which B does
 WIDTH = 360  # px of a shown picture
+MOST_BOXES, MOST_LETTERS = 12, 16  # of a picture, of a class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,10 @@ def disagreements(results: Mapping[str, CocoResults], data: DetectionData, *, ea
     return tuple(_show(index, data, by_image, label_of) for index in (*better, *worse))
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+
+
 def _show(
     index: int, data: DetectionData, by_image: Mapping[str, Mapping[int, CocoResults]], label_of: Mapping[int, int]
 ) -> Disagreement:
@@ -98,19 +103,21 @@ def _show(
     scale = WIDTH / sample.image.shape[1]
     size = (WIDTH, max(1, round(sample.image.shape[0] * scale)))
     small = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    names = [data.names[label] for label in sample.labels]
+    names = [_short(name) for name in data.names]
     pictures, counts = [], []
     for rows in by_image.values():
         found = _match(rows.get(sample.image_id, NOTHING), sample.boxes.astype(np.float64), sample.labels, label_of)
         texts = [
-            f"{'' if right else 'x '}{data.names[label]} {score:.2f}"
+            f"{'' if right else 'x '}{names[label]} {score:.2f}"
             for label, score, right in zip(found.labels, found.scores, found.right, strict=True)
         ]
-        pictures.append(jpeg(draw_boxes(small, found.boxes * scale, found.labels, texts)))
+        shown = sorted(range(len(texts)), key=lambda i: (not found.right[i], i))[:MOST_BOXES][::-1]  # the best on top
+        labels = [found.labels[i] for i in shown]
+        pictures.append(jpeg(draw_boxes(small, found.boxes[shown] * scale, labels, [texts[i] for i in shown])))
         counts.append((sum(found.right), len(found.right) - sum(found.right), found.missed))
     return Disagreement(
         name=data.path(index).name,
-        truth=jpeg(draw_boxes(small, sample.boxes * scale, sample.labels.tolist(), names)),
+        truth=jpeg(draw_boxes(small, sample.boxes * scale, sample.labels.tolist(), [names[k] for k in sample.labels])),
         arms=tuple(by_image),
         pictures=tuple(pictures),
         counts=tuple(counts),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+TICK_LETTERS = 24  # of an arm or class beside an axis
 PANELS = {
     "saturated": ("inputs with slope < 0.01", "linear"),
     "mean": ("output mean", "linear"),
@@ -38,8 +39,11 @@ class Figure:
 def glance(report: Report) -> list[Figure]:
     """Every difference that has an interval or several seeds."""
     shown = [d for d in report.differences if d.low is not None or len(d.per_seed) > 1]
-    dots = "Dots are seeds, diamonds" if report.paired else "Diamonds are"
-    return [_differences(shown, f"{dots} means, bars intervals; right of 0 the first arm is better.")] if shown else []
+    if report.fewest == 1:
+        what = "Diamonds are differences, bars intervals over images"
+    else:
+        what = f"{'Dots are seeds, diamonds' if report.paired else 'Diamonds are'} means, bars intervals"
+    return [_differences(shown, f"{what}; right of 0 the first arm is better.")] if shown else []
 
 
 def curves(report: Report) -> list[Figure]:
@@ -56,12 +60,13 @@ def curves(report: Report) -> list[Figure]:
 def breakdown(report: Report) -> list[Figure]:
     """AP by size of object, and the largest differences by class."""
     figures = [_sizes(report)] if all("AP" in arm.levels for arm in report.arms) else []
+    dots = report.paired and report.fewest > 1
     chosen = sorted(report.class_differences, key=lambda d: -abs(d.mean))[:MOST_CLASSES]
     return figures + (
         [
             _differences(
                 chosen,
-                f"Differences in {report.metric} by class, largest first" + ("; dots are seeds." if report.paired else "."),
+                f"Differences in {report.metric} by class, largest first" + ("; dots are seeds." if dots else "."),
             )
         ]
         if chosen
@@ -93,7 +98,7 @@ def tradeoff(report: Report) -> list[Figure]:
         axis.plot([], [], "o", color=colour, label=f"{plot_label(arm.label)}{peak}")
     axis.set(xlabel="one image, ms (median and quartiles)", ylabel=f"{report.metric} x 100, 95 %")
     axis.margins(0.12)  # room for whole discs
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(*_from_zero(axis))
     axis.set_xlim(left=0)
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left")
@@ -104,6 +109,12 @@ def _axis(width: float, height: float) -> Axes:
     from matplotlib import figure
 
     return figure.Figure(figsize=(width, height), layout="constrained").subplots()
+
+
+def _from_zero(axis: Axes) -> tuple[float, float]:
+    """Limits from a little under 0, so that a mark at 0 is whole, to as much above what is drawn."""
+    top = axis.dataLim.y1 if axis.dataLim.y1 > 0 else 1.0
+    return -0.05 * top, 1.1 * top
 
 
 def _figure(axis: Axes, caption: str) -> Figure:
@@ -139,15 +150,15 @@ def _curve(report: Report, what: Literal["loss", "ap"], label: str, caption: str
                 axis.plot([e for e, _ in points], [v for _, v in points], marker=marker, color=colour, linewidth=0.8, alpha=0.5)
         epochs = sorted(e for e, v in values.items() if len(v) == len(of_arm))
         means = [sum(values[e]) / len(values[e]) for e in epochs]
-        marker = "." if len(epochs) < 40 else ""
+        marker = "o" if len(epochs) == 1 else "." if len(epochs) < 40 else ""
         axis.plot(epochs, means, color=colour, linestyle=dash, linewidth=2, marker=marker, label=plot_label(arm.label))
         if len(of_arm) > 1:
             lows, highs = [min(values[e]) for e in epochs], [max(values[e]) for e in epochs]
             axis.fill_between(epochs, lows, highs, color=colour, alpha=0.12, linewidth=0)
     axis.set(xlabel="epoch", ylabel=label)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.set_xlim(0.5, last + 0.5)  # all epochs, however few were evaluated
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(*_from_zero(axis))
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left" if what == "ap" and evaluated == {last} else "best")
     return _figure(axis, caption)
@@ -155,20 +166,20 @@ def _curve(report: Report, what: Literal["loss", "ap"], label: str, caption: str
 
 def _differences(differences: Sequence[Difference], caption: str) -> Figure:
     """A row per pair and metric: dots are the seeds' differences, the bar their mean and interval, the line at 0 equality."""
-    axis = _axis(7.5, 1.1 + 0.36 * len(differences))
+    axis = _axis(6, 1.1 + 0.36 * len(differences))
     pairs = list(dict.fromkeys((d.a, d.b) for d in differences))
     for row, d in enumerate(differences):
         colour, mean = COLOURS[pairs.index((d.a, d.b)) % len(COLOURS)], 100 * d.mean
-        axis.scatter([100 * v for v in d.per_seed], [row] * len(d.per_seed), color=colour, alpha=0.5, s=24, zorder=3)
+        if len(d.per_seed) > 1:
+            axis.scatter([100 * v for v in d.per_seed], [row] * len(d.per_seed), color=colour, alpha=0.5, s=24, zorder=3)
         reach = None
         if d.low is not None and d.high is not None:
             reach = [[mean - 100 * d.low], [100 * d.high - mean]]
         axis.errorbar([mean], [row], xerr=reach, color=colour, capsize=4, linewidth=2, fmt="D", markersize=5)
     axis.axvline(0, color="#444444", linewidth=1)
     several = len(pairs) > 1
-    axis.set_yticks(
-        range(len(differences)), [plot_label(f"{d.a} - {d.b}: {d.metric}" if several else d.metric) for d in differences]
-    )
+    names = [[plot_label(text, TICK_LETTERS) for text in (d.a, d.b, d.metric)] for d in differences]
+    axis.set_yticks(range(len(names)), ["{} - {}: {}".format(*n) if several else n[-1] for n in names])
     axis.set_ylim(len(differences) - 0.5, -0.5)
     widest = max(abs(v) for d in differences for v in (*d.per_seed, d.mean, d.low or 0, d.high or 0)) or 0.01
     axis.set_xlim(-110 * widest, 110 * widest)
@@ -180,20 +191,22 @@ def _differences(differences: Sequence[Difference], caption: str) -> Figure:
 def _sizes(report: Report) -> Figure:
     """AP overall and by size of object, with its intervals, a marker per arm."""
     axis = _axis(6, 4)
+    bars: list[bool] = []
     names = [m for m in SIZES if all(m in arm.levels for arm in report.arms)]
     for i, arm in enumerate(report.arms):
         places = [x + 0.16 * (i - (len(report.arms) - 1) / 2) for x in range(len(names))]
         levels = [arm.levels[m] for m in names]
         marker, colour, means = MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)], [100 * v.mean for v in levels]
+        bars.append(any(v.low is not None for v in levels))
         axis.errorbar(
             places, means, _errors(levels), fmt=marker, color=colour, capsize=4, markersize=7, label=plot_label(arm.label)
         )
     axis.set_xticks(range(len(names)), [SIZES[m] for m in names])
     axis.set_ylabel("AP x 100")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(*_from_zero(axis))
     axis.grid(alpha=0.3, axis="y")
-    axis.legend()
-    return _figure(axis, "AP by size of object, with 95 % intervals.")
+    cast(Any, axis.figure).legend(loc="outside upper center", ncols=3)  # bars reach all over the axes
+    return _figure(axis, f"AP by size of object{', with 95 % intervals' * any(bars)}.")
 
 
 def _layer_panel(report: Report, key: str) -> Figure:

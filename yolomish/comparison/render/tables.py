@@ -10,6 +10,7 @@ from pathlib import Path
 from yolomish.comparison.render import wording
 from yolomish.comparison.render.numbers import (
     NONE,
+    count,
     decimals,
     half_width,
     interval,
@@ -22,7 +23,7 @@ from yolomish.comparison.render.numbers import (
     span,
     spread,
 )
-from yolomish.comparison.report import ArmSummary, Report
+from yolomish.comparison.report import ArmSummary, EightBitArm, Report
 from yolomish.comparison.runs import Run
 from yolomish.evaluation.stats import FEWEST_IMAGES, Difference
 
@@ -57,10 +58,10 @@ def shown_path(path: Path, folder: Path) -> str:
 def results(report: Report) -> Table:
     """The table of a paper: a row per arm, the best of each column marked."""
     what = "Given detections" if report.bare else "Validation, last checkpoint, averaged weights"
-    several = "file" if report.bare else "seed"
+    several = wording.repeats(report)
     over = f"mean ± standard deviation over {several}s" if report.fewest > 1 else f"one {several} in an arm, so no spread"
     whose = "COCO's metrics, t" if report.metric == "AP" else "T"
-    note = f"{what}, {report.metric} x 100: {over}. {whose}he best mean of each in bold."
+    note = f"{what}, {report.metric} x 100: {over}. {whose}he best{' mean' * (report.fewest > 1)} of each in bold."
     best = any(arm.best_ap is not None for arm in report.arms)
     if best:
         note += f" Best {report.metric} is that of each run's best epoch, chosen on these same images and so too high: secondary."
@@ -84,7 +85,7 @@ def results(report: Report) -> Table:
         (i, first + j)
         for j, column in enumerate(means)
         for i, value in enumerate(column)
-        if value is not None and value == max(v for v in column if v is not None)
+        if value is not None and value == max(found := [v for v in column if v is not None]) > min(found)
     }
     head = ("arm", *(("backbone / neck" if report.metric == "AP" else "stem / rest",) if named else ()), f"{several}s", *shown)
     head += (*((f"best {report.metric}",) if best else ()), *(("rank",) if ranked else ()))
@@ -96,30 +97,32 @@ def differences(report: Report) -> Table:
     confidence = min((d.confidence for d in report.differences), default=0.95)
     pairs = len(report.primary)
     note = f"The first arm of a pair minus the other, {report.metric} x 100; a positive number favours the first."
-    note += f" All intervals are {percent(confidence)}"
-    note += f": {pairs} pairs are judged together (Bonferroni), and p is adjusted for it." if pairs > 1 else "."
+    if any(d.low is not None for d in report.differences):
+        note += f" All intervals are {percent(confidence)}."
+    if pairs > 1:
+        note += f" {pairs} pairs are judged together (Bonferroni), and p is adjusted for it."
     if report.images is not None:
         units = (
             f"{report.images:,} images"
             if report.clusters is None
             else f"{report.clusters:,} clusters of {report.images:,} images"
         )
-        note += f" They cover seeds and images together ({report.resamples:,} resamples of {units})."
-        note += f" No interval where fewer than {FEWEST_IMAGES} images hold such objects."
+        note += f" {wording.covered(report, f'{report.resamples:,} resamples of {units}')}"
+        if report.metric == "AP":
+            note += f" No interval where fewer than {FEWEST_IMAGES} images hold such objects."
     else:
-        note += " They cover seeds alone."
-    if report.fewest == 1:
-        note += " An arm has one training: the interval is the images' chance alone."
+        note += f" {covers}" if (covers := wording.covered(report, "")) else ""
     if any(d.pooled for d in report.primary):
         note += " The arms' spreads are about equal, so that of all arms is taken for each pair."
-    seeds = report.seeds if len(report.seeds) <= MOST_SEED_COLUMNS else ()
+    seeds = report.seeds if 1 < len(report.seeds) <= MOST_SEED_COLUMNS else ()
 
     def row(d: Difference) -> tuple[str, ...]:
         each = [signed(v, decimals(half_width(d) or d.sd)) for v in d.per_seed] if seeds else []
         cells = (mean_of(d), interval(d), probability(d.p_adjusted), wording.verdict(d))
         return (f"{d.a} - {d.b}", d.metric, *each, *cells)
 
-    head = ("pair", "metric", *(f"seed {s}" for s in seeds), "mean", "interval", "p (adjusted)" if pairs > 1 else "p", "verdict")
+    mean = "mean" if report.fewest > 1 else "difference"
+    head = ("pair", "metric", *(f"seed {s}" for s in seeds), mean, "interval", "p (adjusted)" if pairs > 1 else "p", "verdict")
     return Table(title="Differences", note=note, head=head, rows=tuple(row(d) for d in report.differences))
 
 
@@ -131,7 +134,7 @@ LOOKS: dict[str, Callable[[Difference], str]] = {
     "seeds' error, paired over unpaired": lambda d: number(d.pairing_gain, ".2f", "x"),
     "P(A > B), pairs of trainings": lambda d: number(d.a_ahead, ".0%") if max(d.counts) > 1 else NONE,
     "resamples of images with A ahead": lambda d: number(d.above_zero, ".1%"),
-    "bootstrap over seeds then images, 95 %": lambda d: span(*d.bootstrap, 2) if d.bootstrap else NONE,
+    "bootstrap over seeds then images, 95 %": lambda d: span(*d.bootstrap, 2) if d.bootstrap and max(d.counts) > 1 else NONE,
     "p, t over seeds": lambda d: probability(d.p_t),
     "p, exact sign flips over seeds": lambda d: probability(d.p_signs),
     "p, exact Wilcoxon over seeds": lambda d: probability(d.p_ranks),
@@ -145,10 +148,11 @@ def tests(report: Report) -> Table:
     found = report.primary
     rows = [(name, *map(look, found)) for name, look in LOOKS.items()]
     rows = [row for row in rows if set(row[1:]) != {NONE}]
-    note = (
-        f"{report.metric} x 100. None of these decides. Tests over seeds take the validation images as given. Percentiles of a "
-        "bootstrap over few seeds are too narrow; P(A > B) says how often, not how sure."
+    several = (
+        " Tests over seeds take the validation images as given. Percentiles of a bootstrap over few seeds are too narrow; "
+        "P(A > B) says how often, not how sure."
     )
+    note = f"{report.metric} x 100. None of these decides." + several * any(min(d.counts) > 1 for d in found)
     head = ("what", *(f"{d.a} - {d.b}" for d in found))
     return Table(title=f"Other looks at {report.metric}", note=note if rows else "", head=head, rows=tuple(rows))
 
@@ -203,11 +207,37 @@ def cost(report: Report) -> Table:
     base = report.arms[0].label
     return Table(
         title="Cost",
-        note="Training step: median of each run, mean over seeds, waiting for data left out; runs follow one another, so what "
-        "else the machine did is in it. Inference: one image, float32, in turn with the other arms, median [quartiles] and "
-        "median ratio. Peak memory on a GPU is the arm's own; on a CPU it is the whole process's.",
+        note=f"Training step: median of each run{', mean over seeds' * (len(report.seeds) != 1)}, waiting for data left out; "
+        "runs follow one another, so what else the machine did is in it. Inference: one image, float32, in turn with the other "
+        "arms, median [quartiles] and median ratio. Peak memory on a GPU is the arm's own; on a CPU it is the whole process's.",
         head=("arm", "training step", f"vs {base}", "peak memory", "inference", f"vs {base}"),
         rows=tuple(map(row, report.arms)),
+    )
+
+
+def eight_bits(report: Report) -> Table:
+    """What 8 bits leave of each arm, empty where nobody asked."""
+    found = report.eight_bits
+    if found is None:
+        return Table(title="In 8 bits", note="", head=(), rows=())
+    note = (
+        f"AP x 100, mean over runs, by {found.by}: convolutions in 8 bits, ranges of {count(found.images, 'training image')}. "
+        "Change: 8 bits minus fp32, run by run, with its 95 % interval. Time: one image, first run, in turn, median [quartiles] "
+        f"of {found.rounds} rounds; {count(found.threads, 'thread')}."
+    )
+
+    def row(arm: EightBitArm) -> tuple[str, ...]:
+        times = (f"{ms[1]:.1f} ms [{ms[0]:.1f}, {ms[2]:.1f}]" for ms in (arm.fp32_ms, arm.int8_ms))
+        low, middle, high = arm.speedup
+        size = f"{arm.int8_bytes / 1e6:.1f} MB"
+        change = (mean_of(arm.change), interval(arm.change))
+        return (arm.arm, points(arm.fp32), points(arm.int8), *change, *times, f"{middle:.2f}x [{low:.2f}, {high:.2f}]", size)
+
+    return Table(
+        title="In 8 bits",
+        note=" ".join((note, *wording.eight_bits(found))),
+        head=("arm", "AP fp32", "AP int8", "change", "interval", "fp32", "int8", "faster", "int8 weights"),
+        rows=tuple(map(row, found.arms)),
     )
 
 
@@ -228,7 +258,7 @@ def layers(report: Report) -> Table:
             if found:
                 values = [statistics.median(getattr(r, k) for r in found) for k in ("mean", "variance", "saturated", "gradient")]
                 dead = statistics.fmean(r.dead for r in found)
-                numbers = (f"{values[0]:.3f}", f"{values[1]:.3g}", f"{values[2]:.1%}", f"{dead:.2%}", f"{values[3]:.2e}")
+                numbers = (f"{values[0]:.3g}", f"{values[1]:.3g}", f"{values[2]:.1%}", f"{dead:.2%}", f"{values[3]:.2e}")
                 rows.append((arm.label, part, found[0].activation, *numbers))
     head = ("arm", "part", "activation", "output mean", "variance", "saturated", "dead", "gradient")
     return Table(title="Inside the networks", note=note, head=head, rows=tuple(rows))
@@ -239,19 +269,19 @@ def tuned(report: Report) -> Table:
     found = report.design.tuned
     if found is None:
         return Table(title="Learning rates", note="", head=(), rows=())
-    rates = list(next(iter(found.trials.values())))
+    rates, several = list(next(iter(found.trials.values()))), len(found.seeds) > 1
     rows = (
         (
             label,
-            *(" / ".join([points(statistics.fmean(aps[rate])), *map(points, aps[rate])]) for rate in rates),
+            *(" / ".join(map(points, (statistics.fmean(aps[rate]), *aps[rate]) if several else aps[rate])) for rate in rates),
             f"{found.rates[label]:g}",
         )
         for label, aps in found.trials.items()
     )
     return Table(
         title="Learning rates",
-        note=f"{report.metric} x 100 by peak learning rate on the images held out: mean / each of seeds "
-        f"{', '.join(map(str, found.seeds))}. {wording.chosen_rates(found, report.metric)}",
+        note=f"{report.metric} x 100 by peak learning rate on the images held out{': mean / each of' if several else ','} "
+        f"{wording.numbered('seed', found.seeds)}. {wording.chosen_rates(found, report.metric)}",
         head=("arm", *(f"lr {rate}" for rate in rates), "chosen"),
         rows=tuple(rows),
     )

@@ -1,4 +1,4 @@
-"""The report as Markdown, LaTeX and JSON."""
+"""The report as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from yolomish.comparison.render import tables, wording
-from yolomish.comparison.render.numbers import NONE, percent
 from yolomish.comparison.render.tables import Table, shown_path
 from yolomish.comparison.report import Design, Report
 from yolomish.comparison.runs import Run
@@ -22,7 +21,17 @@ def summary(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The report as Markdown, without pictures."""
-    rest = (tables.tests, tables.exact, tables.cost, tables.classes, tables.layers, tables.tuned, tables.changed, tables.runs)
+    rest = (
+        tables.tests,
+        tables.exact,
+        tables.cost,
+        tables.eight_bits,
+        tables.classes,
+        tables.layers,
+        tables.tuned,
+        tables.changed,
+        tables.runs,
+    )
     lines = [summary(report), ""]
     for table in (*rest, tables.surroundings):
         lines += markdown(table(report))
@@ -80,6 +89,7 @@ def to_json(report: Report) -> str:
         "what_next": wording.next_steps(report),
         "runs": [_plain_run(run, report) for run in report.runs],
         **{key: plain[key] for key in ("speed", "layers", "missing")},
+        "eight_bits": plain["eight_bits"],
         "tuned": asdict(design.tuned) if design.tuned else None,
         **{key: plain[key] for key in ("config_difference", "config")},
         "environment": dict(design.environment),
@@ -107,53 +117,3 @@ def _plain_run(run: Run, report: Report) -> dict[str, Any]:
         "best": shown_path(run.best, report.folder) if run.config else "",
         "epochs": [asdict(point) for point in run.epochs],
     }
-
-
-_SPECIAL = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
-_SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$", ">": "$>$"}
-_SPECIAL |= {"[": "{[}", "]": "{]}"}  # after a row's end or in an optional argument they would be LaTeX's own
-
-
-def escape(text: str) -> str:
-    """Text as LaTeX prints it."""
-    return re.sub(r"(?<!\w)-(?=\d)", "$-$", "".join(_SPECIAL.get(c, c) for c in text))
-
-
-def to_latex(report: Report) -> str:
-    """Results and differences as two ``booktabs`` tables with short captions and labels; what was not controlled and what the
-    arms started from stand in the first."""
-    lead = "" if report.controlled else f"NOT CONTROLLED ({', '.join(wording.not_controlled(report))}). "
-    first = " ".join(
-        (f"{lead}Validation {report.metric} x 100, mean and standard deviation over trainings.", *wording.starts(report))
-    )
-    shown = [d for d in report.primary if d.low is not None]
-    level = f", {percent(shown[0].confidence)} intervals" if shown else ""
-    verdicts = "; ".join(f"{d.a} - {d.b}: {wording.verdict(d)}" for d in report.primary)
-    second = f"{lead}Differences of {report.metric} x 100{level}: {verdicts}."
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(
-        (
-            _latex_table(tables.results(report), first, f"{report.metric} of the arms", "tab:arms"),
-            _latex_table(tables.differences(report), second, f"Differences of {report.metric}", "tab:differences"),
-        )
-    )
-
-
-def _latex_table(table: Table, caption: str, short: str, label: str) -> str:
-    """Columns of numbers are aligned to the right, those of words to the left."""
-    numeric = [
-        all(any(c.isdigit() for c in row[j]) or row[j] == NONE for row in table.rows) and j > 0 for j in range(len(table.head))
-    ]
-    columns = "".join("r" if right else "l" for right in numeric)
-
-    def cell(i: int, j: int, text: str) -> str:
-        shown = escape(text)
-        return f"\\textbf{{{shown}}}" if (i, j) in table.best else shown
-
-    rows = "\n".join(" & ".join(cell(i, j, text) for j, text in enumerate(row)) + r" \\" for i, row in enumerate(table.rows))
-    head = " & ".join(map(escape, table.head))
-    return (
-        "\\begin{table}\n\\centering\n\\small\n"
-        f"\\caption[{escape(short)}]{{{escape(caption)}}}\n\\label{{{label}}}\n"
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head} \\\\\n\\midrule\n{rows}\n"
-        "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
-    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from yolomish.comparison.looks import undeclared
 from yolomish.comparison.render.numbers import count, equals, half_width, interval, mean_of, percent, points
-from yolomish.comparison.report import Design, InitialWeights, Report, Tuned
+from yolomish.comparison.report import Design, EightBits, InitialWeights, Report, Tuned
 from yolomish.comparison.runs import Run
 from yolomish.evaluation.planning import Advice, Range, Step
 from yolomish.evaluation.stats import Difference, Equality, Verdict
@@ -36,13 +38,43 @@ def chance(d: Difference, images: int | None, clusters: int | None, bare: bool) 
     return f"{words} and {count(images, 'image')}" + (f" in {count(clusters, 'cluster')}" if clusters is not None else "")
 
 
+def repeats(report: Report) -> str:
+    """What an arm has several of: seeds, or files where trainings are not known."""
+    return "file" if report.bare else "seed"
+
+
+def numbered(noun: str, values: Sequence[int]) -> str:
+    """``seed 3``, ``seeds 0, 1, 2``."""
+    return f"{noun}{'' if len(values) == 1 else 's'} {', '.join(map(str, values))}"
+
+
+def more_trainings(report: Report) -> str:
+    """How to give an arm more than one training."""
+    return "give three files or more per arm" if report.bare else "use --seeds 3 or more"
+
+
+def covered(report: Report, units: str) -> str:
+    """What the intervals of a table cover, ``units`` being what was resampled; nothing where there are none."""
+    fewest = [min(d.counts) for d in report.primary]
+    several, single = max(fewest) > 1, min(fewest) == 1
+    noun = repeats(report)
+    if not units:
+        return f"They cover {noun}s alone" + (f"; none where an arm has one {noun}." if single else ".") if several else ""
+    if not several:
+        return f"They cover the choice of images alone ({units}), as an arm has one {noun}."
+    return f"They cover {noun}s and images together ({units}){f'; images alone where an arm has one {noun}' * single}."
+
+
+def measured(d: Difference) -> str:
+    """``AP +1.2 [+0.3, +2.1]``."""
+    return f"{d.metric} {mean_of(d)}" + (f" {interval(d)}" if d.low is not None else ", no interval")
+
+
 def sentence(d: Difference, report: Report, images: int | None) -> str:
     """One pair's finding with its uncertainty and the smallest difference that it could have seen."""
-    text = f"{d.a} - {d.b}: {verdict(d)}. {d.metric} {mean_of(d)}"
     if d.verdict is Verdict.IDENTICAL:
         return f"{d.a} - {d.b}: identical detections, image by image: nothing is compared."
-    text += f" {interval(d)}" if d.low is not None else ", no interval"
-    text += f", {chance(d, images, report.clusters, report.bare)}"
+    text = f"{d.a} - {d.b}: {verdict(d)}. {measured(d)}, {chance(d, images, report.clusters, report.bare)}"
     several = min(d.counts) > 1
     text += f", {equals(d.p_adjusted)}." if several and d.p_adjusted is not None else "."
     half = half_width(d)
@@ -51,7 +83,7 @@ def sentence(d: Difference, report: Report, images: int | None) -> str:
     elif not several:
         if d.low is not None:
             text += " The interval is that of these trained models over images."
-        text += " One training cannot tell an activation from chance: use --seeds 3 or more."
+        text += f" One training cannot tell an activation from chance: {more_trainings(report)}."
     elif half is not None:
         text += f" Differences under ±{points(half, 2)} are noise"
         if d.detectable is not None:
@@ -105,7 +137,7 @@ def chosen_rates(tuned: Tuned, metric: str) -> str:
     """How each arm's peak rate was chosen, and whose best is the lowest or highest that was tried."""
     text = (
         f"Every arm trains at its own peak rate, the best of {count(len(next(iter(tuned.trials.values()))), 'rate')} by mean "
-        f"{metric} of {count(len(tuned.seeds), 'seed')} ({', '.join(map(str, tuned.seeds))}; none of them judges) on "
+        f"{metric} of {count(len(tuned.seeds), 'seed')} ({', '.join(map(str, tuned.seeds))}; other than those that judge) on "
         f"{count(tuned.held_out, 'image')}, {percent(tuned.share)} of the training images, held out for it: "
         f"{', '.join(f'{arm} {rate:g}' for arm, rate in tuned.rates.items())}. The judged runs train on all training images."
     )
@@ -126,9 +158,7 @@ def far(report: Report) -> list[str]:
     if not named:
         return []
     lines = [f"Far from their arm's others: {', '.join(named)}."]
-    return lines + [
-        f"Without them, {d.a} - {d.b}: {verdict(d)}, {d.metric} {mean_of(d)} {interval(d)}." for d in report.without_far
-    ]
+    return lines + [f"Without them, {d.a} - {d.b}: {verdict(d)}, {measured(d)}." for d in report.without_far]
 
 
 def starts(report: Report) -> list[str]:
@@ -152,8 +182,7 @@ def _unrecorded(run: Run) -> bool:
 def left_out(design: Design) -> list[str]:
     """Which given runs have no counterpart."""
     return [
-        f"Left out of {label}: seeds {', '.join(map(str, seeds))}, which another arm lacks."
-        for label, seeds in design.left_out.items()
+        f"Left out of {label}: {numbered('seed', seeds)}, which another arm lacks." for label, seeds in design.left_out.items()
     ]
 
 
@@ -163,8 +192,8 @@ def looks(report: Report) -> list[str]:
     if not taken:
         return []
     last, stray = taken[-1], undeclared(taken)
-    listed = ", ".join(str(look.seeds) for look in taken)
-    text = f"Looks taken: {len(taken)} (at {listed} seeds)"
+    listed = ", ".join((*(str(look.seeds) for look in taken[:-1]), count(last.seeds, "seed")))
+    text = f"Looks taken: {len(taken)} (at {listed})"
     if last.most_seeds and not stray:
         plan = f"of a sequence to at most {last.most_seeds} seeds, whose looks err in 5 % of cases together"
         return [f"{text} {plan}; this one in {percent(last.level)}."]
@@ -219,10 +248,21 @@ def advice(found: Advice, d: Difference) -> str:
     }[found.step]
 
 
+def eight_bits(found: EightBits) -> list[str]:
+    """For each pair, whether one arm's AP stands 8 bits better than the other's."""
+
+    def kept(d: Difference) -> str:
+        winner = {Verdict.A_BETTER: d.a, Verdict.B_BETTER: d.b}.get(d.verdict)
+        said = f"{winner} keeps more of its AP" if winner else verdict(d)
+        return f"{d.a} - {d.b}: {said}, {mean_of(d)}" + (f" {interval(d)}." if d.low is not None else ", no interval.")
+
+    return [kept(d) for d in found.differences]
+
+
 def next_steps(report: Report) -> list[str]:
     """What brings each of AP's differences further."""
     if report.fewest < 2:
-        return ["Train more seeds: from one training per arm, nothing can be planned. Three are the least, --seeds 3."]
+        return [f"From one {repeats(report)} per arm, nothing can be planned: {more_trainings(report)}."]
     judged = [d for d in report.primary if d.verdict is not Verdict.IDENTICAL and d.seeds is not None]
     lines = [advice(found, d) for found, d in zip(report.advice, judged, strict=True)]
     if report.fewest == 2:
@@ -250,12 +290,14 @@ def limits(report: Report) -> list[str]:
     else:
         lines = ["Why: only detections were given, so what else differs between these detectors is not known here."]
     reach = "what differs between these files" if report.bare else "initial weights and order of data"
-    images = (
-        ", not the choice of the validation images," if report.images is None else " and the choice of the validation images,"
-    )
+    own, rest = "the choice of the validation images", "that of the training images"
+    if report.fewest == 1:
+        beyond = f"{own}, not {reach} or {rest}" if report.images is not None else ""
+    else:
+        beyond = f"{reach}, not {own} or {rest}" if report.images is None else f"{reach} and {own}, not {rest}"
+    beyond = f": the interval covers {beyond}" if beyond else ", and there is no interval"
     lines += [
-        f"Anything beyond {count(report.fewest, 'training')} per arm: the interval covers {reach}{images} not that of the "
-        "training images.",
+        f"Anything beyond {count(report.fewest, repeats(report) if report.bare else 'training')} per arm{beyond}.",
         "Speed elsewhere: times and memory are of this device, size and software only.",
     ]
     if 1 < report.fewest < 5:

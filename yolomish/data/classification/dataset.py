@@ -7,8 +7,11 @@ import json
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from yolomish.config import DataConfig
-from yolomish.data.classification.formats import ClassListing, read_classes
+from yolomish.data.classification.formats import read_classes
+from yolomish.data.classification.listing import ClassListing
 from yolomish.data.formats.record import Split
 from yolomish.data.kept import ImageData
 from yolomish.errors import YolomishError
@@ -19,7 +22,18 @@ class ClassData(ImageData):
 
     def __init__(self, listing: ClassListing) -> None:
         super().__init__(listing.paths, listing.names, listing.source)
-        self.labels = listing.labels
+        self.listing, self.labels = listing, listing.labels
+
+    def first(self, count: int) -> ClassData:
+        """``count`` of the images, spread evenly: a list may be sorted by class, and its first images be of one alone."""
+        chosen = [i * len(self) // min(count, len(self)) for i in range(min(count, len(self)))]
+        return ClassData(self.listing.taken(chosen))
+
+    def read(self, index: int) -> np.ndarray:
+        return self.listing.stored[index].read() if self.listing.stored else super().read(index)
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        return self.listing.stored[index].stamp() if self.listing.stored else super().stamp(index)
 
     @cached_property
     def digest(self) -> str:

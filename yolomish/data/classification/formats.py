@@ -1,15 +1,18 @@
-"""What lists images with their classes: a folder per class, Darknet's lists, CSV, or the built-in digits."""
+"""What lists images with their classes: a folder per class, tar shards, lists, CSV, or a published set."""
 
 from __future__ import annotations
 
 import csv
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from yolomish.config import DataConfig
 from yolomish.data.classification.digits import digits_root
+from yolomish.data.classification.listing import ClassListing
+from yolomish.data.classification.published import SETS, of_published, published_format
+from yolomish.data.classification.shards import TAR, holds_shards, of_shards
 from yolomish.data.formats.record import Folders, Split, split_path
 from yolomish.data.formats.subset import held_apart, part_text, source_split
 from yolomish.data.images import SUFFIXES
@@ -19,31 +22,22 @@ from yolomish.files import read_lines
 IMAGE_COLUMNS, CLASS_COLUMNS = ("image", "path", "file", "filename"), ("class", "label")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassListing:
-    """A split as listed in ``source``: ``paths`` of images, and of each the place of its class in ``names``."""
-
-    source: Path
-    names: tuple[str, ...]
-    paths: tuple[Path, ...]
-    labels: tuple[int, ...]
-
-
 def read_classes(config: DataConfig, split: Split) -> ClassListing:
     """A split of a data set to classify; YolomishError, naming file and line, for what is missing or has no class, and for a
     part of the data, but for what is held out."""
     if part := part_text(replace(config, held_out=0.0)):
         raise YolomishError(f"data to classify is taken whole, not by{part[1:]}: leave that out, or make a smaller folder")
-    if config.format == "auto":  # a folder
-        config = DataConfig(format="imagefolder", root=config.root, held_out=config.held_out)
+    if config.format == "auto":
+        root = Path(config.root)
+        shards = "webdataset" if root.suffix == TAR or holds_shards(root) else ""
+        found = shards or published_format(root) or "imagefolder"
+        config = DataConfig(format=found, root=config.root, held_out=config.held_out)
     if config.format not in FORMATS:
         raise unknown_name("data format to classify", config.format, FORMATS)
     listing = FORMATS[config.format](config, source_split(config, split))
     if not listing.paths:
         raise YolomishError(f"{listing.source} names no images")
-    images = list(zip(listing.paths, listing.labels, strict=True))
-    paths, labels = zip(*held_apart(images, listing.paths, config, split, listing.source), strict=True)
-    return replace(listing, paths=paths, labels=labels)
+    return listing.taken(held_apart(range(len(listing.paths)), listing.paths, config, split, listing.source))
 
 
 def _of_folders(config: DataConfig, split: Split) -> ClassListing:
@@ -147,5 +141,7 @@ FORMATS: dict[str, Callable[[DataConfig, Split], ClassListing]] = {
     "imagefolder": _of_folders,
     "darknet": _of_list,
     "csv": _of_csv,
+    "webdataset": of_shards,
+    **dict.fromkeys(SETS, of_published),
     "digits": _of_digits,
 }

@@ -9,19 +9,18 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from yolomish.config import DataConfig
+from yolomish.config.data_yaml import SPLITS as SPLITS
+from yolomish.config.data_yaml import Split as Split
 from yolomish.data.images import read_headers
 from yolomish.errors import YolomishError
 
 if TYPE_CHECKING:
     from yolomish.data.formats.writing import Writer
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 CHECKS = {
     "split-unreadable": "error",

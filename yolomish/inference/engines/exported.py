@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ from torch import Tensor
 from yolomish.errors import YolomishError, first_line, shown
 from yolomish.files import digest, foreign_kind, shown_path
 from yolomish.inference.engines import ENGINES, Engine
+from yolomish.inference.engines.check import check_ir, check_onnx
 from yolomish.inference.engines.onnxruntime_engine import OnnxRuntimeEngine
 from yolomish.inference.engines.openvino_engine import OpenVinoEngine
 from yolomish.inference.export.metadata import KEY, Description, from_json
-from yolomish.inference.export.packages import installed, require
+from yolomish.inference.export.packages import installed
 from yolomish.trust import require_trust
 from yolomish.types import HeadSpec, InputSpec
 
@@ -26,7 +26,6 @@ RUNNERS = {
     ".torchscript": ("torch",),
     ".pt2": ("torch",),
 }  # the faster one first
-MOST_IR_BYTES = 100_000_000
 
 
 class ProgramEngine:
@@ -66,15 +65,12 @@ def open_exported(
         known = ENGINES[1:]
         raise YolomishError(f"{path} runs in {' or '.join(runners)}, not in {engine if engine in known else repr(engine)}")
     try:
-        made, text = _open(path, engine, device, half)
+        made, description = _open(path, engine, device, half)
     except YolomishError:
         raise
     except Exception as error:  # each library raises its own kinds on a damaged file
         reason = first_line(error)
         raise YolomishError(f"{path} cannot be opened by {engine}: {reason}") from None
-    description = from_json(text, path)
-    if description.nms:
-        raise YolomishError(f"{path} was exported with --nms: it returns boxes to your own program; export without it for detect")
     return _Guarded(made, description, path), description
 
 
@@ -100,40 +96,17 @@ class _Guarded:
         return maps
 
 
-def _check_ir(path: Path) -> None:
-    """YolomishError where OpenVINO's own reader should not see the .xml: it is no XML, or its weights go past the .bin's end."""
-    if path.stat().st_size > MOST_IR_BYTES:
-        raise YolomishError(f"{path} has {path.stat().st_size:,} bytes, more than a network's description ({MOST_IR_BYTES:,})")
-    try:
-        net = ET.parse(path).getroot()
-    except (ET.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
-        raise YolomishError(f"{path} is no XML: {first_line(error)}") from None
-    if net.tag != "net":
-        raise YolomishError(f"{path} is no OpenVINO network: it is a <{first_line(net.tag)}>")
-    weights = path.with_suffix(".bin")
-    held = weights.stat().st_size if weights.is_file() else 0
-    for data in net.iterfind("layers/layer/data[@offset]"):
-        place = data.get("offset", ""), data.get("size", "")
-        if not all(text.isascii() and text.isdigit() and len(text) < 19 for text in place) or sum(map(int, place)) > held:
-            raise YolomishError(f"{path} takes bytes {shown(place)} (offset, size) of {weights.name}, which holds {held:,}")
-
-
-def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[Engine, str]:
-    if engine == "onnxruntime":
-        session = OnnxRuntimeEngine(path, device=device)
-        return session, session.session.get_modelmeta().custom_metadata_map.get(KEY, "")
+def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[Engine, Description]:
+    if engine == "openvino" and device.type != "cpu":
+        raise YolomishError(f"openvino runs on the CPU here, not on {device}: use --device cpu")
+    if path.suffix == ".onnx":
+        description = check_onnx(path)
+        return OpenVinoEngine(path, half=half) if engine == "openvino" else OnnxRuntimeEngine(path, device=device), description
     if engine == "openvino":
-        if device.type != "cpu":
-            raise YolomishError(f"openvino runs on the CPU here, not on {device}: use --device cpu")
-        if path.suffix == ".onnx":  # OpenVINO's own reader ends the process on some damaged files
-            require("onnx").checker.check_model(os.fspath(path), full_check=True)
-        else:
-            _check_ir(path)
+        check_ir(path)
         made = OpenVinoEngine(path, half=half)
-        if path.suffix == ".xml":
-            return made, made.model.get_rt_info([KEY]).astype(str) if made.model.has_rt_info([KEY]) else ""
-        properties = require("onnx").load(path, load_external_data=False).metadata_props
-        return made, next((p.value for p in properties if p.key == KEY), "")
+        text = made.model.get_rt_info([KEY]).astype(str) if made.model.has_rt_info([KEY]) else ""
+        return made, from_json(text, path)
     if half:
         raise YolomishError(f"{path.suffix} files compute in the precision they were written in: leave --half out")
     require_trust(digest(path).sha256, path, f"a program ({path.suffix})", "pass --trust")
@@ -145,4 +118,4 @@ def _open(path: Path, engine: str, device: torch.device, half: bool) -> tuple[En
         program = torch.export.load(str(path), extra_files=extra).module().to(device)
         how = "torch.export"
     text = extra[f"{KEY}.json"]
-    return ProgramEngine(program, device, how), text.decode() if isinstance(text, bytes) else text
+    return ProgramEngine(program, device, how), from_json(text.decode() if isinstance(text, bytes) else text, path)

@@ -8,7 +8,14 @@ from typing import Any
 
 from yolomish.errors import YolomishError
 
-EXTRAS = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnxruntime", "openvino": "openvino", "submitit": "cluster"}
+EXTRAS = {
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "nncf": "int8",
+    "submitit": "cluster",
+}
 
 
 def installed(package: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,3 +117,14 @@ class ClassificationTask:
 
     def read_results(self, path: Path) -> list[dict]:
         return list(json.loads(path.read_text(encoding="utf-8")))
+
+    def units(self, data: ClassData, groups: np.ndarray | None) -> dict[str, int]:
+        units = np.arange(len(data)) if groups is None else groups
+        of_class = {name: len(np.unique(units[np.array(data.labels) == label])) for label, name in enumerate(data.names)}
+        return of_class | dict.fromkeys(self.statistics, len(np.unique(units)))
+
+    def fingerprint(self, results: list[dict]) -> str:
+        return hashlib.sha256(json.dumps([(row["classes"], row["scores"]) for row in results]).encode()).hexdigest()
+
+    def lacking(self, data: ClassData, results: list[dict]) -> int:
+        return len(data) - len(results)

@@ -1,4 +1,4 @@
-"""What the labels and anchors of a data set look like, said before training starts."""
+"""What the labels and anchors of a data set look like, said before training starts, and how many images hold what."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import torch
 
 from yolomish.config import TrainConfig
 from yolomish.data.datasets import DetectionData
+from yolomish.evaluation.coco import counts_as_object
+from yolomish.evaluation.resample import METRICS
 from yolomish.tasks.detection.assign import shape_overlap, within_ratio
 from yolomish.types import HeadSpec, size_text
+
+SIZES = {"APs": (0, 32**2), "APm": (32**2, 96**2), "APl": (96**2, 1e10)}  # px², pycocotools' areaRng
 
 
 def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpec]) -> list[str]:
@@ -44,3 +48,19 @@ def data_lines(data: DetectionData, config: TrainConfig, heads: Sequence[HeadSpe
     if covered < 0.98:
         lines.append("boxes: anchors miss more than 2 % of the boxes: give the model's YAML anchors of this data's sizes")
     return lines
+
+
+def held_units(data: DetectionData, groups: np.ndarray | None) -> dict[str, int]:
+    """How many images, or ``groups`` (I,) of them, hold objects: of any kind (AP, AP50, AP75), of a size, of a class."""
+    truth, names = data.coco(), dict(zip(data.category_ids, data.names, strict=True))
+    order = sorted(truth.getImgIds())
+    of_image = dict(zip(order, range(len(order)) if groups is None else groups.tolist(), strict=True))
+    held: dict[str, set[int]] = {name: set() for name in (*METRICS, *data.names)}
+    for annotation in filter(counts_as_object, truth.dataset["annotations"]):
+        unit = of_image[annotation["image_id"]]
+        for name in ("AP", "AP50", "AP75", names[annotation["category_id"]]):
+            held[name].add(unit)
+        for name, (low, high) in SIZES.items():
+            if low <= annotation["area"] <= high:
+                held[name].add(unit)
+    return {name: len(units) for name, units in held.items()}

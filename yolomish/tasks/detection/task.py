@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from yolomish.tasks.detection.loss import detection_loss
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.tasks.detection.predict import predict
 from yolomish.tasks.detection.protocol import EvalProtocol, training_protocol
-from yolomish.tasks.detection.statistics import data_lines
+from yolomish.tasks.detection.statistics import data_lines, held_units
 from yolomish.types import Batch, Losses, Metrics
 
 TRIAL_BOXES = 16  # per image
@@ -116,3 +117,19 @@ class DetectionTask:
 
     def read_results(self, path: Path) -> CocoResults:
         return CocoResults.of(entries(path.read_text(encoding="utf-8")))
+
+    def units(self, data: DetectionData, groups: np.ndarray | None) -> dict[str, int]:
+        return held_units(data, groups)
+
+    def fingerprint(self, results: CocoResults) -> str:
+        """Also of results in another order."""
+        columns = (results.image_ids, results.category_ids, *results.boxes.T, results.scores)
+        order, marks = np.lexsort(columns), hashlib.sha256()
+        for column in columns:
+            marks.update(column[order].tobytes())
+        return marks.hexdigest()
+
+    def lacking(self, data: DetectionData, results: CocoResults) -> int:
+        found = set(results.image_ids.tolist())
+        images = zip(data.image_ids, data.listing.records, strict=True)
+        return sum(1 for image_id, record in images if len(record.boxes) and image_id not in found)
