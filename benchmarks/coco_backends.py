@@ -15,11 +15,12 @@ from common import interleaved, ratio, report, spread
 from pycocotools.coco import COCO
 
 from yolomish.evaluation.coco import BACKENDS, evaluate
+from yolomish.evaluation.coco_results import CocoResults
 
 CLASSES, OBJECTS, DETECTIONS = 80, 7, 100  # an image of COCO has 7.3 objects
 
 
-def made_up(images: int) -> tuple[COCO, list[dict]]:
+def made_up(images: int) -> tuple[COCO, CocoResults]:
     """Ground truth and detections of COCO's proportions: every object found with noise, the rest false alarms."""
     rng = np.random.default_rng(0)
     annotations, results = [], []
@@ -45,7 +46,7 @@ def made_up(images: int) -> tuple[COCO, list[dict]]:
         "annotations": [a | {"iscrowd": 0} for a in annotations],
     }
     truth.createIndex()
-    return truth, results
+    return truth, CocoResults.of(results)
 
 
 def main() -> None:

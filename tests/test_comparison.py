@@ -49,6 +49,7 @@ from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.formats.record import Listing, Record
 from yolomish.drawing import boxes
 from yolomish.errors import YolomishError
+from yolomish.evaluation.coco_results import NOTHING, CocoResults
 from yolomish.evaluation.stats import Sample, Verdict, difference
 from yolomish.files import digest
 
@@ -500,13 +501,14 @@ def test_images_of_disagreement_are_shown_in_both_directions(tmp_path: Path) -> 
     ids = [i for i in data.image_ids if any(r["image_id"] == i for r in perfect)]
     a = [r for r in perfect if r["image_id"] != ids[0]]
     b = [r for r in perfect if r["image_id"] != ids[1]]
-    found = disagreements({"a": a, "b": b}, data)
+    found = disagreements({"a": CocoResults.of(a), "b": CocoResults.of(b)}, data)
     names = [data.path(data.image_ids.index(i)).name for i in (ids[1], ids[0])]
     assert [f.name for f in found] == names
     right, wrong, missed = found[0].counts[0]
     assert right == sum(r["image_id"] == ids[1] for r in perfect) and (wrong, missed) == (0, 0)
     assert found[0].counts[1] == (0, 0, right) and cv2.imdecode(np.frombuffer(found[0].truth, np.uint8), 1).shape[1] == 360
-    assert disagreements({"a": perfect, "b": perfect}, data) == ()
+    same = CocoResults.of(perfect)
+    assert disagreements({"a": same, "b": same}, data) == ()
 
 
 def test_a_crowded_picture_has_no_label_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,7 +526,7 @@ def test_a_crowded_picture_has_no_label_over_another(tmp_path: Path, monkeypatch
     monkeypatch.setattr(boxes, "_write", lambda canvas, place, colour: written[-1].append(place))
     monkeypatch.setattr(gallery, "jpeg", lambda image: written.append([]) or b"")
     written.append([])
-    disagreements({"a": rows, "b": []}, data)
+    disagreements({"a": CocoResults.of(rows), "b": NOTHING}, data)
     assert max(map(len, written)) > 5
     for places in written:
         assert len(places) <= max(gallery.MOST_BOXES, 20) and not any(p.covers(q) for p, q in combinations(places, 2))

@@ -21,6 +21,7 @@ from yolomish.comparison.runs import Run
 from yolomish.data.datasets import open_data
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
+from yolomish.evaluation.coco_results import NOTHING, CocoResults
 from yolomish.inference.export import int8
 from yolomish.networks import find_model
 
@@ -95,7 +96,7 @@ def test_finished_runs_are_put_into_8_bits_by_the_command_and_only_once(
     assert found["eight_bits"]["arms"][0]["int8"] == pytest.approx(_ap_of_int8(first))
     data = open_data(first.trained().data, "val")
     training = calibration_images([first.trained().data], ("square",))
-    evidence = weigh({(run.arm, run.seed): [] for run in compared.runs}, data, "detect")
+    evidence = weigh({(run.arm, run.seed): NOTHING for run in compared.runs}, data, "detect")
     monkeypatch.setattr(int8, "_by_nncf", None)
     again = measure_eight_bits(compared.runs, data, training, Design(), evidence, lambda _: None)
     assert compared.eight_bits and again.arms[0].int8 == compared.eight_bits.arms[0].int8
@@ -108,7 +109,7 @@ def test_finished_runs_are_put_into_8_bits_by_the_command_and_only_once(
 def test_more_loss_is_not_better(compared: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     """An arm that finds nothing in 8 bits keeps less than one that is as before."""
     data = open_data(compared.runs[0].trained().data, "val")
-    truth = [{**{k: a[k] for k in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in data.coco().dataset["annotations"]]
+    truth = CocoResults.of(a | {"score": 0.9} for a in data.coco().dataset["annotations"])
     evidence = weigh({(run.arm, run.seed): truth for run in compared.runs}, data, "detect")
     monkeypatch.setattr("yolomish.comparison.eight_bits._detections", lambda run, *_: truth if run.arm == "mish" else truth[:1])
     monkeypatch.setattr(eight_bits, "MOST_ROUNDS", 2)

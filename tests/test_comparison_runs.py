@@ -27,6 +27,7 @@ from yolomish.comparison.runs import IDENTITY, Run, Start, State, read_run, reco
 from yolomish.config import DataConfig, TrainConfig, save_yaml, to_dict
 from yolomish.data.datasets import open_data
 from yolomish.errors import YolomishError
+from yolomish.evaluation.coco_results import CocoResults
 from yolomish.evaluation.stats import Verdict
 from yolomish.tasks.detection import task as detection
 from yolomish.training import build
@@ -109,7 +110,7 @@ def test_a_row_that_is_no_result_is_one_line(tmp_path: Path, row: dict) -> None:
     file = tmp_path / "results.json"
     good = {"image_id": data.image_ids[0], "category_id": data.category_ids[0], "bbox": [1, 1, 5, 5], "score": 0.5}
     file.write_text(json.dumps([good]))
-    assert evidence.read_results(file, data).detections == [good]
+    assert list(evidence.read_results(file, data).detections) == [good]
     file.write_text(json.dumps([good | row]))
     with pytest.raises(YolomishError, match=r"1 of 1 entries are no COCO results \(the first: entry 0"):
         evidence.read_results(file, data)
@@ -354,7 +355,7 @@ def test_kept_detections_are_those_of_the_same_weights_images_and_protocol(
     made: list[int] = []
     predict = detection.predict
 
-    def counted(*args: Any, **kwargs: Any) -> list[dict]:
+    def counted(*args: Any, **kwargs: Any) -> CocoResults:
         made.append(1)
         return predict(*args, **kwargs)
 

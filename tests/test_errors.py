@@ -7,6 +7,7 @@ import pytest
 from reference.coco_cases import IDS, NAMES, coco, detections, random_case
 
 from yolomish.evaluation.coco import evaluate
+from yolomish.evaluation.coco_results import NOTHING
 from yolomish.evaluation.confusion import confusion_matrix
 from yolomish.evaluation.curves import best_threshold, class_curves
 from yolomish.evaluation.error_types import ERROR_TYPES, FALSE_TYPES, classify, error_breakdown
@@ -98,7 +99,7 @@ def test_curves_equal_a_count_at_each_threshold() -> None:
     truth, found = random_case(9)
     for label, curve in enumerate(class_curves(match(truth, found, IDS), NAMES)):
         for threshold in (0.2, 0.5, 0.8):
-            kept = [d for d in found if d["score"] >= threshold and d["category_id"] == IDS[label]]
+            kept = found[(found.scores >= threshold) & (found.category_ids == IDS[label])]
             above = match(truth, kept, IDS)
             hits, objects = int(above.true.sum()), int((above.object_labels == label).sum())
             f1 = 2 * hits / (len(kept) + objects)
@@ -130,7 +131,7 @@ def test_confusion_names_what_was_taken_for_what() -> None:
 
 
 def test_nothing_found_and_nothing_there_are_drawn(tmp_path: Path) -> None:
-    for truth, found in ((coco([(1, 0, BOX)]), []), (coco([]), detections([(1, 0, BOX, 0.5)])), (coco([]), [])):
+    for truth, found in ((coco([(1, 0, BOX)]), NOTHING), (coco([]), detections([(1, 0, BOX, 0.5)])), (coco([]), NOTHING)):
         matched = match(truth, found, IDS)
         curves, broken = class_curves(matched, NAMES), error_breakdown(matched)
         assert broken.ap == 0 and best_threshold(curves)[1] == 0

@@ -15,6 +15,7 @@ from yolomish.data.loader import rectangles
 from yolomish.data.transforms import resize_image
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
+from yolomish.evaluation.coco_results import NOTHING, CocoResults
 from yolomish.networks import build_network
 from yolomish.tasks.detection.predict import predict
 
@@ -38,9 +39,9 @@ def truth() -> COCO:
     return coco
 
 
-def results(coco: COCO, noise: float) -> list[dict]:
+def results(coco: COCO, noise: float) -> CocoResults:
     rng = np.random.default_rng(1)
-    return [
+    return CocoResults.of(
         {
             "image_id": a["image_id"],
             "category_id": a["category_id"],
@@ -48,27 +49,27 @@ def results(coco: COCO, noise: float) -> list[dict]:
             "score": float(rng.random()),
         }
         for a in coco.dataset["annotations"]
-    ]
+    )
 
 
 def test_perfect_detections_have_ap_one_and_none_have_zero() -> None:
     coco = truth()
     assert evaluate(coco, results(coco, 0), NAMES, IDS).score == pytest.approx(1)
-    nothing = evaluate(coco, [], NAMES, IDS)
+    nothing = evaluate(coco, NOTHING, NAMES, IDS)
     assert nothing.score == 0 and nothing.per_class == {"a": 0.0, "b": 0.0}
 
 
 def test_a_false_alarm_on_an_empty_image_costs() -> None:
     coco = truth()
     extra = {"image_id": 78, "category_id": 3, "bbox": [1.0, 1, 50, 50], "score": 2.0}
-    assert evaluate(coco, [*results(coco, 0), extra], NAMES, IDS).score < 1
+    assert evaluate(coco, CocoResults.of([*results(coco, 0), extra]), NAMES, IDS).score < 1
 
 
 def test_twelve_numbers_equal_a_direct_call() -> None:
     coco = truth()
     found = results(coco, 4)
     with contextlib.redirect_stdout(io.StringIO()):
-        direct = COCOeval(coco, coco.loadRes([dict(r) for r in found]), "bbox")
+        direct = COCOeval(coco, coco.loadRes(list(found)), "bbox")
         direct.evaluate()
         direct.accumulate()
         direct.summarize()
@@ -81,7 +82,7 @@ def test_twelve_numbers_equal_a_direct_call() -> None:
 
 def test_results_of_another_data_set_are_refused() -> None:
     with pytest.raises(YolomishError, match="not in the annotation file"):
-        evaluate(truth(), [{"image_id": 5, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1}], NAMES, IDS)
+        evaluate(truth(), CocoResults.of([{"image_id": 5, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1}]), NAMES, IDS)
 
 
 def test_rectangles_hold_every_image_once_at_full_scale() -> None:

@@ -22,6 +22,7 @@ from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.formats import FORMATS, read_listing
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import BACKENDS, evaluate, run_cocoeval
+from yolomish.evaluation.coco_results import NOTHING, CocoResults
 from yolomish.evaluation.confusion import confusion_matrix
 from yolomish.evaluation.error_types import classify
 from yolomish.evaluation.matching import match
@@ -65,7 +66,7 @@ def perfect(data: DetectionData, boxes: list[list[float]], labels: list[int], im
         {"image_id": i, "category_id": data.category_ids[label], "bbox": box, "score": 0.9}
         for i, label, box in zip(image_ids, labels, boxes, strict=True)
     ]
-    return float(run_cocoeval(data.coco(), results).stats[0])
+    return float(run_cocoeval(data.coco(), CocoResults.of(results)).stats[0])
 
 
 def test_a_new_format_is_one_entry_and_an_unknown_one_is_named() -> None:
@@ -100,7 +101,7 @@ def test_areas_and_crowds_are_the_files_and_have_defaults(tmp_path: Path) -> Non
     third |= {"iscrowd": 1, "area": 12.5}
     truth = open_data(coco_config(tmp_path, content), "val").coco()
     assert [(a["area"], a["iscrowd"]) for a in truth.dataset["annotations"]] == [(30 * 19, 0), (101, 0), (12.5, 1), (103, 0)]
-    assert len(run_cocoeval(truth, []).stats) == 12
+    assert len(run_cocoeval(truth, NOTHING).stats) == 12
 
 
 def test_numbers_as_text_are_numbers(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_the_twelve_numbers_are_pycocotools_own_of_the_file(tmp_path: Path) -> N
     data = open_data(dataclasses.replace(COCO_CONFIG, root=str(tmp_path)), "val")
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = COCO(str(tmp_path / "a.json"))
-        evaluation = COCOeval(theirs, theirs.loadRes(copy.deepcopy(results)), "bbox")
+        evaluation = COCOeval(theirs, theirs.loadRes(list(results)), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -408,7 +409,7 @@ def test_voc_without_its_files_is_named(tmp_path: Path) -> None:
         open_data(dataclasses.replace(config, val="gone"), "val")
 
 
-def difficult_set(root: Path) -> tuple[DetectionData, list[dict]]:
+def difficult_set(root: Path) -> tuple[DetectionData, CocoResults]:
     """Easy and difficult objects of two classes, and detections: all perfect, some twice, some wrong."""
     rng = np.random.default_rng(5)
     images, results = {}, []
@@ -423,7 +424,7 @@ def difficult_set(root: Path) -> tuple[DetectionData, list[dict]]:
             if rng.random() < 0.3:  # inside the object, but no hit: a crowd would excuse it
                 results.append({"image_id": number, "category_id": label + 1, "bbox": [x + 2, y + 2, 9, 9], "score": 0.95})
         images[f"{number:03d}"] = xml
-    return open_data(voc_config(root, images), "val"), results
+    return open_data(voc_config(root, images), "val"), CocoResults.of(results)
 
 
 def test_difficult_objects_are_neither_missed_nor_found_nor_false_alarms(tmp_path: Path) -> None:

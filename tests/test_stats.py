@@ -12,6 +12,7 @@ from reference.detections import Images, coco, simulate_results, simulate_truth
 
 from yolomish.evaluation import planning, precision, seed_tests, sequential, stats
 from yolomish.evaluation.coco import run_cocoeval
+from yolomish.evaluation.coco_results import NOTHING, CocoResults
 from yolomish.evaluation.resample import draw_images, match, resampled_ap, summarise
 from yolomish.evaluation.stats import Difference, Sample, Verdict, difference, family
 
@@ -24,7 +25,7 @@ def _paired(a: Sequence[float], b: Sequence[float], drawn: np.ndarray | None = N
     )
 
 
-def _ap(truth: COCO, results: list[dict]) -> np.ndarray:
+def _ap(truth: COCO, results: CocoResults) -> np.ndarray:
     return np.asarray(run_cocoeval(truth, results).stats[:6])
 
 
@@ -45,14 +46,14 @@ def test_more_than_a_hundred_detections_an_image_are_cut_as_coco_cuts_them() -> 
 
 def test_a_resample_gives_the_numbers_of_pycocotools_on_the_images_drawn() -> None:
     truth = simulate_truth(25, 5)
-    results = simulate_results(truth)
     # Scores equal within an image have no order of their own once the image is drawn twice; those of several images do.
+    rows = list(simulate_results(truth))
     results = [
-        {**r, "score": r["score"] + 1e-5 * sum(q is not r and q["image_id"] == r["image_id"] for q in results[:i])}
-        for i, r in enumerate(results)
+        {**r, "score": r["score"] + 1e-5 * sum(q is not r and q["image_id"] == r["image_id"] for q in rows[:i])}
+        for i, r in enumerate(rows)
     ]
     weights = draw_images(25, 40, np.random.default_rng(3))
-    ours = summarise(resampled_ap(match(truth, results), weights))
+    ours = summarise(resampled_ap(match(truth, CocoResults.of(results)), weights))
     for row, numbers in zip(weights[:6], ours, strict=False):
         images, annotations, drawn = [], [], []
         for count, image in zip(row, truth.dataset["images"], strict=True):
@@ -62,12 +63,12 @@ def test_a_resample_gives_the_numbers_of_pycocotools_on_the_images_drawn() -> No
                 annotations += [{**a, "image_id": new} for a in truth.imgToAnns[image["id"]]]
                 drawn += [{**r, "image_id": new} for r in results if r["image_id"] == image["id"]]
         annotations = [{**a, "id": i + 1} for i, a in enumerate(annotations)]
-        assert np.abs(numbers - _ap(coco(images, annotations, 5), drawn)).max() < 1e-6  # resamples are float32
+        assert np.abs(numbers - _ap(coco(images, annotations, 5), CocoResults.of(drawn))).max() < 1e-6  # resamples are float32
 
 
 def test_a_detector_that_finds_nothing_has_no_ap_and_a_class_without_objects_none_at_all() -> None:
     truth = simulate_truth(10, 3)
-    ap = resampled_ap(match(truth, []), draw_images(10, 5, np.random.default_rng(0)))
+    ap = resampled_ap(match(truth, NOTHING), draw_images(10, 5, np.random.default_rng(0)))
     assert (ap[:, 0, 0] == 0).all() and np.isnan(ap[:, 2]).all()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,6 +22,7 @@ from yolomish.data.check import check_data, counts
 from yolomish.data.datasets import open_data
 from yolomish.data.shapes import shapes_root
 from yolomish.evaluation.coco import NAMES, run_cocoeval
+from yolomish.evaluation.coco_results import CocoResults
 from yolomish.inference.evaluate import evaluate_weights
 from yolomish.tasks.detection.protocol import find_protocol
 from yolomish.training.build import prepare
@@ -29,9 +31,9 @@ from yolomish.weights.load import load_network
 MODEL = ModelConfig(name="tiny", width=0.125, depth=0.1)
 
 
-def pycocotools_alone(truth: COCO, results: list[dict]) -> list[float]:
+def pycocotools_alone(truth: COCO, results: Iterable[dict]) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation = COCOeval(truth, truth.loadRes(list(results)), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -129,4 +131,4 @@ def test_objects_that_voc_calls_difficult_are_left_out_of_the_demos_ap(tmp_path:
     truth = open_data(data, "val").with_classes(shapes.names, "demo")
     counting = [replace(record, ignore=np.zeros_like(record.ignore)) for record in truth.listing.records]
     truth = type(truth)(replace(truth.listing, records=tuple(counting)))
-    assert run_cocoeval(truth.coco(), results).stats[0] == pytest.approx(0.6196, abs=0.002)
+    assert run_cocoeval(truth.coco(), CocoResults.of(results)).stats[0] == pytest.approx(0.6196, abs=0.002)

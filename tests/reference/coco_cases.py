@@ -8,6 +8,8 @@ import io
 import numpy as np
 from pycocotools.coco import COCO
 
+from yolomish.evaluation.coco_results import CocoResults
+
 NAMES, IDS = ("cat", "dog", "bird"), (2, 5, 11)
 
 
@@ -35,12 +37,12 @@ def coco(objects: list[tuple], images: int = 1) -> COCO:
     return truth
 
 
-def detections(found: list[tuple]) -> list[dict]:
+def detections(found: list[tuple]) -> CocoResults:
     """COCO results of (image, label, xywh, score)."""
-    return [{"image_id": i, "category_id": IDS[k], "bbox": list(map(float, b)), "score": float(s)} for i, k, b, s in found]
+    return CocoResults.of({"image_id": i, "category_id": IDS[k], "bbox": b, "score": s} for i, k, b, s in found)
 
 
-def random_case(seed: int, *, crowds: bool = False) -> tuple[COCO, list[dict]]:
+def random_case(seed: int, *, crowds: bool = False) -> tuple[COCO, CocoResults]:
     """Thirty images with objects, and a detector that makes every kind of error."""
     rng = np.random.default_rng(seed)
     objects, found = [], []

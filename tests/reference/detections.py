@@ -8,6 +8,7 @@ import io
 import numpy as np
 from pycocotools.coco import COCO
 
+from yolomish.evaluation.coco_results import CocoResults
 from yolomish.evaluation.resample import Matches, Ranked
 
 
@@ -38,7 +39,7 @@ def simulate_truth(images: int, categories: int, *, objects: float = 6, seed: in
     return coco(files, annotations, categories)
 
 
-def simulate_results(truth: COCO, *, found: float = 0.75, seed: int = 0, clutter: float = 8) -> list[dict]:
+def simulate_results(truth: COCO, *, found: float = 0.75, seed: int = 0, clutter: float = 8) -> CocoResults:
     """A detector that finds a share ``found`` of the objects, jitters their boxes, repeats some, and adds clutter.
 
     Scores are rounded, so that many are equal. Equal seeds draw the same, whatever ``found``: such arms are paired.
@@ -60,7 +61,7 @@ def simulate_results(truth: COCO, *, found: float = 0.75, seed: int = 0, clutter
             box = [float(rng.uniform(0, 640)), float(rng.uniform(0, 480)), w, h]
             label = labels[int(rng.integers(len(labels)))]
             results.append({"image_id": image["id"], "category_id": label, "bbox": box, "score": round(float(rng.beta(2, 5)), 2)})
-    return results
+    return CocoResults.of(results)
 
 
 class Images:

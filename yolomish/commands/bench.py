@@ -26,6 +26,7 @@ def bench(
     processor_time: Annotated[
         bool, typer.Option("--processor-time", help="Count this process's time, not the wall's: for busy machines, --threads 1.")
     ] = False,
+    darknet: Annotated[str, typer.Option("--darknet", help="Your own build of Darknet, asked in the same rounds.")] = "",
     image: Annotated[str, typer.Option("--image", help="Picture to read, detect in and draw on [a generated one]")] = "",
     device: Device = "auto",
     trust: Trust = False,
@@ -74,6 +75,7 @@ def bench(
             rounds=rounds,
             device=chosen,
             processor_time=processor_time,
+            darknet=darknet,
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
     typer.echo(json.dumps(dataclasses.asdict(report)) if as_json else "\n".join(as_table(report)))

@@ -10,20 +10,20 @@ from typer.core import TyperCommand
 
 # every option by its parameter's name, or COMMAND.PARAMETER where it means something else there
 GROUPS = {
-    "Model": "task weights model cfg act neck_act acts swap scope to names imgsz layers width trust",
+    "Model": "task weights model cfg act neck_act acts swap scope to names imgsz layers width depth initialiser trust",
     "Data": "data fraction classes train_share split images image max_pixels form link strict fast only number batches epoch "
-    "keep",
+    "keep side",
     "Training": "recipe epochs batch mini_batch optimizer lr lr_grid lr_seeds schedule burn_in label_smoothing focal_gamma "
-    "dropblock adversarial freeze ema eval_every seed set_ anneal distil resume dry_run depth.seeds",
+    "dropblock adversarial freeze ema eval_every seed set_ anneal distil resume dry_run sweep.seeds dropout",
     "Augmentation": "mosaic mixup cutmix jitter flip multi_scale close_mosaic resize",
     "Detection": "protocol conf iou nms max_det agnostic_nms rect tta backend vid_stride detect.classes predict.classes",
     "Comparison": "aa seeds until_decided max_seeds margin pairs cluster resolve allow_missing",
     "Planning": "plan spread image_error hours",
     "Export": "format opset elementary dynamic int8 cut",
-    "Analysis": "points radius batch_norm span sigmas depths generations anchors.number anchors.seed loss.seed output.seed "
+    "Analysis": "points radius batch_norm span sigmas over values generations anchors.number anchors.seed loss.seed output.seed "
     "noise.seed",
     "Speed": "device devices engine engines half compile compile_ amp kernels memory cache workers rounds threads "
-    "processor_time bench eval.batch detect.batch predict.batch bench.batch noise.batch",
+    "processor_time darknet bench eval.batch detect.batch predict.batch bench.batch noise.batch",
     "Jobs": "jobs job_set print_jobs",
     "Output": "output out name save save_json save_csv save_txt save_conf save_crop line_width show plots plot show_all "
     "info.layers force track as_json quiet help",

@@ -20,7 +20,6 @@ from yolomish.comparison.rates import choose_rates
 from yolomish.comparison.render import check_report, headline, write_report
 from yolomish.comparison.render.gallery import disagreements
 from yolomish.comparison.report import Design, Judging, Pairing, Report
-from yolomish.comparison.results import Detections
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import measure_speed
 from yolomish.comparison.train import Here, Trainer, plan, train
@@ -135,9 +134,7 @@ def _decided(runs: Sequence[Run], data: Any, design: Design, out_dir: Path, devi
     return found
 
 
-def measure(
-    runs: Sequence[Run], data: Any, design: Design, device: str, log: Log
-) -> tuple[list[Run], dict[Key, Detections], Evidence]:
+def measure(runs: Sequence[Run], data: Any, design: Design, device: str, log: Log) -> tuple[list[Run], dict[Key, Any], Evidence]:
     """The runs with their metrics, their detections and what those weigh."""
     judging = design.judging
     results, evidence = gather(runs, data, device=device, log=log, cluster=judging.cluster, allow_missing=judging.allow_missing)

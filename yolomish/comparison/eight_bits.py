@@ -20,6 +20,7 @@ from yolomish.comparison.report import Design, EightBitArm, EightBits
 from yolomish.comparison.runs import Run
 from yolomish.config import DataConfig
 from yolomish.errors import YolomishError
+from yolomish.evaluation.coco_results import CocoResults
 from yolomish.evaluation.seed_tests import mean_sd
 from yolomish.evaluation.stats import Sample, difference
 from yolomish.inference.bench import interleaved
@@ -62,7 +63,7 @@ def measure_eight_bits(runs: Sequence[Run], data: Any, training: Any, design: De
     ``training``: images that set the ranges.
     """
     content, calibrated = data_digest(data), data_digest(training)
-    found: dict[Key, list[dict]] = {}
+    found: dict[Key, CocoResults] = {}
     firsts: dict[str, Run] = {}
     for run in runs:
         log(f"8 bits: {run.arm}, {run.name}")
@@ -100,12 +101,12 @@ def measure_eight_bits(runs: Sequence[Run], data: Any, training: Any, design: De
     )
 
 
-def _detections(run: Run, data: Any, training: Any, content: str, calibrated: str) -> list[dict]:
+def _detections(run: Run, data: Any, training: Any, content: str, calibrated: str) -> CocoResults:
     """COCO results of a run in 8 bits, read from its ``home`` where they are of the same checkpoint, data and versions."""
     origin = origin_of(run, content) | {"int8": {"by": versions(FORMAT), "images": len(training), "data_sha256": calibrated}}
     network = [(run.home / INT8).with_suffix(suffix) for suffix in (".bin", ".xml")]
 
-    def detect() -> list[dict]:
+    def detect() -> CocoResults:
         loaded = load_network(str(run.last))
         size_hw = run.trained().image_size
         run.home.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,7 @@ def _detections(run: Run, data: Any, training: Any, content: str, calibrated: st
                 os.replace(small.with_suffix(path.suffix), path)
         return detections_of(run, data, lambda named: predict_int8(run.home / INT8, named, size_hw))
 
-    return keep(run.home, PREDICTIONS, origin, detect, again=not all(path.is_file() for path in network))
+    return keep(run, PREDICTIONS, origin, detect, again=not all(path.is_file() for path in network))
 
 
 def _sample(evidence: Evidence, keys: Sequence[Key]) -> Sample:

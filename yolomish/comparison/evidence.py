@@ -6,13 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from yolomish.comparison.clusters import cluster_images
-from yolomish.comparison.results import Detections, read_results, require_alike
+from yolomish.comparison.results import read_results, require_alike
 from yolomish.comparison.runs import Run, State
 from yolomish.config import TrainConfig
 from yolomish.data.kept import ImageData
@@ -92,7 +91,7 @@ def gather(
     log: Callable[[str], None],
     cluster: str = "",
     allow_missing: bool = False,
-) -> tuple[dict[Key, Detections], Evidence]:
+) -> tuple[dict[Key, Any], Evidence]:
     """Detections of every run on ``data``, read where they are, else made on ``device``, and what they weigh.
 
     Files are read first, so that a wrong one is refused before any detection. ``cluster``: by what images are drawn
@@ -123,16 +122,16 @@ def data_digest(data: ImageData) -> str:
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 
 
-def predictions(run: Run, data: Any, *, content: str, device: str) -> Detections:
-    """COCO results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
+def predictions(run: Run, data: Any, *, content: str, device: str) -> Any:
+    """The task's results of a run's last checkpoint on ``data``, read from its ``home`` where they are of the same checkpoint,
     data and protocol, else made and kept there. ``content`` is the data's digest (see ``data_digest``)."""
     config = run.trained()
 
-    def predict(named: Any) -> Detections:
+    def predict(named: Any) -> Any:
         place = choose_device(device)
         return find_task(config.task).predict(load_network(str(run.last)).network.to(place), named, config, place)
 
-    return keep(run.home, PREDICTIONS, origin_of(run, content), lambda: detections_of(run, data, predict))
+    return keep(run, PREDICTIONS, origin_of(run, content), lambda: detections_of(run, data, predict))
 
 
 def origin_of(run: Run, content: str) -> dict[str, Any]:
@@ -146,34 +145,33 @@ def origin_of(run: Run, content: str) -> dict[str, Any]:
     }
 
 
-def detections_of(run: Run, data: Any, predict: Callable[[Any], Detections]) -> Detections:
+def detections_of(run: Run, data: Any, predict: Callable[[Any], Any]) -> Any:
     """What ``predict`` finds on ``data`` with the run's classes, of those that the data has."""
     results = predict(data.with_classes(tuple(read_checkpoint(run.last)["names"]), run.path))
     if run.task == "detect":
-        known = set(data.category_ids)
-        results = [row for row in results if row["category_id"] in known]
+        results = results[np.isin(results.category_ids, data.category_ids)]
     return results
 
 
-def keep(home: Path, stem: str, origin: dict[str, Any], make: Callable[[], Detections], *, again: bool = False) -> Detections:
-    """The detections that ``home`` holds as ``stem``.json where they are of ``origin``, else (or ``again``) those of ``make``,
-    kept there."""
-    file, note = home / f"{stem}.json", home / f"{stem}.origin.json"
+def keep(run: Run, stem: str, origin: dict[str, Any], make: Callable[[], Any], *, again: bool = False) -> Any:
+    """The task's results that a run's ``home`` holds as ``stem``.json where they are of ``origin``, else (or ``again``) those of
+    ``make``, kept there."""
+    task, file, note = find_task(run.task), run.home / f"{stem}.json", run.home / f"{stem}.origin.json"
     try:
         if not again and json.loads(note.read_text(encoding="utf-8")) == origin:
-            return list(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+            return task.read_results(file)
+    except (OSError, ValueError, TypeError, KeyError):
         pass  # none yet, or cut off: detected again
     results = make()
-    home.mkdir(parents=True, exist_ok=True)
+    run.home.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)  # a run that is cut off between the two files must not pair old and new
-    write_json(file, results)
+    task.write_results(results, file)
     write_json(note, origin)
     return results
 
 
 def weigh(
-    results: Mapping[Key, Detections],
+    results: Mapping[Key, Any],
     data: Any,
     task: str,
     *,

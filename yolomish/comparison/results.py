@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import numpy as np
 from yolomish.data.datasets import DetectionData
 from yolomish.data.formats.record import number, shown, whole
 from yolomish.errors import YolomishError, first_line
+from yolomish.evaluation.coco_results import CocoResults, entries
 
-Detections = list[dict]  # COCO results
 TOLERANCE = 2.0  # px beyond an image's border
 FRACTION = 1.5  # boxes no larger are in fractions of an image that is larger
 XYXY_SHARE = 0.1  # of boxes that leave the image as xywh though none does as xyxy
@@ -27,7 +27,7 @@ class Results:
     """The detections of a file in the data's image and category ids, and ``notes``: what was put right or is odd, each with its
     count and the first example."""
 
-    detections: Detections
+    detections: CocoResults
     notes: tuple[str, ...]
 
 
@@ -38,69 +38,69 @@ def read_results(file: Path, data: DetectionData) -> Results:
     others, are translated. Refused: what is no finite number, ids of other images, no known class, boxes that are xyxy
     or fractions of the image. Said: boxes beyond their image, boxes without area, scores over 1, equal entries, other classes.
     """
-    rows = _rows(file)
-    columns, texts = _columns(file, rows)
-    notes = [_note(texts, "numbers are text, taken as numbers")] if texts else []
+    columns, texts = _columns(file)
+    notes = [f"{len(texts):,} numbers are text, taken as numbers (the first: {texts[0]})"] if texts else []
     try:
         image_ids = _image_ids(columns["image_id"], data, notes)
         categories = _categories(columns["category_id"], data, notes)
         boxes = np.array(columns["bbox"], np.float64).reshape(-1, 4)
+        scores = np.array(columns["score"], np.float64)
         _check_boxes(boxes, image_ids, data, notes)
-        scores = columns["score"]
-        if over := [f"entry {i} has score {score:g}" for i, score in enumerate(scores) if not 0 <= score <= 1]:
-            notes.append(_note(over, "scores are outside 0..1; only their order counts"))
+        if len(over := np.flatnonzero((scores < 0) | (scores > 1))):
+            notes.append(
+                f"{len(over):,} scores are outside 0..1; only their order counts (the first: entry {over[0]} has score "
+                f"{scores[over[0]]:g})"
+            )
     except ValueError as error:
         raise YolomishError(f"{file}: {error}") from None
-    found = [
-        {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
-        for image_id, category, box, score in zip(image_ids, categories, boxes.tolist(), scores, strict=True)
-        if category is not None
-    ]
-    seen: set[tuple] = set()
-    again = []
-    for i, row in enumerate(found):
-        key = (row["image_id"], row["category_id"], *row["bbox"], row["score"])
-        if key in seen:
-            again.append(f"entry {i}")
-        seen.add(key)
-    if again:
-        notes.append(_note(again, "entries are there before, box and score: each counts as a false alarm"))
+    known = np.array([category is not None for category in categories], bool)
+    ids = np.array([category or 0 for category in categories], np.int64)
+    found = CocoResults(np.array(image_ids, np.int64), ids, boxes, scores)[known]
+    if len(again := _repeated(found)):
+        notes.append(
+            f"{len(again):,} entries are there before, box and score: each counts as a false alarm (the first: entry {again[0]})"
+        )
     return Results(detections=found, notes=tuple(f"{file.name}: {note}" for note in notes))
 
 
-def _note(examples: Sequence[str], what: str) -> str:
-    return f"{len(examples):,} {what} (the first: {examples[0]})"
+def _repeated(found: CocoResults) -> np.ndarray:
+    """The rows that equal an earlier one, in ascending order."""
+    columns = np.stack((found.image_ids, found.category_ids, *found.boxes.T, found.scores))  # ids are at most 2^53
+    order = np.lexsort(columns)
+    same = (columns[:, order[1:]] == columns[:, order[:-1]]).all(0)
+    return np.sort(order[1:][same])
 
 
-def _rows(file: Path) -> list[Any]:
+def _rows(file: Path) -> Iterator[Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        yield from entries(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise YolomishError(f"{file} cannot be read: {error.strerror}") from None
     except RecursionError:
         raise YolomishError(f"{file} is nested too deeply for a list of COCO results") from None
     except ValueError as error:  # UnicodeDecodeError too
         raise YolomishError(f"{file} is not JSON: {first_line(error)}") from None
-    if isinstance(content, dict):
-        raise YolomishError(f"{file} holds a mapping, not a list of COCO results: name a file with the list of detections alone")
-    if not isinstance(content, list):
-        raise YolomishError(f"{file} holds a {type(content).__name__}, not a list of COCO results")
-    return content
+    except TypeError as error:
+        raise YolomishError(
+            f"{file} holds {error}, not a list of COCO results: name a file with the list of detections alone"
+        ) from None
 
 
-def _columns(file: Path, rows: Sequence[Any]) -> tuple[dict[str, list[Any]], list[str]]:
+def _columns(file: Path) -> tuple[dict[str, list[Any]], list[str]]:
     """The four columns, as numbers but for image ids that are text, and where numbers were text."""
-    columns: dict[str, list[Any]] = {"image_id": [], "category_id": [], "bbox": [], "score": []}
+    columns: dict[str, Any] = {"image_id": [], "category_id": [], "bbox": array("d"), "score": array("d")}
     texts: list[str] = []
     faults: list[str] = []
-    for i, row in enumerate(rows):
+    count = 0
+    for i, row in enumerate(_rows(file)):
+        count += 1
         try:
             image_id, category, box, score = row["image_id"], row["category_id"], row["bbox"], row["score"]
             if not isinstance(box, list) or len(box) != 4:
                 raise ValueError(f"bbox {shown(box)} is no list of four")
             columns["image_id"].append(_image_id(image_id))
             columns["category_id"].append(_named("category_id", category, whole))
-            columns["bbox"].append([_named("bbox", value, number) for value in box])
+            columns["bbox"].extend([_named("bbox", value, number) for value in box])
             columns["score"].append(_named("score", score, number))
             known = isinstance(columns["image_id"][-1], int)
             if any(isinstance(value, str) for value in (*([image_id] if known else []), category, score, *box)):
@@ -109,7 +109,7 @@ def _columns(file: Path, rows: Sequence[Any]) -> tuple[dict[str, list[Any]], lis
             key = f"no {error}" if isinstance(error, KeyError) else error if isinstance(error, ValueError) else shown(row)
             faults.append(f"entry {i}: {key}")
     if faults:
-        raise YolomishError(f"{file}: {len(faults):,} of {len(rows):,} entries are no COCO results (the first: {faults[0]})")
+        raise YolomishError(f"{file}: {len(faults):,} of {count:,} entries are no COCO results (the first: {faults[0]})")
     return columns, texts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 
 from yolomish.evaluation.coco import counts_as_object
+from yolomish.evaluation.coco_results import NOTHING, CocoResults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Confusion:
 
 def confusion_matrix(
     truth: COCO,
-    results: list[dict],
+    results: CocoResults,
     names: tuple[str, ...],
     category_ids: tuple[int, ...],
     *,
@@ -40,21 +40,18 @@ def confusion_matrix(
     label_of = {category: label for label, category in enumerate(category_ids)}
     background = len(names)
     counts: np.ndarray = np.zeros((background + 1, background + 1), np.int64)
-    of_image: dict[int, list[dict]] = defaultdict(list)
-    for result in results:
-        if result["score"] >= conf:
-            of_image[result["image_id"]].append(result)
+    of_image = results[results.scores >= conf].by_image()
     for image_id in truth.getImgIds():
         annotations = truth.imgToAnns.get(image_id, [])
-        detections = sorted(of_image.get(image_id, []), key=lambda d: -d["score"])
+        detections = of_image.get(image_id, NOTHING)
         true = np.array([label_of[a["category_id"]] for a in annotations], np.int64)
-        seen = np.array([label_of[d["category_id"]] for d in detections], np.int64)
+        seen = np.array([label_of[c] for c in detections.category_ids.tolist()], np.int64)
         crowd = [int(a.get("iscrowd", 0)) for a in annotations]
         ignored = np.array([not counts_as_object(a) for a in annotations], bool)
         overlap = np.zeros((len(annotations), len(detections)))
         if overlap.size:
-            boxes = [np.array([item["bbox"] for item in items], np.float64) for items in (detections, annotations)]
-            overlap = np.asarray(mask.iou(*boxes, crowd)).T
+            boxes = np.array([a["bbox"] for a in annotations], np.float64)
+            overlap = np.asarray(mask.iou(detections.boxes, boxes, crowd)).T
         pairs = np.where(ignored[:, None], 0.0, overlap)
         free_objects = ~ignored
         free_detections: np.ndarray = np.ones(len(detections), bool)

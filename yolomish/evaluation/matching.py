@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 
 from yolomish.evaluation.coco import counts_as_object
+from yolomish.evaluation.coco_results import NOTHING, CocoResults
 
 MAX_DETECTIONS = 100  # per class and image, pycocotools' maxDets
 
@@ -45,15 +45,13 @@ class Matched:
         return np.bincount(self.object_labels, minlength=self.classes)
 
 
-def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, iou: float = 0.5) -> Matched:
+def match(truth: COCO, results: CocoResults, category_ids: tuple[int, ...], *, iou: float = 0.5) -> Matched:
     """Match COCO bbox ``results`` as pycocotools does at ``iou``: by score, each to the best free object of its class.
 
     At most 100 detections per class and image count. Labels are indices into ``category_ids``.
     """
     label_of = {category: label for label, category in enumerate(category_ids)}
-    of_image: dict[int, list[dict]] = defaultdict(list)
-    for result in results:
-        of_image[result["image_id"]].append(result)
+    of_image = results.by_image()
     rows: list[tuple[np.ndarray, ...]] = []
     object_labels: list[np.ndarray] = []
     found: list[np.ndarray] = []
@@ -64,9 +62,9 @@ def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, io
         left_out = [a for a in annotations if not counts_as_object(a)]
         their_labels = np.array([label_of[a["category_id"]] for a in objects], np.int64)
         free: np.ndarray = np.ones(len(objects), bool)
-        detections = _best(of_image.get(image_id, []))
-        if detections:
-            labels = np.array([label_of[d["category_id"]] for d in detections], np.int64)
+        detections = _best(of_image.get(image_id, NOTHING))
+        if len(detections):
+            labels = np.array([label_of[c] for c in detections.category_ids.tolist()], np.int64)
             overlap = _overlap(detections, objects)  # (d, g)
             own = np.where(labels[:, None] == their_labels, overlap, -1.0)
             true: np.ndarray = np.zeros(len(detections), bool)
@@ -80,9 +78,8 @@ def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, io
             own_iou, own_object = _largest(own, count)
             other_iou, other_object = _largest(np.where(labels[:, None] == their_labels, -1.0, overlap), count)
             taken_iou, _ = _largest(np.where(free, -1.0, own), count)
-            scores = np.array([d["score"] for d in detections], np.float64)
             ignored = inside.any(1) & ~true
-            rows.append((labels, scores, true, ignored, own_iou, own_object, other_iou, other_object, taken_iou))
+            rows.append((labels, detections.scores, true, ignored, own_iou, own_object, other_iou, other_object, taken_iou))
         object_labels.append(their_labels)
         found.append(~free)
         count += len(objects)
@@ -99,22 +96,19 @@ def match(truth: COCO, results: list[dict], category_ids: tuple[int, ...], *, io
     )
 
 
-def _best(detections: list[dict]) -> list[dict]:
-    """The best 100 of each class, best first."""
-    kept: list[dict] = []
-    counts: dict[int, int] = defaultdict(int)
-    for detection in sorted(detections, key=lambda d: -d["score"]):
-        counts[detection["category_id"]] += 1
-        if counts[detection["category_id"]] <= MAX_DETECTIONS:
-            kept.append(detection)
-    return kept
+def _best(detections: CocoResults) -> CocoResults:
+    """The best 100 of each class, of an image's detections, best first."""
+    if len(detections) <= MAX_DETECTIONS:
+        return detections
+    of_class = (np.flatnonzero(detections.category_ids == category) for category in np.unique(detections.category_ids))
+    return detections[np.sort(np.concatenate([rows[:MAX_DETECTIONS] for rows in of_class]))]
 
 
-def _overlap(detections: list[dict], annotations: list[dict]) -> np.ndarray:
+def _overlap(detections: CocoResults, annotations: list[dict]) -> np.ndarray:
     if not annotations:
         return np.empty((len(detections), 0))
-    boxes = [np.array([item["bbox"] for item in items], np.float64) for items in (detections, annotations)]
-    return np.asarray(mask.iou(*boxes, [int(a.get("iscrowd", 0)) for a in annotations]))
+    boxes = np.array([a["bbox"] for a in annotations], np.float64)
+    return np.asarray(mask.iou(detections.boxes, boxes, [int(a.get("iscrowd", 0)) for a in annotations]))
 
 
 def _largest(values: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray]:

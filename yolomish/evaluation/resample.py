@@ -16,6 +16,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from yolomish.evaluation.coco import run_cocoeval
+from yolomish.evaluation.coco_results import CocoResults
 
 MAX_DETECTIONS = 100  # an image and category: what pycocotools keeps
 RECALLS = np.linspace(0.0, 1.0, 101)  # pycocotools' own thresholds, to the bit
@@ -46,7 +47,7 @@ class Matches:
     ranked: tuple[tuple[Ranked, ...], ...]
 
 
-def match(truth: COCO, results: list[dict]) -> Matches:
+def match(truth: COCO, results: CocoResults) -> Matches:
     """Match COCO ``results`` with ``truth`` as pycocotools does, once."""
     evaluation = run_cocoeval(truth, results)
     images, categories = list(evaluation.params.imgIds), list(evaluation.params.catIds)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import functools
 import itertools
 import statistics
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from yolomish.darknet.summary import summarise
 from yolomish.drawing.boxes import draw_detections
 from yolomish.errors import YolomishError, first_line, unknown_name
+from yolomish.inference.darknet_program import DarknetProgram, find_program
 from yolomish.inference.detector import Detector
 from yolomish.inference.engines import ENGINES, Engine, build_engine
 from yolomish.inference.export.onnx_graph import write_graph
@@ -171,14 +174,22 @@ def measure(
     rounds: int,
     device: torch.device,
     processor_time: bool = False,
+    darknet: str = "",
     say: Callable[[str], None] = lambda text: None,
 ) -> BenchReport:
     """Time ``engines`` (``name`` or ``name:half``; auto, torch, onnxruntime, openvino, opencv) x ``activations``.
 
     ``picture`` is the file that ``image`` (H, W, 3) uint8 RGB came from. Every round runs all of them in turn, beginning
     with another each time. What cannot run is in ``skipped`` with its reason. ``processor_time`` counts this process's own
-    time, which others on the machine disturb less; with one thread it is what an idle machine would show.
+    time, which others on the machine disturb less; with one thread it is what an idle machine would show. ``darknet`` is a
+    program of Darknet's that is asked in the same rounds and timed by its own clock (see ``DarknetProgram``).
     """
+    program = find_program(darknet) if darknet else None
+    if program and (batch > 1 or processor_time or device.type != "cpu"):
+        raise YolomishError(
+            "--darknet is timed by its own wall clock, one picture at a time, on the CPU: leave --batch, "
+            "--processor-time and --device off"
+        )
     known = (*ENGINES, "opencv")
     for name in engines:
         if name.partition(":")[0] not in known or name.partition(":")[2] not in ("", "half"):
@@ -189,23 +200,34 @@ def measure(
     images = probe_images(network, image, size_hw=size_hw, dynamic=False)[0].repeat(batch, 1, 1, 1)
     ready: list[tuple[str, str, Engine]] = []
     skipped: dict[str, str] = {}
-    for activation in activations:
-        variant = with_activation(network, activation, image)
-        for name in engines:
-            say(f"preparing {name} with {activation}")
-            try:
-                engine = _build(name, variant, size_hw, device)
-                engine(images)
-            except (YolomishError, cv2.error) as error:
-                skipped[name] = first_line(error, 160)
-                continue
-            ready.append((name, activation, engine))
-    if not ready:
-        raise YolomishError(f"no engine can run: {'; '.join(f'{k}: {v}' for k, v in skipped.items())}")
-    if note := busy_note():
-        say(note)
-    calls = [functools.partial(engine, images) for _, _, engine in ready]
-    seconds = interleaved(calls, rounds, device=device, clock=clock, say=say)
+    with contextlib.ExitStack() as opened:
+
+        def build(name: str, variant: Network) -> Engine:
+            if program is None or name != "darknet":
+                return _build(name, variant, size_hw, device)
+            asked = dataclasses.replace(loaded, network=variant)
+            theirs = DarknetProgram(program, asked, image, size_hw, threads=torch.get_num_threads())
+            opened.callback(theirs.close)
+            return theirs
+
+        for activation in activations:
+            variant = with_activation(network, activation, image)
+            for name in (*engines, "darknet") if program else engines:
+                say(f"preparing {name} with {activation}")
+                try:
+                    engine = build(name, variant)
+                    engine(images)
+                except (YolomishError, cv2.error) as error:
+                    skipped[name] = first_line(error, 200)
+                    continue
+                ready.append((name, activation, engine))
+        if not ready:
+            raise YolomishError(f"no engine can run: {'; '.join(f'{k}: {v}' for k, v in skipped.items())}")
+        if note := busy_note():
+            say(note)
+        calls = [functools.partial(engine, images) for _, _, engine in ready]
+        seconds = interleaved(calls, rounds, device=device, clock=clock, say=say)
+    own = [e.seconds[-rounds:] if isinstance(e, DarknetProgram) else s for (_, _, e), s in zip(ready, seconds, strict=True)]
     detector = Detector(loaded, image_size=size_hw, conf=0.001, max_det=100, device=str(device))
     stages = _stages(detector, picture, rounds, clock)
     halves = torch.bfloat16 if device.type == "cpu" else torch.float16
@@ -227,7 +249,7 @@ def measure(
                 how=engine.how,
                 seconds=tuple(times),
             )
-            for (name, activation, engine), times in zip(ready, seconds, strict=True)
+            for (name, activation, engine), times in zip(ready, own, strict=True)
         ),
         stages=stages[1],
         stages_engine=stages[0],

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from yolomish.config import DataConfig, to_dict
 from yolomish.data.datasets import Split, open_data
 from yolomish.data.formats.subset import part_text
@@ -94,7 +96,7 @@ def evaluate_weights(
     pipeline = Pipeline(runner=runner, protocol=protocol, size_hw=size_hw, device=chosen)
     with using_kernels(kernels):
         results = predict(pipeline, named, batch=batch, workers=workers, progress=True)
-    results = [result for result in results if result["category_id"] in source.category_ids]
+    results = results[np.isin(results.category_ids, source.category_ids)]
     folder = free_folder(output)
     if not source.annotated:
         archive = write_submission(folder, source, results, name or Path(weights).stem)

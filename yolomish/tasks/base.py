@@ -64,8 +64,8 @@ class Task(Protocol[D]):
         """How a run's checkpoints are judged, a dataclass: as its training evaluated them."""
         ...
 
-    def predict(self, network: Network, data: D, config: TrainConfig, device: torch.device) -> list[dict]:
-        """Results on every image by ``protocol``, in plain values; over all processes."""
+    def predict(self, network: Network, data: D, config: TrainConfig, device: torch.device) -> Any:
+        """Results on every image by ``protocol``; over all processes."""
         ...
 
     def evaluate(self, network: Network, data: D, config: TrainConfig, device: torch.device) -> Metrics:
@@ -98,6 +98,14 @@ class Task(Protocol[D]):
 
     def right(self, results: Any) -> np.ndarray | None:
         """(I,) whether each image's result is right; None where a result is not simply right or wrong."""
+        ...
+
+    def write_results(self, results: Any, path: Path) -> None:
+        """Write what ``predict`` returned as JSON, whole or not at all."""
+        ...
+
+    def read_results(self, path: Path) -> Any:
+        """What ``write_results`` wrote; OSError or ValueError where it cannot be read."""
         ...
 
     def units(self, data: D, groups: np.ndarray | None) -> dict[str, int]:

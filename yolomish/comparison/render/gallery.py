@@ -14,6 +14,7 @@ from yolomish.data.datasets import DetectionData
 from yolomish.drawing.boxes import draw_boxes
 from yolomish.drawing.page import jpeg
 from yolomish.evaluation.coco import counts_as_object
+from yolomish.evaluation.coco_results import NOTHING, CocoResults
 
 SHOWN_SCORE, MATCH_IOU = 0.25, 0.5
 EACH = 2  # images in which A does better, and as many in which B does
@@ -45,39 +46,37 @@ class _Found:
         return 2 * sum(self.right) - len(self.right) - self.missed
 
 
-def _match(rows: list[dict], boxes: np.ndarray, labels: np.ndarray, label_of: Mapping[int, int]) -> _Found:
-    """Detections over the shown score, best first, each right where it takes a free object of its class at IoU 0.5."""
-    rows = sorted((r for r in rows if r["score"] >= SHOWN_SCORE and r["category_id"] in label_of), key=lambda r: -r["score"])
-    found = np.array([r["bbox"] for r in rows], np.float64).reshape(-1, 4)
+def _match(rows: CocoResults, boxes: np.ndarray, labels: np.ndarray, label_of: Mapping[int, int]) -> _Found:
+    """An image's detections over the shown score, best first as they came, each right where it takes a free object of its class
+    at IoU 0.5."""
+    rows = rows[(rows.scores >= SHOWN_SCORE) & np.isin(rows.category_ids, list(label_of))]
+    found, theirs = rows.boxes.copy(), [label_of[category] for category in rows.category_ids.tolist()]
     found[:, 2:] += found[:, :2]
     free = np.ones(len(boxes), bool)
     right = []
-    for overlaps, row in zip(box_iou(torch.from_numpy(found), torch.from_numpy(boxes)).numpy(), rows, strict=True):
-        iou = np.where(free & (labels == label_of[row["category_id"]]), overlaps, 0)
+    for overlaps, label in zip(box_iou(torch.from_numpy(found), torch.from_numpy(boxes)).numpy(), theirs, strict=True):
+        iou = np.where(free & (labels == label), overlaps, 0)
         best = int(iou.argmax()) if len(iou) else -1
         right.append(bool(best >= 0 and iou[best] >= MATCH_IOU))
         if right[-1]:
             free[best] = False
     return _Found(
         boxes=found,
-        labels=[label_of[r["category_id"]] for r in rows],
-        scores=[r["score"] for r in rows],
+        labels=theirs,
+        scores=rows.scores.tolist(),
         right=right,
         missed=int(free.sum()),
     )
 
 
-def disagreements(results: Mapping[str, list[dict]], data: DetectionData, *, each: int = EACH) -> tuple[Disagreement, ...]:
+def disagreements(results: Mapping[str, CocoResults], data: DetectionData, *, each: int = EACH) -> tuple[Disagreement, ...]:
     """Up to ``each`` images that the first arm does better on and ``each`` that the second does, worst first.
 
     ``results`` holds COCO results of one run per arm. Better is more right boxes less wrong ones and missed objects, over
     score 0.25 at IoU 0.5. Both directions are shown, whatever the verdict.
     """
     label_of = {c: i for i, c in enumerate(data.category_ids)}
-    by_image: dict[str, dict[int, list[dict]]] = {arm: {} for arm in results}
-    for arm, rows in results.items():
-        for row in rows:
-            by_image[arm].setdefault(row["image_id"], []).append(row)
+    by_image = {arm: found.by_image() for arm, found in results.items()}
     truth = data.coco()
     first, second = list(results)[:2]
     scored = []
@@ -86,7 +85,7 @@ def disagreements(results: Mapping[str, list[dict]], data: DetectionData, *, eac
         boxes = np.array([a["bbox"] for a in wanted], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([label_of[a["category_id"]] for a in wanted], np.int64)
-        net = [_match(by_image[arm].get(image_id, []), boxes, labels, label_of).net for arm in (first, second)]
+        net = [_match(by_image[arm].get(image_id, NOTHING), boxes, labels, label_of).net for arm in (first, second)]
         scored.append((net[0] - net[1], index))
     better = [i for gap, i in sorted(scored, key=lambda s: (-s[0], s[1]))[:each] if gap > 0]
     worse = [i for gap, i in sorted(scored)[:each] if gap < 0]
@@ -98,7 +97,7 @@ def _short(name: str) -> str:
 
 
 def _show(
-    index: int, data: DetectionData, by_image: Mapping[str, Mapping[int, list[dict]]], label_of: Mapping[int, int]
+    index: int, data: DetectionData, by_image: Mapping[str, Mapping[int, CocoResults]], label_of: Mapping[int, int]
 ) -> Disagreement:
     sample = data.load(index)
     scale = WIDTH / sample.image.shape[1]
@@ -107,7 +106,7 @@ def _show(
     names = [_short(name) for name in data.names]
     pictures, counts = [], []
     for rows in by_image.values():
-        found = _match(rows.get(sample.image_id, []), sample.boxes.astype(np.float64), sample.labels, label_of)
+        found = _match(rows.get(sample.image_id, NOTHING), sample.boxes.astype(np.float64), sample.labels, label_of)
         texts = [
             f"{'' if right else 'x '}{names[label]} {score:.2f}"
             for label, score, right in zip(found.labels, found.scores, found.right, strict=True)

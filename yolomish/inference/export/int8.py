@@ -20,6 +20,7 @@ from yolomish.data.datasets import DetectionData, open_data
 from yolomish.data.loader import eval_loader
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import evaluate
+from yolomish.evaluation.coco_results import CocoResults
 from yolomish.files import make_folder, partial_name, refuse_existing
 from yolomish.inference.engines.exported import open_exported
 from yolomish.inference.engines.openvino_engine import openvino_core
@@ -128,7 +129,7 @@ def write_int8(
     return whole, small
 
 
-def predict_int8(file: Path, data: DetectionData, size_hw: SizeHW, *, progress: bool = False) -> list[dict]:
+def predict_int8(file: Path, data: DetectionData, size_hw: SizeHW, *, progress: bool = False) -> CocoResults:
     """COCO results of an exported file on ``data`` by the protocol "training", in the engine of its format."""
     format = next(name for name, suffixes in SUFFIXES.items() if file.suffix in suffixes)
     engine, description = open_exported(file, engine=ENGINES[format], device=CPU)

@@ -18,6 +18,7 @@ from yolomish.data.classification.loader import train_loader
 from yolomish.data.formats.record import Split
 from yolomish.drawing.classes import draw_classes
 from yolomish.errors import YolomishError
+from yolomish.files import write_json
 from yolomish.networks import Network
 from yolomish.ops.distributed import rank, world_size
 from yolomish.tasks.classification.loss import classification_loss, confidence_loss
@@ -110,6 +111,12 @@ class ClassificationTask:
 
     def right(self, results: list[dict]) -> np.ndarray:
         return hits(results)[:, 0] > 0
+
+    def write_results(self, results: list[dict], path: Path) -> None:
+        write_json(path, results)
+
+    def read_results(self, path: Path) -> list[dict]:
+        return list(json.loads(path.read_text(encoding="utf-8")))
 
     def units(self, data: ClassData, groups: np.ndarray | None) -> dict[str, int]:
         units = np.arange(len(data)) if groups is None else groups

@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from yolomish.data.datasets import DetectionData
 from yolomish.data.loader import BatchLoader, eval_loader, lost_workers
+from yolomish.evaluation.coco_results import CocoResults
 from yolomish.ops.distributed import gather, rank, world_size
 from yolomish.tasks.detection.pipeline import Pipeline
 from yolomish.types import Batch, Detections
@@ -19,19 +21,18 @@ from yolomish.types import Batch, Detections
 REPORT_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
-def coco_rows(found: Detections, image_id: int, category_ids: tuple[int, ...]) -> list[dict]:
-    """An image's detections as COCO results: bbox xywh in image px, category ids of the annotation file."""
-    boxes = found.boxes.double()
+def coco_results(found: Detections, image_id: int, category_ids: tuple[int, ...]) -> CocoResults:
+    """An image's detections as COCO results: boxes xywh in image px, category ids of the annotation file."""
+    found = found.to("cpu")
+    boxes = found.boxes.double().numpy()
     boxes[:, 2:] -= boxes[:, :2]
-    return [
-        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-        for box, score, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
-    ]
+    labels = np.asarray(category_ids, np.int64)[found.labels.numpy()]
+    return CocoResults(np.full(len(found), image_id, np.int64), labels, boxes, found.scores.double().numpy())
 
 
 @torch.no_grad()
-def predict(pipeline: Pipeline, data: DetectionData, *, batch: int = 8, workers: int = 0, progress: bool = False) -> list[dict]:
-    """COCO results of every image: image_id and category_id of the annotation file, bbox xywh in image px, score.
+def predict(pipeline: Pipeline, data: DetectionData, *, batch: int = 8, workers: int = 0, progress: bool = False) -> CocoResults:
+    """COCO results of every image.
 
     ``batch`` images go through the network at once, ``workers`` processes decode. A network is left in the mode it came
     in. Several processes share the images, and each returns all results. ``progress`` goes to stderr, as a bar or, where
@@ -57,10 +58,10 @@ def predict(pipeline: Pipeline, data: DetectionData, *, batch: int = 8, workers:
         for group in _reported(loader, len(data)) if progress else loader:
             candidates = pipeline.run(pipeline.normalise(group.images))
             for found, image_id in zip(pipeline.finish(candidates, group.resizes), group.image_ids, strict=True):
-                results += coco_rows(found, image_id, data.category_ids)
+                results.append(coco_results(found, image_id, data.category_ids))
     if network is not None:
         network.train(was_training)
-    return [result for part in gather(results) for result in part]
+    return CocoResults.join(gather(CocoResults.join(results)))
 
 
 def _reported(loader: BatchLoader, images: int) -> Iterator[Batch]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import zipfile
 from pathlib import Path
@@ -11,18 +10,19 @@ from typing import Any
 
 from yolomish.data.datasets import DetectionData
 from yolomish.evaluation.coco import evaluate
+from yolomish.evaluation.coco_results import CocoResults
 from yolomish.evaluation.confusion import confusion_matrix
 from yolomish.evaluation.curves import best_threshold, class_curves
 from yolomish.evaluation.error_types import error_breakdown
 from yolomish.evaluation.matching import match
 from yolomish.evaluation.plots import plot_confusion, plot_errors, plot_f1, plot_precision_recall
-from yolomish.files import write_json, write_text
+from yolomish.files import write_json
 from yolomish.tasks.detection.protocol import EvalProtocol
 from yolomish.types import SizeHW
 
 
 def write_evaluation(
-    folder: Path, data: DetectionData, results: list[dict], *, setting: dict[str, Any], backend: str = "pycocotools", plots: bool
+    folder: Path, data: DetectionData, results: CocoResults, *, setting: dict[str, Any], backend: str = "pycocotools", plots: bool
 ) -> dict[str, Any]:
     """Score COCO ``results`` and write metrics.json and results.json to ``folder``; returns what metrics.json holds.
 
@@ -45,7 +45,7 @@ def write_evaluation(
         write_json(folder / "errors.json", dataclasses.asdict(errors))
         write_json(folder / "confusion_matrix.json", {**dataclasses.asdict(confusion), "counts": confusion.counts.tolist()})
     write_json(folder / "metrics.json", content)
-    write_json(folder / "results.json", results)
+    results.write(folder / "results.json")
     return content
 
 
@@ -54,7 +54,7 @@ def describe_setting(protocol: EvalProtocol, size_hw: SizeHW) -> dict[str, Any]:
     return {"protocol": dataclasses.asdict(protocol), "image_size_hw": list(size_hw)}
 
 
-def write_submission(folder: Path, data: DetectionData, results: list[dict], name: str) -> Path:
+def write_submission(folder: Path, data: DetectionData, results: CocoResults, name: str) -> Path:
     """Write ``detections_SET_NAME_results.json`` and the zip of it that COCO's server takes; returns the zip.
 
     SET is the annotation file's without ``image_info_`` (test-dev2017). Boxes have 3 decimals and scores 5, as
@@ -63,8 +63,7 @@ def write_submission(folder: Path, data: DetectionData, results: list[dict], nam
     subset = data.source.stem.removeprefix("image_info_").removeprefix("instances_")
     plain = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-") or "yolomish"
     path = folder / f"detections_{subset}_{plain}_results.json"
-    rounded = [{**r, "bbox": [round(v, 3) for v in r["bbox"]], "score": round(r["score"], 5)} for r in results]
-    write_text(path, json.dumps(rounded))
+    results.write(path, decimals=(3, 5))
     archive = path.with_suffix(".zip")
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.write(path, path.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from yolomish.data.loader import train_loader
 from yolomish.drawing.boxes import draw_batch
 from yolomish.errors import YolomishError
 from yolomish.evaluation.coco import counts_as_object, evaluate
+from yolomish.evaluation.coco_results import CocoResults, entries
 from yolomish.evaluation.resample import METRICS, match, resampled_ap, summarise
 from yolomish.networks import Network
 from yolomish.networks.registry import outline
@@ -78,7 +78,7 @@ class DetectionTask:
         network.resized(config.image_size, config.resize)
         return training_protocol(network.input)
 
-    def predict(self, network: Network, data: DetectionData, config: TrainConfig, device: torch.device) -> list[dict]:
+    def predict(self, network: Network, data: DetectionData, config: TrainConfig, device: torch.device) -> CocoResults:
         protocol = training_protocol(network.input)
         pipeline = Pipeline(runner=network, protocol=protocol, size_hw=network.input.size_hw, device=device)
         return predict(pipeline, data, batch=config.mini_batch if config.mini_batch > 0 else config.batch)
@@ -97,7 +97,7 @@ class DetectionTask:
     def draw(self, batch: Batch, names: Sequence[str], path: Path) -> None:
         draw_batch(batch, names, path)
 
-    def resampled(self, data: DetectionData, results: list[dict], draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def resampled(self, data: DetectionData, results: CocoResults, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
         matches = match(data.coco(), results)
         found = [resampled_ap(matches, weights) for weights in draws]
         return [np.concatenate((summarise(ap), ap[:, :, 0].mean(2)), 1).astype(np.float64) for ap in found]
@@ -109,18 +109,27 @@ class DetectionTask:
     def objects(self, data: DetectionData) -> int:
         return sum(map(counts_as_object, data.coco().dataset["annotations"]))
 
-    def right(self, results: list[dict]) -> None:
+    def right(self, results: CocoResults) -> None:
         return None
+
+    def write_results(self, results: CocoResults, path: Path) -> None:
+        results.write(path)
+
+    def read_results(self, path: Path) -> CocoResults:
+        return CocoResults.of(entries(path.read_text(encoding="utf-8")))
 
     def units(self, data: DetectionData, groups: np.ndarray | None) -> dict[str, int]:
         return held_units(data, groups)
 
-    def fingerprint(self, results: list[dict]) -> str:
+    def fingerprint(self, results: CocoResults) -> str:
         """Also of results in another order."""
-        rows = sorted((r["image_id"], r["category_id"], *map(float, r["bbox"]), float(r["score"])) for r in results)
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        columns = (results.image_ids, results.category_ids, *results.boxes.T, results.scores)
+        order, marks = np.lexsort(columns), hashlib.sha256()
+        for column in columns:
+            marks.update(column[order].tobytes())
+        return marks.hexdigest()
 
-    def lacking(self, data: DetectionData, results: list[dict]) -> int:
-        found = {row["image_id"] for row in results}
+    def lacking(self, data: DetectionData, results: CocoResults) -> int:
+        found = set(results.image_ids.tolist())
         images = zip(data.image_ids, data.listing.records, strict=True)
         return sum(1 for image_id, record in images if len(record.boxes) and image_id not in found)
