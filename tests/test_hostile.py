@@ -219,8 +219,9 @@ def test_a_damaged_picture_over_the_bound_is_not_decoded(content: bytes, monkeyp
     [
         b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 30000 +X 30000\n",  # OpenCV would take 10 GB
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 40_000, 0, 8, 2, 0, 0, 0, 12345),  # and 4 GB
+        cv2.imencode(".png", np.zeros((24, 31, 3), np.uint8))[1].tobytes().replace(b"IDAT", b"\xcdIDAT"),  # a chunk of 4 GB
     ],
-    ids=["hdr", "png"],
+    ids=["hdr", "png", "png-chunk"],
 )
 def test_a_picture_whose_header_says_no_size_is_not_decoded(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))

@@ -10,11 +10,14 @@ from contextlib import suppress
 from PIL import Image
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, ImageFileDirectory_v2
 
+PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_SIZE = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]..(.)(....)", re.DOTALL)  # ITU T.81, B.2.2
 
 
 def stated_pixels(raw: bytes) -> int:
-    """Width times height by the header of an image file's bytes; 0 where nothing says it."""
+    """Width times height by the header of an image file's bytes; 0 where nothing says it, or a PNG is cut off."""
+    if raw[:8] == PNG and not _chunks_fit(raw):  # OpenCV 5 makes room for what a chunk says, up to 4 GB
+        return 0
     try:
         width, height = Image.open(io.BytesIO(raw)).size
         return width * height
@@ -27,9 +30,22 @@ def stated_pixels(raw: bytes) -> int:
     return 0
 
 
+def _chunks_fit(raw: bytes) -> bool:
+    """Whether no chunk of a PNG, up to its last, says that it is longer than what is left of the file."""
+    at = len(PNG)
+    while at + 8 <= len(raw):
+        length, kind = struct.unpack(">I4s", raw[at : at + 8])
+        at += 12 + length
+        if kind == b"IEND":
+            break
+        if at > len(raw):
+            return False
+    return True
+
+
 def _of_damaged(raw: bytes) -> int:
     """The same for a file that Pillow refuses: one with a wrong checksum, or more samples a pixel than it knows."""
-    if raw[:8] == b"\x89PNG\r\n\x1a\n":
+    if raw[:8] == PNG:
         width, height = struct.unpack(">II", raw[16:24])
     elif raw[:2] == b"BM":
         width, height = struct.unpack("<HH" if raw[14] == 12 else "<ii", raw[18 : 22 if raw[14] == 12 else 26])
