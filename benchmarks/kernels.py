@@ -45,7 +45,28 @@ def naive_mish(x: Tensor) -> Tensor:
 
 def block(bn: nn.Module, act: str, x: Tensor) -> Tensor:
     """Batch norm and activation by our kernels."""
-    return norm_act(x, bn, build_activation(act), act)
+    with using_kernels("fused" if x.is_cuda else "auto"):  # Triton on small maps too
+        return norm_act(x, bn, build_activation(act), act)
+
+
+def alone(x: Tensor) -> Tensor:
+    """Mish by our kernels."""
+    with using_kernels("fused" if x.is_cuda else "auto"):
+        return mish(x)
+
+
+def graphed(step: Step) -> Step:
+    """``step`` as a CUDA graph, whose replay takes the GPU's time alone."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what compiles must do so before the capture
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def checked(name: str, function: Callable[[Tensor], Tensor], truth: Callable[[Tensor], Tensor], x: Tensor) -> None:
@@ -105,7 +126,7 @@ def blocks(options: argparse.Namespace, device: torch.device, size: int) -> list
                     "x·tanh(softplus(x))": naive_mish,
                     "F.mish": F.mish,
                     "F.mish, torch.compile": compiled_mish,
-                    f"mish, ours ({runs})": mish,
+                    f"mish, ours ({runs})": alone,
                 },
                 (2, 3),
             ),
@@ -131,6 +152,8 @@ def blocks(options: argparse.Namespace, device: torch.device, size: int) -> list
             steps = {name: both_ways(function, x) for name, function in variants.items()}
             for step in steps.values():
                 step()
+            if options.graphs:
+                steps = {name: graphed(step) for name, step in steps.items()}
             times = timed(steps, options, device)
             base = times[next(iter(times))]
             for name, seconds in times.items():
@@ -238,6 +261,7 @@ def main() -> None:
     parser.add_argument("--parts", default="blocks,training,inference")
     parser.add_argument("--skip", default="", help="kinds of kernels and memory to leave out, by commas: compile,lean")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--graphs", action="store_true", help="blocks as CUDA graphs: the GPU's time alone, without launches")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time of all threads instead of the clock")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -251,7 +275,7 @@ def main() -> None:
         print()
     if "training" in options.parts:
         names = ("in-place leaky_relu, eager, normal", "leaky_relu, auto, normal", "mish, eager, normal")
-        names += ("mish, auto, normal", "mish, compile, normal", "mish, auto, lean")
+        names += ("mish, auto, normal", "mish, fused, normal", "mish, compile, normal", "mish, auto, lean")
         names = tuple(name for name in names if not set(name.split(", ")) & set(options.skip.split(",")))
         rows = [row for size in sizes for row in whole(names, training_step, options, size, device)]
         columns = ("backbone, kernels, memory", "px", "ms", "x first", "peak, x first")

@@ -1,8 +1,8 @@
 """Which implementation runs, and why: looked up once per device, dtype and activation; a context manager overrides it.
 
-``auto``: Triton on CUDA; on a CPU C++ loops (``native``) for the activations that have them; torch's layers elsewhere.
-``eager``: torch's own layers. ``fused``: as ``auto``, but what has no loop on a CPU goes through torch.compile. ``compile``:
-torch.compile everywhere.
+``auto``: Triton on CUDA for maps of ``LARGE`` values and more; on a CPU C++ loops (``native``) for the activations that have
+them; torch's layers elsewhere. ``eager``: torch's own layers. ``fused``: as ``auto``, but Triton for maps of any size, and what
+has no loop on a CPU goes through torch.compile. ``compile``: torch.compile everywhere.
 
 The kind in force is a context variable: each thread has its own and starts with ``auto``. Work handed to a pool takes the
 caller's along through ``contextvars.copy_context().run``. Backward passes need none, for a forward pass saves what it ran;
@@ -26,6 +26,7 @@ from yolomish.kernels import native
 from yolomish.kernels.formulas import CLOSED_FORMS
 
 KINDS = ("auto", "eager", "fused", "compile")
+LARGE = 1 << 25  # below, Triton's launches take longer than torch's kernels: benchmarks/results/kernels-gpu.md
 
 _kind: ContextVar[str] = ContextVar("kernel_kind", default="auto")
 # Whether torch.compile can read a context variable; it then recompiles for another kind. Older ones keep the first kind
@@ -125,7 +126,9 @@ def choose_for(x: torch.Tensor, act: str) -> str:
     """``choose``'s implementation for ``x`` by the kind in force, in and out of torch.compile's tracing."""
     if torch.compiler.is_compiling():
         return choose_while_compiling(_kind.get() if _GUARDED else "", x.device.type, x.dtype, act)
-    return choose(_kind.get(), x.device.type, x.dtype, act).implementation
+    kind = _kind.get()
+    implementation = choose(kind, x.device.type, x.dtype, act).implementation
+    return "eager" if implementation == "triton" and kind == "auto" and x.numel() < LARGE else implementation
 
 
 def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) -> str:
@@ -139,7 +142,7 @@ def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) ->
         how = {
             "eager": "torch's own layers",
             "native": "one fused C++ loop per pass",
-            "triton": "one fused kernel per pass",
+            "triton": f"one fused kernel per pass{f' on maps of {LARGE} values and more' if kernel_kind() == 'auto' else ''}",
             "compiled": "compiled kernels",
         }[choice.implementation]
         parts.append(f"{', '.join(same)} by {how} ({choice.reason})")

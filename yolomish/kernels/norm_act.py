@@ -91,8 +91,7 @@ def _(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
 
 
-@torch.library.custom_op("yolomish::norm_act_backward", mutates_args=())
-def norm_act_backward(
+def _backward(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -111,6 +110,9 @@ def norm_act_backward(
     shares = _shares(sums, invstd, x.numel() // x.shape[1]) if training else torch.zeros_like(sums)
     dx = steps.input_gradient(flat_dy, flat, weight, bias, mean, invstd, shares, act)
     return _shaped(dx, x), (sums[1] * invstd).to(weight.dtype), sums[0].to(bias.dtype, copy=True)
+
+
+norm_act_backward = torch.library.custom_op("yolomish::norm_act_backward", mutates_args=())(_backward)
 
 
 def _shares(sums: Tensor, invstd: Tensor, count: int | Tensor) -> Tensor:
@@ -164,25 +166,40 @@ def _second(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
 norm_act_backward.register_autograd(_second, setup_context=_save)
 
 
-class _Native(torch.autograd.Function):
-    """``norm_act_op`` by the C++ loops, without what an operator of ``torch.library`` costs in each call."""
+class _Direct(torch.autograd.Function):
+    """``norm_act_op`` without what an operator of ``torch.library`` costs in each call."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor, epsilon: float, act: str, training: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        invstd: Tensor,
+        epsilon: float,
+        act: str,
+        training: bool,
+        implementation: str,
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, mean, invstd)
-        ctx.rest = epsilon, act, training
-        return native.apply(x, weight, bias, mean, invstd, act)
+        ctx.rest = epsilon, act, training, implementation
+        if implementation == "native":
+            return native.apply(x, weight, bias, mean, invstd, act)
+        return _shaped(_steps(implementation).apply(_flat(x), weight, bias, mean, invstd, act), x)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+        epsilon, act, training, implementation = ctx.rest
         if torch.is_grad_enabled():  # the caller wants the gradient's gradient, which the operator has by torch's formulas
-            return (*norm_act_backward(dy, *ctx.saved_tensors, *ctx.rest, "torch"), *(None,) * 5)
+            kind = "torch" if implementation == "native" else implementation
+            return (*norm_act_backward(dy, *ctx.saved_tensors, *ctx.rest[:3], kind), *(None,) * 6)
         x, weight, bias, mean, invstd = ctx.saved_tensors
-        _, act, training = ctx.rest
-        gradients = native.backward(_in_layout_of(dy, x), x, weight, bias, mean, invstd, act, training)
-        return (*gradients, *(None,) * 5)
+        if implementation == "native":
+            gradients = native.backward(_in_layout_of(dy, x), x, weight, bias, mean, invstd, act, training)
+        else:
+            gradients = _backward(dy, x, weight, bias, mean, invstd, epsilon, act, training, implementation)
+        return (*gradients, *(None,) * 6)
 
 
 class _Synchronised(torch.autograd.Function):
@@ -276,6 +293,7 @@ def norm_act(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> Tensor:
     assert bn.running_mean is not None and bn.running_var is not None and bn.num_batches_tracked is not None
     x = _dense(x)
     rest = (bn.eps, name, bn.training, implementation)
+    direct = implementation in ("native", "triton") and not torch.compiler.is_compiling()
     if bn.training:
         bn.num_batches_tracked.add_(1)
     if bn.training and isinstance(bn, nn.SyncBatchNorm) and dist.is_initialized() and dist.get_world_size(bn.process_group) > 1:
@@ -283,14 +301,11 @@ def norm_act(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> Tensor:
     else:
         if bn.training:
             with torch.no_grad():
-                take = _statistics if implementation == "native" else norm_statistics
+                take = _statistics if direct else norm_statistics
                 mean, invstd = take(x.detach(), bn.running_mean, bn.running_var, bn.momentum, bn.eps, name, implementation)
         else:
             mean, invstd = bn.running_mean, (bn.running_var + bn.eps).rsqrt()
-        if implementation == "native":
-            y = _Native.apply(x, bn.weight, bn.bias, mean, invstd, *rest[:3])
-        else:
-            y = norm_act_op(x, bn.weight, bn.bias, mean, invstd, *rest)
+        y = (_Direct.apply if direct else norm_act_op)(x, bn.weight, bn.bias, mean, invstd, *rest)
     if keeper := active_keeper():
         _remember(keeper, y, x, bn.weight, bn.bias, mean, invstd, rest)
     return y
