@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolomish.kernels import compiled, formulas, native
-from yolomish.kernels.choice import choose_for, exporting
+from yolomish.kernels.choice import choose, choose_for, exporting, kernel_kind
 from yolomish.kernels.formulas import CLOSED_FORMS
 from yolomish.kernels.lean import Recipe, active_keeper
 
@@ -273,8 +273,8 @@ def chosen(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> str:
     if exporting():
         return "eager"
     implementation = choose_for(x, name)
-    if implementation == "eager" and name in CLOSED_FORMS and active_keeper():
-        implementation = "torch"
+    if implementation == "eager" and name in CLOSED_FORMS and active_keeper():  # which needs an operation to repeat
+        implementation = "triton" if choose(kernel_kind(), x.device.type, x.dtype, name).implementation == "triton" else "torch"
     return "eager" if implementation == "eager" or _unusual(x, bn, act) else implementation
 
 
