@@ -224,6 +224,9 @@ def test_a_sweep_changes_one_setting_and_is_checked_first() -> None:
         ("batch", [30, 500], "batch 500 is more than the 120"),
         ("optimizer", ["adm"], "did you mean 'adam'"),
         ("dropout", [1.0], "under 1, not"),
+        ("lr", [0.1, float("inf")], "lr must be positive and finite"),
+        ("depth", [10**9], "depth must be at most 10000"),
+        ("width", [10**6], "million parameters, over the 1,000 million"),
     ):
         with pytest.raises(YolomishError, match=words):
             sweep(["mish"], over, values, 1, PLAIN, blobs(), log=lambda _: pytest.fail("trained"))

@@ -66,6 +66,41 @@ def test_cifar10_is_read_from_its_own_files_if_they_are_the_published_ones(
     np.testing.assert_array_equal(train.image(3), pixels["data_batch_2"][1].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
+@pytest.mark.parametrize(
+    ("part", "content", "said"),
+    [
+        ("images", b"\0\0\x07\x03" + bytes(60), "AssertionError"),  # no type of the format's
+        ("images", b"\0\0\x0d\x03" + struct.pack(">3I", 1, 1, 1) + bytes(4), "dtype"),  # floats
+        ("labels", b"\0\0\x08\x01" + struct.pack(">I", 1) + bytes(1), "2 pictures, 1 labels"),
+        ("labels", b"\0\0\x08\x01" + struct.pack(">I", 2) + bytes((3, 200)), "a label is 200 of 10 classes"),
+    ],
+)
+def test_damaged_idx_files_are_one_line(tmp_path: Path, part: str, content: bytes, said: str) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train", "t10k"):
+        idx(raw / f"{name}-images-idx3-ubyte", np.zeros((2, 28, 28), np.uint8))
+        idx(raw / f"{name}-labels-idx1-ubyte", np.zeros(2, np.uint8))
+    (raw / f"train-{part}-idx{3 if part == 'images' else 1}-ubyte").write_bytes(content)
+    with pytest.raises(YolomishError, match=rf"MNIST/raw does not hold mnist \(.*{said}"):
+        open_classes(DataConfig(format="mnist", root=str(tmp_path)), "train")
+
+
+def test_a_pickle_where_torchvision_once_kept_mnist_is_refused_unrun(tmp_path: Path) -> None:
+    class Runs:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    folder = tmp_path / "MNIST" / "processed"
+    folder.mkdir(parents=True)
+    (tmp_path / "MNIST" / "raw").mkdir()
+    for name in ("training.pt", "test.pt"):
+        (folder / name).write_bytes(pickle.dumps(Runs(), protocol=2))
+    with pytest.raises(YolomishError, match=r"does not hold mnist \(Weights only load failed"):
+        open_classes(DataConfig(format="mnist", root=str(tmp_path)), "train")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_missing_set_says_where_it_belongs_and_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(YolomishError, match=r"MNIST/raw does not hold mnist .*torchvision\.datasets\.MNIST\(") as caught:
         open_classes(DataConfig(format="mnist", root=str(tmp_path)), "train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -14,10 +15,12 @@ from torch.nn import functional as F
 
 from yolomish.activations import build_activation
 from yolomish.config import DataConfig
+from yolomish.config.schema import MOST_PX
 from yolomish.data.classification import open_classes
 from yolomish.data.datasets import open_data
 from yolomish.data.formats.record import Split
-from yolomish.errors import YolomishError, unknown_name
+from yolomish.errors import YolomishError, shown, unknown_name
+from yolomish.networks.registry import MOST_PARAMETERS
 
 OPTIMIZERS = {  # SGD has momentum and the sweep's rate, the others torch's own rates
     "sgd": torch.optim.SGD,
@@ -36,6 +39,7 @@ INITIALISERS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "xavier_uniform": nn.init.xavier_uniform_,
     "orthogonal": nn.init.orthogonal_,
 }
+MOST_LAYERS = 10_000
 Value = int | float | str
 VALUES: dict[str, tuple[Value, ...]] = {  # the experiments by name: what is swept and over what
     "depth": (5, 10, 15, 20, 25),
@@ -69,8 +73,18 @@ class PlainConfig:
         for name in ("depth", "width", "epochs", "batch", "side"):
             if getattr(self, name) < 1:
                 raise YolomishError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not self.lr > 0 or not 0 <= self.dropout < 1:
-            raise YolomishError(f"lr must be positive and dropout at least 0 and under 1, not {self.lr:g} and {self.dropout:g}")
+        if self.depth > MOST_LAYERS or self.side > MOST_PX:
+            got = f"{shown(self.depth)} and {shown(self.side)}"
+            raise YolomishError(f"depth must be at most {MOST_LAYERS} and side {MOST_PX} px, not {got}")
+        if (count := self.width * (self.side**2 + (self.depth - 1) * self.width)) > MOST_PARAMETERS:
+            raise YolomishError(
+                f"a network of depth {self.depth} and width {shown(self.width)} on pictures of side {self.side} has some "
+                f"{shown(count // 10**6)} million parameters, over the {MOST_PARAMETERS // 10**6:,} million that are built"
+            )
+        if not 0 < self.lr < math.inf or not 0 <= self.dropout < 1:
+            raise YolomishError(
+                f"lr must be positive and finite, dropout at least 0 and under 1, not {self.lr:g} and {self.dropout:g}"
+            )
         for name, known in (("optimizer", OPTIMIZERS), ("initialiser", INITIALISERS)):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)

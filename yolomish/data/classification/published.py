@@ -51,16 +51,20 @@ def of_published(config: DataConfig, split: Split) -> ClassListing:
         raise YolomishError(f"{config.format} has the splits train and val, its test images: name val")
     try:
         found: Any = getattr(datasets, kind)(config.root, train=split == "train", download=False)
-    except (RuntimeError, OSError, ValueError) as error:
+        pictures, labels, names = np.asarray(found.data), tuple(map(int, found.targets)), config.names or tuple(found.classes)
+        if len(labels) != len(pictures):
+            raise ValueError(f"{len(pictures)} pictures, {len(labels)} labels")
+        if max(labels, default=0) >= len(names):
+            raise ValueError(f"a label is {max(labels)} of {len(names)} classes")
+    except Exception as error:  # of a damaged file torchvision raises whatever its reader met, assertions and unpickling's too
         raise YolomishError(
             f"{shown_path(Path(config.root) / folder)} does not hold {config.format} ({first_line(error, 60)}): have torchvision "
             f"fetch it once, torchvision.datasets.{kind}({config.root!r}, download=True)"
         ) from None
-    pictures = np.asarray(found.data)
     return ClassListing(
         source=Path(config.root),
-        names=config.names or tuple(found.classes),
+        names=names,
         paths=tuple(Path(config.root) / folder / split / f"{i:05d}" for i in range(len(pictures))),
-        labels=tuple(int(label) for label in found.targets),
+        labels=labels,
         stored=tuple(ArrayPicture(pixels=pixels) for pixels in pictures),
     )
