@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,15 @@ def test_what_is_missing_or_of_another_kind_is_named(tmp_path: Path) -> None:
         open_classes(DataConfig(format="coco"), "train")
     with pytest.raises(YolomishError, match="cannot be read: No such file"):
         open_classes(replace(config, root=str(tmp_path / "none")), "train")
+    link = tmp_path / "train" / "red" / "gone.png"
+    link.symlink_to(tmp_path / "nothing")
+    with pytest.raises(YolomishError, match=r"gone\.png does not exist"):
+        open_classes(config, "train")
+    link.unlink()
+    os.mkfifo(link)  # whose reading would never end
+    with pytest.raises(YolomishError, match=r"gone\.png is no file"):
+        open_classes(config, "train")
+    link.unlink()
     (tmp_path / "val" / "pink").mkdir()
     with pytest.raises(YolomishError, match="'pink', which is no class of train"):
         open_classes(config, "val")

@@ -176,6 +176,9 @@ def test_a_plan_says_seeds_and_hours_before_training(tmp_path: Path) -> None:
     assert run.exit_code == 0 and "takes 10 seeds per arm." in run.stdout and "40.0 hours" in run.stdout  # G*Power: n = 10
     refused = CliRunner().invoke(app, ["compare", "--plan"])
     assert "--plan needs what seeds differ by" in str(refused.exception)
+    for wrong in (["--spread", "inf"], ["--image-error", "inf"], ["--hours", "nan"], ["--acts", "mish"]):
+        refused = CliRunner().invoke(app, ["compare", "--plan", "--spread", "0.01", *wrong])
+        assert isinstance(refused.exception, YolomishError) and wrong[0] in str(refused.exception)
     names, data = _files(tmp_path, a=[0, 1, 2], b=[0.5, 2.5, 2])
     save_yaml(data, tmp_path / "data.yaml")
     words = ["compare", *names, "--plan", "--data", str(tmp_path / "data.yaml"), "--output", str(tmp_path), "--resolve", "0.2"]

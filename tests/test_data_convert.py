@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -181,6 +182,22 @@ def test_nothing_is_overwritten_but_an_earlier_conversion(source: DataConfig, tm
     assert (new / "Annotations").is_dir() and not (new / "labels").exists()
     assert (new / "JPEGImages" / "0.jpg").is_symlink() and len(open_data(load_data_config(str(new)), "val")) == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "new", "source"]
+
+
+def test_of_two_conversions_at_once_the_second_is_refused(
+    source: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, read_back = tmp_path / "new", module._read_back
+
+    def meanwhile(*args: Any) -> None:
+        monkeypatch.setattr(module, "_read_back", read_back)
+        convert(source, new, "voc")
+        read_back(*args)
+
+    monkeypatch.setattr(module, "_read_back", meanwhile)
+    with pytest.raises(YolomishError, match="new cannot be written: Directory not empty; what was there is intact"):
+        convert(source, new, "yolo")
+    assert (new / "Annotations").is_dir() and not (new / "labels").exists() and not list(tmp_path.glob(".*"))
 
 
 def test_a_conversion_that_fails_leaves_what_was_there(

@@ -205,5 +205,7 @@ def test_a_setting_that_a_cluster_does_not_have_is_one_line(tmp_path: Path) -> N
     runs = plan(build_arms(tiny(tmp_path / "data"), ["mish", "relu"])[:1], [0], tmp_path)
     with pytest.raises(YolomishError, match=r"--jobs local does not start mish, seed 0: .*slurm_moon"):
         Jobs(cluster="local", settings={"slurm_moon": 1, "moon": 2}, log=print)(runs)
+    with pytest.raises(YolomishError, match='does not start mish, seed 0: Parameter "timeout_min" expected type'):
+        Jobs(cluster="local", settings={"timeout_min": "x"}, log=print)(runs)
     with pytest.raises(YolomishError, match="processes must be a whole number from 1, not '0'"):
         Jobs(cluster="local", settings={"processes": 0}, log=print)(runs)

@@ -143,6 +143,14 @@ def test_a_video_that_lost_frames_is_not_called_whole(tmp_path: Path) -> None:
     assert not written(tmp_path)
 
 
+def test_a_video_that_cannot_begin_says_what_the_disk_says(tmp_path: Path) -> None:
+    with pytest.raises(YolomishError, match=r"v.mp4 cannot be written: No such file or directory"):
+        VideoFile(tmp_path / "gone" / "v.mp4", 25.0, (32, 48))
+    with pytest.raises(YolomishError, match=r"v.mp4 cannot be written: OpenCV cannot make an MP4 of 0x0 px here"):
+        VideoFile(tmp_path / "v.mp4", 25.0, (0, 0))
+    assert not written(tmp_path)
+
+
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     write_text(tmp_path / "x.txt", "first \udcff")
     assert read_text(tmp_path / "x.txt") == "first \\udcff"

@@ -131,6 +131,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
         ([("a.cls", b"1")], "the sample 'a' holds no picture"),
         ([("a.png", PNG), ("a.cls", b"cat")], "the sample 'a' has the class 'cat', not a whole number"),
         ([("a.png", PNG), ("a.PNG", PNG), ("a.cls", b"1")], "duplicate file name"),
+        ([("a.png", PNG), ("a.cls", b"9" * 40)], "has the class 9{40}: there may be 100,000"),
         ([("a.png", PNG), ("a.cls", b"7")], "a.png is of class 7, names end at 2"),
     ],
 )
@@ -168,6 +169,14 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shards = written(coloured_squares(tmp_path / "folders"), tmp_path / "shards")
     with pytest.raises(YolomishError, match=r"train-0003\.tar cannot be read: No such file"):
         open_classes(load_data_config(str(shards / "train-{0000..0003}.tar")), "train")
+    for pattern, words in (
+        ("t{0..9999999999}.tar", "it names 10000000000 shards, over 1,000,000"),
+        ("{a,b}" * 40 + ".tar", "it names 1099511627776 shards"),
+        ("{" * 500 + ".tar", "is no pattern of shards: Unbalanced braces"),
+        ("{" * 5000 + "}" * 5000 + ".tar", "is no pattern of shards: maximum recursion"),
+    ):
+        with pytest.raises(YolomishError, match=words):
+            open_classes(replace(load_data_config(str(shards)), format="webdataset", train=pattern), "train")
     for path in shards.glob("val*"):
         path.unlink()
     with pytest.raises(YolomishError, match="whose name speaks of val"):

@@ -71,8 +71,9 @@ class PlainConfig:
 
     def __post_init__(self) -> None:
         for name in ("depth", "width", "epochs", "batch", "side"):
-            if getattr(self, name) < 1:
-                raise YolomishError(f"{name} must be at least 1, not {getattr(self, name)}")
+            least = 2 if name == "batch" else 1  # batch norm takes a deviation over the batch
+            if getattr(self, name) < least:
+                raise YolomishError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.depth > MOST_LAYERS or self.side > MOST_PX:
             got = f"{shown(self.depth)} and {shown(self.side)}"
             raise YolomishError(f"depth must be at most {MOST_LAYERS} and side {MOST_PX} px, not {got}")

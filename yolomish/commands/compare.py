@@ -27,7 +27,7 @@ from yolomish.commands.options import (
     trust_named,
 )
 from yolomish.commands.train import RECIPE, SETTINGS, given_settings
-from yolomish.errors import YolomishError, unknown_name
+from yolomish.errors import YolomishError, shown, unknown_name
 
 if TYPE_CHECKING:
     from yolomish.comparison.train import Trainer
@@ -48,7 +48,7 @@ def split_acts(acts: str) -> list[str]:
 
     names = split_list(acts)
     if len(names) < 2:
-        raise YolomishError(f"--acts needs at least two names, not {acts!r}: --acts mish,leaky_relu")
+        raise YolomishError(f"--acts needs at least two names, not {shown(acts)}: --acts mish,leaky_relu")
     for name in names:
         build_activation(name)
     return names
@@ -259,7 +259,7 @@ def compare(
             truth = read_data(data, fraction, classes, train_share) if "data" in given else None
             found = plan_from_runs(runs, where, judging, data=truth, hours=hours, device=device or "auto", log=log)
         else:
-            found = plan_from_spreads(len(split_list(acts)), judging, spread=spread, image_error=image_error, hours=hours)
+            found = plan_from_spreads(len(split_acts(acts)), judging, spread=spread, image_error=image_error, hours=hours)
         typer.echo(plan_text(found))
         return
     if runs:

@@ -18,7 +18,7 @@ from typing import Any
 from yolomish import __version__
 from yolomish.commands.log_file import end_log
 from yolomish.errors import YolomishError, first_line
-from yolomish.files import cache_folder
+from yolomish.files import cache_folder, shown_path
 
 DEBUG = "YOLOMISH_DEBUG"  # not empty: tracebacks go to stderr too
 
@@ -72,7 +72,7 @@ def _code(app: Callable[[], Any]) -> int:
         if os.environ.get(DEBUG):
             traceback.print_exc()
         if isinstance(error, OSError) and error.errno is not None:
-            where = f": {error.filename}" if error.filename else ""
+            where = f": {shown_path(str(error.filename))}" if error.filename else ""
             return _say(f"{error.strerror or first_line(error)}{where}", 2)
         if _is_memory(error):
             return _say(f"there is not enough memory: {first_line(error)}; try a smaller --batch or --imgsz", 2)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from yolomish.commands.help import command
-from yolomish.commands.options import Device, Trust, split_list, trust_named
+from yolomish.commands.options import Device, Trust, required_list, split_list, trust_named
 
 landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, noise, sweeps: PNG and JSON.")
 
@@ -87,7 +87,7 @@ def output_(
     from yolomish.analysis.output_landscape import output_landscape
     from yolomish.analysis.plots import plot_outputs
 
-    names = split_list(acts)
+    names = required_list(acts, "--acts")
     found = [output_landscape(name, layers=layers, width=width, points=points, span=span, seed=seed) for name in names]
     content = [
         {"activation": f.activation, "roughness": f.roughness(), "axis": f.axis.tolist(), "values": f.values.tolist()}
@@ -124,7 +124,7 @@ def noise(
     from yolomish.weights.load import load_network
 
     try:
-        strengths = [float(s) for s in split_list(sigmas)]
+        strengths = [float(s) for s in required_list(sigmas, "--sigmas")]
     except ValueError:
         raise YolomishError(f"--sigmas takes numbers separated by commas, not {sigmas!r}") from None
     tasks = {path: load_network(path).config.task for path in weights}
@@ -178,7 +178,7 @@ def sweep_(
     from yolomish.analysis.sweep import PlainConfig, picture_task, read_values, shape_task, sweep
     from yolomish.config import load_data_config
 
-    names, swept = split_list(acts), read_values(over, split_list(values))
+    names, swept = required_list(acts, "--acts"), read_values(over, split_list(values))
     config = PlainConfig(
         depth=depth,
         width=width,

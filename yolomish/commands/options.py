@@ -103,6 +103,13 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def required_list(text: str, option: str) -> list[str]:
+    """The parts of a list by commas; YolomishError where there are none."""
+    if parts := split_list(text):
+        return parts
+    raise YolomishError(f"{option} names nothing: give one or more, by commas")
+
+
 def read_data(name: str, fraction: float | None, classes: str, train_share: float | None) -> DataConfig:
     """The data set of a name or YAML with what the options ``Fraction``, ``Classes`` and ``TrainShare`` take of it."""
     config = load_data_config(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Budget:
 
 
 def _budget(basis: str, arms: int, judging: Judging, spreads: Spreads, hours: float | None, images: int | None) -> Budget:
+    if not 0 <= (hours or 0) < math.inf:
+        raise YolomishError(f"--hours must be a number from 0 on, not {hours}")
     confidence = 1 - LEVEL / len(pairs_of(list(map(str, range(arms))), judging.all_pairs))
     upper = spreads.moved(SURE)
     rows = tuple(
@@ -82,11 +85,11 @@ def _budget(basis: str, arms: int, judging: Judging, spreads: Spreads, hours: fl
 
 def plan_from_spreads(arms: int, judging: Judging, *, spread: float, image_error: float = 0.0, hours: float = 0.0) -> Budget:
     """A plan for ``arms`` from the deviation of one seed's AP difference and the images' standard error of it, 0..1, and the
-    ``hours`` of one training (0: not known). YolomishError without a spread."""
-    if not spread > 0 or not image_error >= 0:
+    ``hours`` of one training (0: not known). YolomishError without a spread, or beyond these."""
+    if not 0 < spread <= 1 or not 0 <= image_error <= 1:
         raise YolomishError(
             "--plan needs what seeds differ by: finished runs (yolomish compare RUN... --plan), or --spread 0.006, the deviation "
-            "of one seed's AP difference, with --image-error"
+            "of one seed's AP difference, with --image-error, both from 0 to 1"
         )
     spreads = Spreads(seed_sd=spread, image_error=image_error)
     return _budget("spreads as given, taken as known", arms, judging, spreads, hours or None, None)

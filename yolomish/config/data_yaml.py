@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from yolomish.config.schema import ODD
+from yolomish.config.schema import MOST_CLASSES, ODD
 from yolomish.errors import YolomishError
 from yolomish.files import is_there
 
@@ -71,7 +71,7 @@ def _names(values: dict[str, Any], file: Path) -> dict[str, Any]:
         raise YolomishError(f"{file}: YAML reads a class name among yes, no, on, off, true and false as none: quote it")
     if count is None:
         return {"names": names} if names is not None else {}
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 100_000:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_CLASSES:
         raise YolomishError(f"{file}: nc must be the number of classes, not {str(count)[:60]!r}")
     if names is None:
         return {"names": [f"class_{i}" for i in range(count)]}  # as ultralytics calls them

@@ -85,6 +85,7 @@ def marked(kind: type, mark: object) -> frozenset[str]:
     return frozenset(name for name, hint in hints(kind).items() if mark in _marks(hint))
 
 
+MOST_CLASSES = 100_000
 MOST_PX = 1 << 14  # of a network's side
 
 

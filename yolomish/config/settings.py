@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from yolomish.config.schema import (
     COUNT,
     MAY_CHANGE,
+    MOST_CLASSES,
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
@@ -43,7 +44,7 @@ class ModelConfig:
 
     name: str = "yolov4"
     architecture: str = "yolov4"
-    num_classes: Annotated[int, Between(1, 100_000)] = 80
+    num_classes: Annotated[int, Between(1, MOST_CLASSES)] = 80
     activation: str = "mish"
     neck_activation: str = "leaky_relu"
     width: Annotated[float, Between(0, 8, without_low=True)] = 1.0

@@ -79,7 +79,7 @@ def convert(config: DataConfig, target: Path, form: str, *, force: bool = False,
         )
         (part / RECORD).write_text(json.dumps(asdict(done), indent=1) + "\n", encoding="utf-8")
         part.chmod(0o755)  # mkdtemp makes 0700
-        _swap_in(part, target)
+        _put(part, target, force)
     except OSError as error:
         raise YolomishError(f"{target} cannot be written: {error.strerror or error}; what was there is intact") from None
     except UnicodeEncodeError as error:
@@ -213,11 +213,14 @@ def _same(a: Record, b: Record) -> bool:
     return rows[0].shape == rows[1].shape and bool((abs(rows[0] - rows[1]) <= ROUNDING).all())
 
 
-def _swap_in(part: Path, target: Path) -> None:
-    """Put the finished folder in the place of an earlier one, which goes only then."""
+def _put(part: Path, target: Path, force: bool) -> None:
+    """Put the finished folder in its place, by ``force`` in that of an earlier one, which goes only then."""
     old = part.with_suffix(".old")
     if target.exists():
-        os.replace(target, old)
+        if force:
+            os.replace(target, old)
+        else:
+            target.rmdir()  # an empty folder; refused where another conversion was faster
     try:
         os.replace(part, target)
     except OSError:

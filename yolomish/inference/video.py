@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from yolomish.errors import YolomishError
-from yolomish.files import PARTIAL
+from yolomish.files import PARTIAL, reason
 
 USUAL_FPS = 25.0  # where a stream states none
 NO_FRAME_S = 15.0
@@ -110,7 +110,18 @@ class VideoFile:
         self.part = path.with_name(f"{path.stem}{PARTIAL}{path.suffix}")
         self._writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*"mp4v"), fps, size_hw[::-1])
         if not self._writer.isOpened():
-            raise YolomishError(f"{path} cannot be written: OpenCV cannot make an MP4 of {size_hw[1]}x{size_hw[0]} px here")
+            self.part.unlink(missing_ok=True)
+            raise YolomishError(f"{path} cannot be written: {self._why_not()}")
+
+    def _why_not(self) -> str:
+        """Why OpenCV, which does not say it, could not begin the file: the disk, or else its coder."""
+        try:
+            self.part.write_bytes(bytes(1 << 16))
+        except OSError as error:
+            return reason(error)
+        finally:
+            self.part.unlink(missing_ok=True)
+        return f"OpenCV cannot make an MP4 of {self.size_hw[1]}x{self.size_hw[0]} px here"
 
     def write(self, image: np.ndarray) -> None:
         """Add a frame; one of another size (a stream may change it) is fitted to the first one's."""

@@ -17,7 +17,7 @@ from yolomish.data.formats.record import Folders, Split, split_path
 from yolomish.data.formats.subset import held_apart, part_text, source_split
 from yolomish.data.images import SUFFIXES
 from yolomish.errors import YolomishError, first_line, unknown_name
-from yolomish.files import read_lines
+from yolomish.files import is_there, read_lines, shown_path
 
 IMAGE_COLUMNS, CLASS_COLUMNS = ("image", "path", "file", "filename"), ("class", "label")
 
@@ -50,9 +50,8 @@ def _of_folders(config: DataConfig, split: Split) -> ClassListing:
         raise YolomishError(f"{folder} holds a folder {first_line(unknown[0], 60)!r}, which is no class of train")
     places = {name: i for i, name in enumerate(names)}
     found = make_dataset(str(folder), places, extensions=tuple(SUFFIXES), allow_empty=True)
-    return ClassListing(
-        source=folder, names=names, paths=tuple(Path(path) for path, _ in found), labels=tuple(label for _, label in found)
-    )
+    paths = _present([Path(path) for path, _ in found], folder)
+    return ClassListing(source=folder, names=names, paths=paths, labels=tuple(label for _, label in found))
 
 
 def _subfolders(folder: Path) -> tuple[str, ...]:
@@ -133,7 +132,7 @@ def _present(paths: list[Path], source: Path) -> tuple[Path, ...]:
     folders = Folders()
     for path in paths:
         if not folders.has(path):
-            raise YolomishError(f"{source}: {path} does not exist")
+            raise YolomishError(f"{source}: {shown_path(path)} {'is no file' if is_there(path) else 'does not exist'}")
     return tuple(paths)
 
 

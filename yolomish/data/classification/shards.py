@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from yolomish.config import DataConfig
+from yolomish.config.schema import MOST_CLASSES
 from yolomish.data.classification.listing import ClassListing
 from yolomish.data.formats.record import Split, split_of, split_paths
 from yolomish.data.images import SUFFIXES, decode_image
@@ -26,6 +29,7 @@ from yolomish.files import cache_folder, make_folder, reason, shown_path, write_
 TAR = ".tar"
 PICTURES = tuple(suffix.removeprefix(".") for suffix in sorted(SUFFIXES))
 CLASS = "cls"  # webdataset/autodecode.py: a whole number from 0
+MOST_SHARDS = 1_000_000  # that a pattern may name
 VERSION = 1  # of the index files
 
 
@@ -93,7 +97,7 @@ def _shards(config: DataConfig, split: Split) -> list[Path]:
     found: list[Path] = []
     for pattern in patterns:
         if pattern.endswith(TAR):
-            found += [folder / name for name in _library().shardlists.expand_urls(pattern)]
+            found += [folder / name for name in _expanded(pattern)]
         else:
             found += sorted(path for path in folder.glob(f"*{TAR}") if split_of(path.name) == split)
     if not found:
@@ -101,6 +105,19 @@ def _shards(config: DataConfig, split: Split) -> list[Path]:
             f"{shown_path(folder)} holds no {TAR} whose name speaks of {split}: name them in a YAML, {split}: ..."
         )
     return found
+
+
+def _expanded(pattern: str) -> list[str]:
+    """The names that the library makes of a pattern, which makes all at once: YolomishError for too many."""
+    try:
+        count = math.prod(abs(int(high) - int(low)) + 1 for low, high in re.findall(r"(-?\d+)\.\.(-?\d+)", pattern))
+        count *= math.prod(parts.count(",") + 1 for parts in re.findall(r"{([^{}]*)}", pattern))
+        if count > MOST_SHARDS:
+            raise ValueError(f"it names {shown(count)} shards, over {MOST_SHARDS:,}")
+        names: list[str] = _library().shardlists.expand_urls(pattern)
+        return names
+    except (ValueError, RuntimeError) as error:  # unbalanced braces; braces nested beyond Python's depth
+        raise YolomishError(f"{shown(pattern)} is no pattern of shards: {first_line(error)}") from None
 
 
 def _library() -> Any:
@@ -169,4 +186,6 @@ def _sample(tar: tarfile.TarFile, sample: dict[str, Any], shard: Path) -> tuple[
     text = content.read(40) if content else b""
     if not text.strip().isdigit():
         raise YolomishError(f"{where} has the class {shown(text.decode(errors='replace'))}, not a whole number from 0")
-    return picture.name, picture.offset_data, picture.size, int(text)
+    if (label := int(text)) >= MOST_CLASSES:
+        raise YolomishError(f"{where} has the class {shown(label)}: there may be {MOST_CLASSES:,}")
+    return picture.name, picture.offset_data, picture.size, label
