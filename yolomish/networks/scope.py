@@ -36,8 +36,8 @@ def find_slots(network: Network, scope: str) -> dict[str, Activated]:
         found = found or {n: b for n, b in slots.items() if b.activation_name == _canonical(scope)}
     if not found:
         raise YolomishError(
-            f"scope {shown(scope)} names no activation of {network.name}: name all, a part ({', '.join(network.parts)}), numbers as "
-            f"`yolomish info` shows them, a module, or one of "
+            f"scope {shown(scope)} names no activation of {network.name}: name all, a part ({', '.join(network.parts)}), numbers "
+            f"as `yolomish info` shows them, a module, or one of "
             f"{', '.join(network.activations())}"
         )
     return found
