@@ -297,3 +297,8 @@ def test_the_noise_curve_runs_on_the_device_asked_for(checkpoint: str, monkeypat
 def test_noise_refuses_data_of_other_classes(checkpoint: str, tmp_path: Path) -> None:
     with pytest.raises(YolomishError, match=r"has 4 classes, the data 2: wrong --data\?"):
         noise_curve(checkpoint, [0.0], data=noise_data(tmp_path, train=1, val=1))
+
+
+def test_a_landscape_of_no_number_is_one_line() -> None:
+    for wrong in (["--span", "nan"], ["--span", "inf"], ["--seed", "-1"], ["--acts", ","]):
+        assert CliRunner().invoke(app, ["landscape", "output", *wrong]).exit_code

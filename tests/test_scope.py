@@ -43,6 +43,12 @@ def test_a_scope_that_means_nothing_is_one_line(scope: str) -> None:
         find_slots(outline(SMALL), scope)
 
 
+def test_a_scope_of_endless_digits_is_one_short_line() -> None:
+    with pytest.raises(YolomishError, match=r"scope '9+\.\.\.9+' names no activation of small") as caught:
+        find_slots(outline(SMALL), "9" * 5000)  # beyond what Python makes a number of
+    assert len(str(caught.value)) < 500
+
+
 def test_swaps_follow_one_another_and_leave_the_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = build_network(SMALL)

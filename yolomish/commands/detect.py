@@ -67,7 +67,7 @@ def detect(
     save_txt: Annotated[bool, typer.Option("--save-txt", help="Write labels/NAME.txt in YOLO's format.")] = False,
     save_conf: Annotated[bool, typer.Option("--save-conf", help="--save-txt with a column of scores.")] = False,
     save_crop: Annotated[bool, typer.Option("--save-crop", help="Write each object to crops/CLASS/.")] = False,
-    line_width: Annotated[int, typer.Option("--line-width", min=0, help="Width of drawn boxes, px; 0 = by size.")] = 0,
+    line_width: Annotated[int, typer.Option("--line-width", min=0, max=1000, help="Width of drawn boxes, px; 0 = by size.")] = 0,
     show: Annotated[bool, typer.Option("--show", help="Show the pictures in a window; q stops.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per picture to stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no line per picture.")] = False,

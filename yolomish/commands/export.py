@@ -30,7 +30,9 @@ def export(
     nms: Annotated[bool, typer.Option("--nms", help="Put decoding and NMS (plain IoU) into the ONNX file.")] = False,
     conf: Annotated[float, typer.Option("--conf", min=0, max=1, help="Lowest score kept by --nms, 0..1.")] = 0.25,
     iou: Annotated[float, typer.Option("--iou", min=0, max=1, help="Threshold of --nms, 0..1.")] = 0.45,
-    max_det: Annotated[int, typer.Option("--max-det", min=1, help="Most boxes per class and image of --nms.")] = 100,
+    max_det: Annotated[
+        int, typer.Option("--max-det", min=1, max=1_000_000, help="Most boxes per class and image of --nms.")
+    ] = 100,
     force: Force = False,
     int8: Annotated[bool, typer.Option("--int8", help="ONNX, OpenVINO: 8 bits; --data sets ranges and judges.")] = False,
     data: Annotated[str, typer.Option("--data", help="Data set of --int8: training images for the ranges, val for AP.")] = "",

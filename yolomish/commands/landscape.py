@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ import typer
 
 from yolomish.commands.help import command
 from yolomish.commands.options import Device, Trust, required_list, split_list, trust_named
+from yolomish.errors import YolomishError
 
+MOST_SEED = 2**32 - 1  # as in training
 landscape = typer.Typer(no_args_is_help=True, help="Loss and output landscapes, noise, sweeps: PNG and JSON.")
 
 OUTPUT = typer.Option("--output", help="Folder; a number is added if it exists.")
@@ -41,7 +44,7 @@ def loss(
     batch_norm: Annotated[str, typer.Option("--batch-norm", help="Statistics: running (trained) or batch (each point's).")] = (
         "running"
     ),
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the two directions.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the two directions.")] = 0,
     device: Device = "auto",
     output: Annotated[str, OUTPUT] = "runs/landscape/loss",
 ) -> None:
@@ -76,17 +79,19 @@ def output_(
     acts: Annotated[
         str, typer.Option("--acts", help="Activations, by commas.", callback=trust_named)
     ] = "relu,leaky_relu,silu,mish",
-    layers: Annotated[int, typer.Option("--layers", min=1, help="Linear layers.")] = 5,
+    layers: Annotated[int, typer.Option("--layers", min=1, max=10_000, help="Linear layers.")] = 5,
     width: Annotated[int, typer.Option("--width", min=1, help="Units of a hidden layer.")] = 64,
-    points: Annotated[int, typer.Option("--points", min=3, help="Grid points a side.")] = 201,
+    points: Annotated[int, typer.Option("--points", min=3, max=10_000, help="Grid points a side.")] = 201,
     span: Annotated[float, typer.Option("--span", help="The inputs run from -span to span.")] = 4.0,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the weights, the same for all.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the weights, the same for all.")] = 0,
     output: Annotated[str, OUTPUT] = "runs/landscape/output",
 ) -> None:
     """The output of a random network over its two inputs, for each activation."""
     from yolomish.analysis.output_landscape import output_landscape
     from yolomish.analysis.plots import plot_outputs
 
+    if not 0 < span < math.inf:
+        raise YolomishError(f"--span must be a positive number, not {span}")
     names = required_list(acts, "--acts")
     found = [output_landscape(name, layers=layers, width=width, points=points, span=span, seed=seed) for name in names]
     content = [
@@ -110,7 +115,7 @@ def noise(
     ),
     images: Annotated[int, typer.Option("--images", min=0, help="Validation images; 0 = all.")] = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 8,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the noise, the same for all weights.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the noise, the same for all weights.")] = 0,
     device: Device = "auto",
     output: Annotated[str, OUTPUT] = "runs/landscape/noise",
 ) -> None:
@@ -120,7 +125,6 @@ def noise(
     from yolomish.analysis.noise import noise_curve
     from yolomish.analysis.plots import plot_noise
     from yolomish.config import load_data_config
-    from yolomish.errors import YolomishError
     from yolomish.weights.load import load_network
 
     try:

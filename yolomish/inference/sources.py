@@ -240,5 +240,5 @@ def _answer(url: str) -> Iterator[HTTPResponse]:
             yield answer
     except urllib.error.HTTPError as error:
         raise YolomishError(f"{url} answers {error.code} {error.reason}") from None
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+    except (http.client.HTTPException, OSError, UnicodeError) as error:  # a host of over 63 letters is the last
         raise _Unreached(f"{url} cannot be fetched: {getattr(error, 'reason', error)}") from None

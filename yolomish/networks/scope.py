@@ -8,12 +8,12 @@ import re
 from yolomish.activations import darknet_activations, find_activation
 from yolomish.config import ModelConfig
 from yolomish.darknet.write import section_numbers
-from yolomish.errors import YolomishError
+from yolomish.errors import YolomishError, shown
 from yolomish.files import digest
 from yolomish.networks.base import Network, within
 from yolomish.nn.blocks import Activated, set_activation
 
-NUMBERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+NUMBERS = re.compile(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*")
 
 
 def find_slots(network: Network, scope: str) -> dict[str, Activated]:
@@ -36,8 +36,8 @@ def find_slots(network: Network, scope: str) -> dict[str, Activated]:
         found = found or {n: b for n, b in slots.items() if b.activation_name == _canonical(scope)}
     if not found:
         raise YolomishError(
-            f"scope {scope!r} names no activation of {network.name}: name all, a part ({', '.join(network.parts)}), numbers as "
-            f"`yolomish info` shows them, a module, or one of "
+            f"scope {shown(scope)} names no activation of {network.name}: name all, a part ({', '.join(network.parts)}), numbers "
+            f"as `yolomish info` shows them, a module, or one of "
             f"{', '.join(network.activations())}"
         )
     return found

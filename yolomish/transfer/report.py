@@ -49,7 +49,7 @@ def timings(
         except YolomishError as error:
             skipped[name] = first_line(error)
     calls = [partial(engine, images) for pair in ready.values() for engine in pair]
-    seconds = iter(interleaved(calls, rounds))
+    seconds = iter(interleaved(calls, rounds) if calls else ())
     costs = [Cost(engine=name, before=tuple(next(seconds)), after=tuple(next(seconds))) for name in ready]
     return (*costs, *(Cost(engine=name, skipped=reason) for name, reason in skipped.items()))
 
