@@ -140,7 +140,10 @@ train(runs, {"yolomish": "", "torch": "", "device": ""}, Jobs(cluster="local", s
 def test_an_interrupt_ends_when_the_job_has_saved_itself_and_begins_no_other(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     compared = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], start_new_session=True, stderr=(tmp_path / "err").open("w")
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
+        start_new_session=True,
+        stderr=(tmp_path / "err").open("w"),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts behind itself ignores interrupts
     )
     last = tmp_path / "out" / "mish-seed0" / "last.pt"
     while not last.exists():

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
 from tqdm import tqdm
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from yolomish.commands import app, door
 from yolomish.commands.log_file import Copied, keep_log
