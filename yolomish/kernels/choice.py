@@ -122,13 +122,15 @@ def choose_while_compiling(kind: str, device: str, dtype: torch.dtype, act: str)
 choose_while_compiling._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def choose_for(x: torch.Tensor, act: str) -> str:
-    """``choose``'s implementation for ``x`` by the kind in force, in and out of torch.compile's tracing."""
+def choose_for(x: torch.Tensor, act: str, *, any_size: bool = False) -> str:
+    """``choose``'s implementation for ``x`` by the kind in force, in and out of torch.compile's tracing; ``any_size``: also where
+    Triton is slower than torch's layers."""
     if torch.compiler.is_compiling():
         return choose_while_compiling(_kind.get() if _GUARDED else "", x.device.type, x.dtype, act)
     kind = _kind.get()
     implementation = choose(kind, x.device.type, x.dtype, act).implementation
-    return "eager" if implementation == "triton" and kind == "auto" and x.numel() < LARGE else implementation
+    slower = implementation == "triton" and kind == "auto" and x.numel() < LARGE
+    return "eager" if slower and not any_size else implementation
 
 
 def describe(device: torch.device | str, dtype: torch.dtype, acts: list[str]) -> str:

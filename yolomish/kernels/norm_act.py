@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from yolomish.kernels import compiled, formulas, native
-from yolomish.kernels.choice import choose, choose_for, exporting, kernel_kind
+from yolomish.kernels.choice import choose_for, exporting
 from yolomish.kernels.formulas import CLOSED_FORMS
 from yolomish.kernels.lean import Recipe, active_keeper
 
@@ -70,8 +70,7 @@ def _(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[1], dtype=wide), x.new_empty(x.shape[1], dtype=wide)
 
 
-@torch.library.custom_op("yolomish::norm_act", mutates_args=())
-def norm_act_op(
+def _forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -83,7 +82,12 @@ def norm_act_op(
     implementation: str,
 ) -> Tensor:
     """act((x - mean) · invstd · weight + bias) for a dense (B, C, H, W), in its dtype and layout."""
+    if implementation == "native":
+        return native.apply(x, weight, bias, mean, invstd, act)
     return _shaped(_steps(implementation).apply(_flat(x), weight, bias, mean, invstd, act), x)
+
+
+norm_act_op = torch.library.custom_op("yolomish::norm_act", mutates_args=())(_forward)
 
 
 @norm_act_op.register_fake
@@ -104,8 +108,11 @@ def _backward(
     implementation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``x``, ``weight`` and ``bias``."""
+    dy = _in_layout_of(dy, x)
+    if implementation == "native":
+        return native.backward(dy, x, weight, bias, mean, invstd, act, training)
     steps = _steps(implementation)
-    flat, flat_dy = _flat(x), _flat(_in_layout_of(dy, x))
+    flat, flat_dy = _flat(x), _flat(dy)
     sums = steps.reduce(flat_dy, flat, weight, bias, mean, invstd, act)
     shares = _shares(sums, invstd, x.numel() // x.shape[1]) if training else torch.zeros_like(sums)
     dx = steps.input_gradient(flat_dy, flat, weight, bias, mean, invstd, shares, act)
@@ -170,36 +177,15 @@ class _Direct(torch.autograd.Function):
     """``norm_act_op`` without what an operator of ``torch.library`` costs in each call."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        mean: Tensor,
-        invstd: Tensor,
-        epsilon: float,
-        act: str,
-        training: bool,
-        implementation: str,
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, bias, mean, invstd)
-        ctx.rest = epsilon, act, training, implementation
-        if implementation == "native":
-            return native.apply(x, weight, bias, mean, invstd, act)
-        return _shaped(_steps(implementation).apply(_flat(x), weight, bias, mean, invstd, act), x)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        _save(ctx, inputs, None)
+        return _forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-        epsilon, act, training, implementation = ctx.rest
-        if torch.is_grad_enabled():  # the caller wants the gradient's gradient, which the operator has by torch's formulas
-            kind = "torch" if implementation == "native" else implementation
-            return (*norm_act_backward(dy, *ctx.saved_tensors, *ctx.rest[:3], kind), *(None,) * 6)
-        x, weight, bias, mean, invstd = ctx.saved_tensors
-        if implementation == "native":
-            gradients = native.backward(_in_layout_of(dy, x), x, weight, bias, mean, invstd, act, training)
-        else:
-            gradients = _backward(dy, x, weight, bias, mean, invstd, epsilon, act, training, implementation)
-        return (*gradients, *(None,) * 6)
+        if torch.is_grad_enabled():  # the caller wants the gradient's gradient, which the operator has
+            return _first(ctx, dy)
+        return (*_backward(dy, *ctx.saved_tensors, *ctx.rest), *(None,) * 6)
 
 
 class _Synchronised(torch.autograd.Function):
@@ -272,9 +258,9 @@ def chosen(x: Tensor, bn: nn.Module, act: nn.Module, name: str) -> str:
     """What ``norm_act`` runs for these arguments: eager, triton, compiled or torch (the formulas, for lean memory)."""
     if exporting():
         return "eager"
-    implementation = choose_for(x, name)
-    if implementation == "eager" and name in CLOSED_FORMS and active_keeper():  # which needs an operation to repeat
-        implementation = "triton" if choose(kernel_kind(), x.device.type, x.dtype, name).implementation == "triton" else "torch"
+    implementation = choose_for(x, name, any_size=active_keeper() is not None)
+    if implementation == "eager" and name in CLOSED_FORMS and active_keeper():
+        implementation = "torch"
     return "eager" if implementation == "eager" or _unusual(x, bn, act) else implementation
 
 
