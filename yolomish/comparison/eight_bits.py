@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from yolomish.comparison.clusters import cluster_images
@@ -23,7 +21,7 @@ from yolomish.errors import YolomishError
 from yolomish.evaluation.coco_results import CocoResults
 from yolomish.evaluation.seed_tests import mean_sd
 from yolomish.evaluation.stats import Sample, difference
-from yolomish.inference.bench import interleaved
+from yolomish.inference.bench import interleaved, quartiles
 from yolomish.inference.engines import Engine, build_engine
 from yolomish.inference.engines.exported import open_exported
 from yolomish.inference.export.int8 import IMAGES, predict_int8, require_int8, versions, write_int8
@@ -76,7 +74,7 @@ def measure_eight_bits(runs: Sequence[Run], data: Any, training: Any, design: De
     arms = []
     for arm, run in firsts.items():
         keys = [(other.arm, other.seed) for other in runs if other.arm == arm]
-        before, after = _sample(evidence, keys), _sample(small, keys)
+        before, after = evidence.sample("AP", keys), small.sample("AP", keys)
         changes[arm] = _change(before, after)
         fp32, int8 = seconds[arm]
         arms.append(
@@ -85,9 +83,9 @@ def measure_eight_bits(runs: Sequence[Run], data: Any, training: Any, design: De
                 fp32=mean_sd(before.values)[0],
                 int8=mean_sd(after.values)[0],
                 change=difference("AP", f"{arm} in 8 bits", arm, after, before, units=evidence.units.get("AP")),
-                fp32_ms=_quartiles([1000 * s for s in fp32]),
-                int8_ms=_quartiles([1000 * s for s in int8]),
-                speedup=_quartiles([a / b for a, b in zip(fp32, int8, strict=True)]),
+                fp32_ms=quartiles([1000 * s for s in fp32]),
+                int8_ms=quartiles([1000 * s for s in int8]),
+                speedup=quartiles([a / b for a, b in zip(fp32, int8, strict=True)]),
                 int8_bytes=(run.home / INT8).with_suffix(".bin").stat().st_size,
             )
         )
@@ -119,12 +117,6 @@ def _detections(run: Run, data: Any, training: Any, content: str, calibrated: st
     return keep(run, PREDICTIONS, origin, detect, again=not all(path.is_file() for path in network))
 
 
-def _sample(evidence: Evidence, keys: Sequence[Key]) -> Sample:
-    column = evidence.metrics.index("AP")
-    values = tuple(float(evidence.values[key][column]) for key in keys)
-    return Sample(values=values, resampled=np.stack([evidence.resampled[key][:, column] for key in keys]))
-
-
 def _change(before: Sample, after: Sample) -> Sample:
     values = tuple(b - a for a, b in zip(before.values, after.values, strict=True))
     first, second = before.resampled, after.resampled
@@ -144,8 +136,3 @@ def _seconds(runs: Mapping[str, Run]) -> dict[str, tuple[list[float], list[float
     rounds = int(min(max(MOST_SECONDS / max(took, 1e-9), LEAST_ROUNDS), MOST_ROUNDS))
     seconds = interleaved(calls, rounds)
     return {arm: (seconds[2 * i], seconds[2 * i + 1]) for i, arm in enumerate(runs)}
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high

@@ -17,6 +17,7 @@ from yolomish.config import TrainConfig
 from yolomish.data.kept import ImageData
 from yolomish.errors import YolomishError
 from yolomish.evaluation.resample import draw_images
+from yolomish.evaluation.stats import Sample
 from yolomish.files import digest, write_json
 from yolomish.ops.device import choose_device
 from yolomish.tasks.registry import find_task
@@ -57,6 +58,12 @@ class Evidence:
     def metrics(self) -> tuple[str, ...]:
         """The names of the columns."""
         return (*self.statistics, *self.classes)
+
+    def sample(self, metric: str, keys: Sequence[Key]) -> Sample:
+        """A metric of the runs ``keys``, on the images and on each resample of them."""
+        column = self.metrics.index(metric)
+        values = tuple(float(self.values[key][column]) for key in keys)
+        return Sample(values=values, resampled=np.stack([self.resampled[key][:, column] for key in keys]))
 
     def named(self, key: Key) -> tuple[dict[str, float | None], dict[str, float | None]]:
         """A run's metrics and its AP by class, None for NaN."""

@@ -90,8 +90,7 @@ class _Measured:
             return Sample(values=())
         if evidence is None:
             return Sample(values=known)
-        column = evidence.metrics.index(metric)
-        return Sample(values=known, resampled=np.stack([evidence.resampled[label, run.seed][:, column] for run in runs]))
+        return evidence.sample(metric, [(label, run.seed) for run in runs])
 
     def judge(self, metric: str, *, all_pairs: bool | None = None) -> tuple[Difference, ...]:
         """A metric's differences."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from yolomish.inference.bench import quartiles
 from yolomish.ops.device import choose_device, wait
 from yolomish.weights.load import load_network
 
@@ -58,7 +59,7 @@ def measure_speed(
                 break
     results = []
     for name in names:
-        low, middle, high = statistics.quantiles(times[name], n=4, method="inclusive")
+        low, middle, high = quartiles(times[name])
         ratio = statistics.median(a / b for a, b in zip(times[name], times[names[0]], strict=True))
         results.append(SpeedResult(arm=name, low_ms=low, median_ms=middle, high_ms=high, ratio=ratio, rounds=len(times[name])))
     return tuple(results)

@@ -13,7 +13,7 @@ from torch import Tensor
 from yolomish.activations import find_activation
 from yolomish.config import ModelConfig
 from yolomish.errors import YolomishError, first_line
-from yolomish.inference.bench import interleaved, spread
+from yolomish.inference.bench import interleaved, quartiles
 from yolomish.inference.engines import Engine, build_engine
 from yolomish.networks import Network
 from yolomish.nn.blocks import ConvBlock
@@ -119,7 +119,7 @@ def as_table(costs: Sequence[ActCost]) -> list[str]:
         f"| activation | {' | '.join(engines)} |",
         f"|{' --- |' * (1 + len(engines))}",
     ]
-    middle = {a: spread(c.extra_ms)[0] for (a, e), c in found.items() if e == engines[0] and c.seconds}
+    middle = {a: quartiles(c.extra_ms)[1] for (a, e), c in found.items() if e == engines[0] and c.seconds}
     acts = dict.fromkeys(cost.activation for cost in costs)
     for act in sorted(acts, key=lambda a: middle.get(a, float("inf"))):
         lines.append(f"| {act} | {' | '.join(_cell(found.get((act, engine))) for engine in engines)} |")
@@ -129,5 +129,5 @@ def as_table(costs: Sequence[ActCost]) -> list[str]:
 def _cell(cost: ActCost | None) -> str:
     if cost is None or not cost.seconds:
         return f"not run: {cost.skipped}" if cost else ""
-    middle, low, high = spread(cost.extra_ms)
+    low, middle, high = quartiles(cost.extra_ms)
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"

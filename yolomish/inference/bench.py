@@ -284,12 +284,12 @@ def _stages(
     return detector.engine.how, {stage: tuple(values) for stage, values in times.items()}
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median and the quartiles around it."""
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The lower quartile, the median and the upper quartile."""
     if len(values) < 2:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return middle, low, high
+    return low, middle, high
 
 
 def as_table(report: BenchReport) -> list[str]:
@@ -302,13 +302,13 @@ def as_table(report: BenchReport) -> list[str]:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for timing in report.timings:
-        middle, low, high = (1000 * v for v in spread(timing.seconds))
+        low, middle, high = (1000 * v for v in quartiles(timing.seconds))
         peak = report.peaks.get("half" if timing.half else "fp32")
         share = f"{100 * report.bflops * report.batch / (middle / 1000) / peak:.0f} %" if peak else ""
         mish = [t for t in report.timings if (t.name, t.activation) == (timing.name, "mish")]
         against = ""
         if mish and timing.activation != "mish":
-            ratio, least, most = spread([m / o for m, o in zip(mish[0].seconds, timing.seconds, strict=True)])
+            least, ratio, most = quartiles([m / o for m, o in zip(mish[0].seconds, timing.seconds, strict=True)])
             against = f"{ratio:.3f} [{least:.3f}, {most:.3f}]"
         lines.append(
             f"| {timing.name} | {timing.activation} | {middle:.1f} [{low:.1f}, {high:.1f}] | "
@@ -318,7 +318,8 @@ def as_table(report: BenchReport) -> list[str]:
     if report.peaks:
         peaks = ", ".join(f"{value:.0f} GFLOP/s in {name}" for name, value in report.peaks.items())
         lines += ["", f"peak: {peaks} ({PEAK_SIDE}² matrix product in torch, best of the rounds)"]
-    total = sum(spread(values)[0] for values in report.stages.values())
-    parts = ", ".join(f"{k} {1000 * spread(v)[0]:.1f} ms ({100 * spread(v)[0] / total:.1f} %)" for k, v in report.stages.items())
+    stages = {name: quartiles(values)[1] for name, values in report.stages.items()}
+    total = sum(stages.values())
+    parts = ", ".join(f"{name} {1000 * v:.1f} ms ({100 * v / total:.1f} %)" for name, v in stages.items())
     lines += ["", f"one picture at confidence 0.001 with {report.stages_engine}: {parts}"]
     return lines

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from yolomish.errors import YolomishError, first_line
-from yolomish.inference.bench import interleaved, spread
+from yolomish.inference.bench import interleaved, quartiles
 from yolomish.inference.engines import Engine, build_engine
 from yolomish.inference.export.verify import generated_image, probe_images
 from yolomish.transfer.run import Transfer, TransferOptions
@@ -72,7 +72,7 @@ def as_table(done: Transfer, costs: Sequence[Cost]) -> list[str]:
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
-    middle, low, high = spread(values)
+    low, middle, high = quartiles(values)
     return f"{middle:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
