@@ -28,7 +28,7 @@ from yolomish.inference.export.metadata import KEY, Description, EightBits, to_j
 from yolomish.inference.export.onnx_graph import INPUT
 from yolomish.inference.export.packages import require
 from yolomish.inference.export.verify import generated_image
-from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network, target_files
+from yolomish.inference.export.write import SUFFIXES, ExportOptions, export_network, format_of, target_files
 from yolomish.tasks.detection.pipeline import CPU, Pipeline
 from yolomish.tasks.detection.predict import predict
 from yolomish.tasks.detection.protocol import training_protocol
@@ -131,8 +131,7 @@ def write_int8(
 
 def predict_int8(file: Path, data: DetectionData, size_hw: SizeHW, *, progress: bool = False) -> CocoResults:
     """COCO results of an exported file on ``data`` by the protocol "training", in the engine of its format."""
-    format = next(name for name, suffixes in SUFFIXES.items() if file.suffix in suffixes)
-    engine, description = open_exported(file, engine=ENGINES[format], device=CPU)
+    engine, description = open_exported(file, engine=ENGINES[format_of(file)], device=CPU)
     pipeline = Pipeline(runner=engine, protocol=training_protocol(description.input), size_hw=size_hw)
     with torch.inference_mode():
         return predict(pipeline, data, batch=1, progress=progress)
@@ -224,7 +223,7 @@ def versions(format: str) -> str:
 
 def _described(small: Path, target: Path, stated: EightBits) -> Path:
     """``target``, the network of ``small`` whose description says ``stated``; YolomishError unless both return the same."""
-    format = next(name for name, suffixes in SUFFIXES.items() if small.suffix in suffixes)
+    format = format_of(small)
     before, description = open_exported(small, engine=ENGINES[format], device=CPU)
     text = to_json(dataclasses.replace(description, eight_bits=stated))
     if format == "onnx":

@@ -78,6 +78,11 @@ def target_files(output: Path, format: str) -> tuple[Path, ...]:
     return tuple(output.with_suffix(suffix) for suffix in SUFFIXES[format])
 
 
+def format_of(file: Path) -> str:
+    """The format whose files end as ``file`` does."""
+    return next(name for name, suffixes in SUFFIXES.items() if file.suffix in suffixes)
+
+
 def export_network(
     loaded: LoadedNetwork,
     output: str | Path,
