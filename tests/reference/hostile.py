@@ -235,6 +235,12 @@ def _read_model(file: Path) -> None:
 
 
 MODEL = to_dict(load_model_config("yolov4-n"))
+
+
+def _exported(suffix: str, engine: str, make: Callable[[random.Random], bytes]) -> Format:
+    return Format(suffix=suffix, read=lambda file: run_exported(file, engine), inputs=from_seed(make), needs=("onnx", engine))
+
+
 FORMATS: dict[str, Format] = {
     "model-yaml": Format(suffix=".yaml", read=_read_model, inputs=from_seed(text_of(MODEL, _yaml))),
     "data-yaml": Format(
@@ -270,24 +276,9 @@ FORMATS: dict[str, Format] = {
         read=lambda file: read_weights(file, _network()),
         inputs=from_seed(lambda chance: scarred(_weights(), chance)),
     ),
-    "onnx, onnxruntime": Format(
-        suffix=".onnx",
-        read=lambda file: run_exported(file, "onnxruntime"),
-        inputs=from_seed(onnx_file),
-        needs=("onnx", "onnxruntime"),
-    ),
-    "onnx, openvino": Format(
-        suffix=".onnx",
-        read=lambda file: run_exported(file, "openvino"),
-        inputs=from_seed(onnx_file),
-        needs=("onnx", "openvino"),
-    ),
-    "openvino-ir": Format(
-        suffix=".xml",
-        read=lambda file: run_exported(file, "openvino"),
-        inputs=from_seed(xml_file),
-        needs=("onnx", "openvino"),
-    ),
+    "onnx, onnxruntime": _exported(".onnx", "onnxruntime", onnx_file),
+    "onnx, openvino": _exported(".onnx", "openvino", onnx_file),
+    "openvino-ir": _exported(".xml", "openvino", xml_file),
     "list": Format(
         suffix=".txt",
         read=lambda file: expand_sources([str(file)]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -112,32 +112,29 @@ class Task:
     classes: int
 
 
+_Labelled = Iterable[tuple[np.ndarray, int]]  # RGB pictures and their classes
+
+
 def shape_task(side: int) -> Task:
     """The built-in shapes' objects, cut out: about 1,200 to train on and 300 held out, in four classes."""
-    parts: dict[Split, tuple[Tensor, Tensor]] = {}
-    names: tuple[str, ...] = ()
-    for split in ("train", "val"):
+
+    def read(split: Split) -> _Labelled:
         data = open_data(DataConfig(), split)
-        names, crops, labels = data.names, [], []
-        for index in range(len(data)):
-            sample = data.load(index)
+        for sample in map(data.load, range(len(data))):
             for (x0, y0, x1, y1), label in zip(sample.boxes.round().astype(int), sample.labels, strict=True):
-                crops.append(_prepared(sample.image[y0:y1, x0:x1], side))
-                labels.append(int(label))
-        parts[split] = torch.from_numpy(np.stack(crops)), torch.tensor(labels)
-    return _task(parts, len(names))
+                yield sample.image[y0:y1, x0:x1], int(label)
+
+    return _task(read, side, len(open_data(DataConfig(), "train").names))
 
 
 def picture_task(config: DataConfig, side: int) -> Task:
     """A data set to classify, its train and val pictures; YolomishError where it is none."""
-    parts: dict[Split, tuple[Tensor, Tensor]] = {}
-    names: tuple[str, ...] = ()
-    for split in ("train", "val"):
+
+    def read(split: Split) -> _Labelled:
         data = open_classes(config, split)
-        names = data.names
-        inputs = np.stack([_prepared(data.image(index), side) for index in range(len(data))])
-        parts[split] = torch.from_numpy(inputs), torch.tensor(data.labels)
-    return _task(parts, len(names))
+        return zip(map(data.image, range(len(data))), data.labels, strict=True)
+
+    return _task(read, side, len(open_classes(config, "train").names))
 
 
 def _prepared(image: np.ndarray, side: int) -> np.ndarray:
@@ -148,8 +145,12 @@ def _prepared(image: np.ndarray, side: int) -> np.ndarray:
     return flat
 
 
-def _task(parts: dict[Split, tuple[Tensor, Tensor]], classes: int) -> Task:
-    (train, train_labels), (test, test_labels) = parts["train"], parts["val"]
+def _task(read: Callable[[Split], _Labelled], side: int, classes: int) -> Task:
+    tensors: list[Tensor] = []
+    for split in ("train", "val"):
+        inputs, labels = zip(*((_prepared(image, side), label) for image, label in read(split)), strict=True)
+        tensors += torch.from_numpy(np.stack(inputs)), torch.tensor(labels)
+    train, train_labels, test, test_labels = tensors
     return Task(train=train, train_labels=train_labels, test=test, test_labels=test_labels, classes=classes)
 
 
