@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +33,6 @@ from yolomish.training.optim import build_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAPS = ((32, 1), (256, 8), (512, 16))  # channels, and the image's size over the map's
-CLEAR = Path("/proc/self/clear_refs")
 Step = Callable[[], Any]
 
 
@@ -217,14 +215,8 @@ def inference(variant: str, options: argparse.Namespace, size: int, device: torc
     return step
 
 
-def resident(which: str) -> int:
-    """Bytes of this process in memory: VmRSS now, VmHWM at most."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{which}:"))
-    return 1024 * int(line.split()[1])
-
-
 def whole(names: tuple[str, ...], make: Callable[..., Step], options: argparse.Namespace, size: int, device: torch.device):
-    """Rows of whole networks: time, ratio to the first, and on CUDA and Linux peak memory and its ratio."""
+    """Rows of whole networks: time, ratio to the first, and on CUDA peak memory and its ratio."""
     steps, memory = {}, {}
     for name in names:
         steps[name] = make(name, options, size, device)
@@ -236,11 +228,6 @@ def whole(names: tuple[str, ...], make: Callable[..., Step], options: argparse.N
             steps[name]()
             wait(device)
             memory[name] = torch.cuda.max_memory_allocated(device) - before
-        elif CLEAR.exists():
-            before = resident("VmRSS")
-            CLEAR.write_text("5")  # man proc_pid_clear_refs: the peak starts from what is resident now
-            steps[name]()
-            memory[name] = resident("VmHWM") - before
     times = timed(steps, options, device)
     base = names[0]
     for name in names:
