@@ -226,6 +226,7 @@ def test_a_sweep_changes_one_setting_and_is_checked_first() -> None:
         ("dropout", [1.0], "under 1, not"),
         ("lr", [0.1, float("inf")], "lr must be positive and finite"),
         ("batch", [1], "batch must be at least 2"),
+        ("epochs", [10**25], "epochs must be at most 1,000,000"),
         ("depth", [10**9], "depth must be at most 10000"),
         ("width", [10**6], "million parameters, over the 1,000 million"),
     ):

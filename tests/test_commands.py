@@ -1,6 +1,7 @@
 """The command line as a whole: what it says of this machine, completes, and what README and docs say of it."""
 
 import importlib.metadata
+import inspect
 import os
 import re
 import shlex
@@ -8,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -89,6 +90,22 @@ def test_every_group_is_of_options_that_exist() -> None:
     for entry in " ".join(GROUPS.values()).split():
         command, dot, name = entry.rpartition(".")
         assert (command, name) in known if dot else name in names, entry
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_number_that_has_a_least_value_has_a_most_one(name: str) -> None:
+    """Whole numbers without both are fields of a configuration, which checks them."""
+    hints = get_type_hints(inspect.unwrap(COMMANDS[name].callback), include_extras=True)
+    marks = {key: mark for key, hint in hints.items() for mark in getattr(hint, "__metadata__", ())}
+    open_ended = [key for key, mark in marks.items() if getattr(mark, "min", None) is not None and mark.max is None]
+    assert not open_ended
+    for key, mark in marks.items():
+        if getattr(mark, "max", None) is not None:
+            option = next(p for p in COMMANDS[name].params if p.name == key).opts[-1]
+            done = CliRunner().invoke(app, [*name.split(), option, "9" * 30])
+            assert done.exit_code == 2 and re.search(f"Invalid value for .*{option}.* less than or equal", done.output), (
+                done.output
+            )
 
 
 def test_the_shell_completes_commands() -> None:

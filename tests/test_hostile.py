@@ -47,6 +47,7 @@ def leave(app: object, capsys: pytest.CaptureFixture) -> tuple[int, str]:
         (YolomishError("a\nb \x1b[31m"), 2, "yolomish: a b \\x1b[31m\n"),
         (OSError(28, "No space left on device", "x.png"), 2, "yolomish: No space left on device: x.png\n"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "not enough memory"),
+        (ValueError("embedded null byte"), 2, "yolomish: a name holds the character NUL, which no file can be called\n"),
         (KeyboardInterrupt(), 130, ""),
         (BrokenPipeError(), 1, ""),
         (SystemExit(3), 3, ""),

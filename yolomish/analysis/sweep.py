@@ -40,6 +40,7 @@ INITIALISERS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "orthogonal": nn.init.orthogonal_,
 }
 MOST_LAYERS = 10_000
+MOST_EPOCHS = 1_000_000
 Value = int | float | str
 VALUES: dict[str, tuple[Value, ...]] = {  # the experiments by name: what is swept and over what
     "depth": (5, 10, 15, 20, 25),
@@ -74,6 +75,8 @@ class PlainConfig:
             least = 2 if name == "batch" else 1  # batch norm takes a deviation over the batch
             if getattr(self, name) < least:
                 raise YolomishError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.epochs > MOST_EPOCHS:
+            raise YolomishError(f"epochs must be at most {MOST_EPOCHS:,}, not {shown(self.epochs)}")
         if self.depth > MOST_LAYERS or self.side > MOST_PX:
             got = f"{shown(self.depth)} and {shown(self.side)}"
             raise YolomishError(f"depth must be at most {MOST_LAYERS} and side {MOST_PX} px, not {got}")

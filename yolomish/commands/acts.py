@@ -17,7 +17,7 @@ def acts(
     engines: Annotated[
         str, typer.Option("--engines", help="Of --bench, by commas: torch, onnxruntime, openvino, also as NAME:half; training.")
     ] = "torch,onnxruntime,openvino,training",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of --bench.")] = 15,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=10_000, help="Rounds of --bench.")] = 15,
     processor_time: Annotated[
         bool, typer.Option("--processor-time", help="Of --bench: this process's time, not the wall's, for busy machines.")
     ] = False,

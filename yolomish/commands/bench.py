@@ -20,8 +20,8 @@ def bench(
         str, typer.Option("--acts", help="Backbone activations, by commas [the weights' own]", callback=trust_named)
     ] = "",
     imgsz: ImageSize = "",
-    batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images at once.")] = 1,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times that each engine runs.")] = 7,
+    batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, max=65_536, help="Images at once.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=10_000, help="Times that each engine runs.")] = 7,
     threads: Annotated[int, typer.Option("--threads", min=0, max=1024, help="Threads of every engine; 0 = torch's default.")] = 0,
     processor_time: Annotated[
         bool, typer.Option("--processor-time", help="Count this process's time, not the wall's: for busy machines, --threads 1.")

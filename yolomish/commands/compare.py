@@ -135,12 +135,16 @@ def compare(
     aa: Annotated[
         bool, typer.Option("--aa", help="Train the first activation twice at different seeds: must show no difference.")
     ] = False,
-    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each activation, with different seeds.")] = 3,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=1000, help="Trainings of each activation, with different seeds.")
+    ] = 3,
     until_decided: Annotated[
         bool,
         typer.Option("--until-decided", help="Train seed after seed until AP's differences are decided; errs in 5 % in all."),
     ] = False,
-    max_seeds: Annotated[int, typer.Option("--max-seeds", help="Where --until-decided ends, declared at the start.")] = 10,
+    max_seeds: Annotated[
+        int, typer.Option("--max-seeds", min=2, max=1000, help="Where --until-decided ends, declared at the start.")
+    ] = 10,
     margin: Annotated[
         float, typer.Option("--margin", help="AP, 0..1: say whether arms are equivalent within it, such as 0.005; 0: do not.")
     ] = 0.0,
@@ -199,7 +203,7 @@ def compare(
         typer.Option("--lr-grid", help="Peak rates, by commas, of which each arm gets its best on training images held out."),
     ] = "",
     lr_seeds: Annotated[
-        int, typer.Option("--lr-seeds", help="Trainings of each rate of --lr-grid, at seeds that do not judge.")
+        int, typer.Option("--lr-seeds", min=1, max=1000, help="Trainings of each rate of --lr-grid, at seeds that do not judge.")
     ] = 2,
     burn_in: Annotated[int | None, typer.Option("--burn-in", help="Steps of warm-up to the peak rate" + RECIPE)] = None,
     eval_every: Annotated[int | None, typer.Option("--eval-every", help="Epochs between evaluations" + RECIPE)] = None,

@@ -35,7 +35,7 @@ def check(
     imgsz: Size = "416",
     resize: ResizeBy = "stretch",
     max_pixels: MaxPixels = 0,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads that read images.")] = 4,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Threads that read images.")] = 4,
     output: Annotated[
         str, typer.Option("--output", help="Folder of report.html and report.json; a number is added if it exists; empty = none")
     ] = "runs/check",
@@ -87,9 +87,11 @@ def show(
     classes: Classes = "",
     train_share: TrainShare = None,
     split: Annotated[str, typer.Option("--of", help="Split of the samples: train, val or test.")] = "train",
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Samples in the grid, and images of a batch.")] = 16,
-    batches: Annotated[int, typer.Option("--batches", min=0, help="Augmented batches to draw.")] = 2,
-    epoch: Annotated[int, typer.Option("--epoch", min=1, help="Epoch whose batches are drawn, from 1.")] = 1,
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=1, max=10_000, help="Samples in the grid, and images of a batch.")
+    ] = 16,
+    batches: Annotated[int, typer.Option("--batches", min=0, max=10_000, help="Augmented batches to draw.")] = 2,
+    epoch: Annotated[int, typer.Option("--epoch", min=1, max=1_000_000, help="Epoch whose batches are drawn, from 1.")] = 1,
     imgsz: OwnSize = "",
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of order and augmentation [the recipe's]")] = None,
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/show",
@@ -156,7 +158,7 @@ def get(
 def anchors(
     data: Data,
     number: Annotated[
-        int, typer.Option("-n", "--number", min=0, help="Anchors in all; 0 = as many as the model's heads have.")
+        int, typer.Option("-n", "--number", min=0, max=10_000, help="Anchors in all; 0 = as many as the model's heads have.")
     ] = 0,
     fraction: Fraction = None,
     classes: Classes = "",
@@ -164,7 +166,9 @@ def anchors(
     imgsz: OwnSize = "",
     resize: ResizeBy = "stretch",
     model: Annotated[str, typer.Option("--model", help="Model whose heads they are for: shipped, a YAML or a .cfg.")] = "yolov4",
-    generations: Annotated[int, typer.Option("--generations", min=0, help="Genetic refinement of k-means; 0 = none.")] = 1000,
+    generations: Annotated[
+        int, typer.Option("--generations", min=0, max=1_000_000, help="Genetic refinement of k-means; 0 = none.")
+    ] = 1000,
     seed: Annotated[int, typer.Option("--seed", help="Seed of starts and mutations.")] = 0,
 ) -> None:
     """Anchors for the training boxes: k-means by IoU, then genetic refinement; for a model's YAML and for a cfg."""

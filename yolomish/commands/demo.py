@@ -29,7 +29,9 @@ def demo(
     acts: Annotated[
         str, typer.Option("--acts", help="Two or more activations, separated by commas.", callback=trust_named)
     ] = "mish,leaky_relu",
-    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each activation, with different seeds.")] = 1,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=1000, help="Trainings of each activation, with different seeds.")
+    ] = 1,
 ) -> None:
     """Compare two activations on generated pictures, then detect on a held-out one: minutes on a CPU, no downloads."""
     import shlex

@@ -53,13 +53,18 @@ def detect(
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile: a minute at first, then faster.")] = False,
     kernels: Annotated[str, typer.Option("--kernels", help="What torch runs Mish by: auto, eager, fused or compile.")] = "auto",
     half: Annotated[bool, typer.Option("--half/--no-half", help="fp16 on CUDA, bf16 on the CPU.")] = False,
-    batch: Annotated[int, typer.Option("--batch", "--batch-size", min=1, help="Images through the network at once.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", "--batch-size", min=1, max=65_536, help="Images through the network at once.")
+    ] = 1,
     max_det: Annotated[
-        int | None, typer.Option("--max-det", min=0, help="Most detections per image, 0 = no limit [the protocol's]")
+        int | None,
+        typer.Option("--max-det", min=0, max=1_000_000, help="Most detections per image, 0 = no limit [the protocol's]"),
     ] = None,
     agnostic_nms: Annotated[bool, typer.Option("--agnostic-nms", help="Let classes suppress one another.")] = False,
     max_pixels: MaxPixels = 0,
-    vid_stride: Annotated[int, typer.Option("--vid-stride", min=1, help="Look at every N-th frame of a video.")] = 1,
+    vid_stride: Annotated[
+        int, typer.Option("--vid-stride", min=1, max=1_000_000, help="Look at every N-th frame of a video.")
+    ] = 1,
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/detect",
     save: Annotated[bool, typer.Option("--save/--no-save", help="Write annotated pictures and videos.")] = True,
     save_json: Annotated[bool, typer.Option("--save-json", help="Write detections.json in COCO's format.")] = False,

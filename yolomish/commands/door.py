@@ -74,6 +74,8 @@ def _code(app: Callable[[], Any]) -> int:
         if isinstance(error, OSError) and error.errno is not None:
             where = f": {shown_path(str(error.filename))}" if error.filename else ""
             return _say(f"{error.strerror or first_line(error)}{where}", 2)
+        if isinstance(error, ValueError) and "embedded null" in str(error):
+            return _say("a name holds the character NUL, which no file can be called", 2)
         if _is_memory(error):
             return _say(f"there is not enough memory: {first_line(error)}; try a smaller --batch or --imgsz", 2)
         return _say(f"{type(error).__name__}: {first_line(error)}: this is a bug, please report it{_logged()}", 1)

@@ -54,7 +54,8 @@ def eval_(
     iou: Annotated[float | None, typer.Option("--iou", help="NMS threshold, 0..1 [the protocol's]")] = None,
     nms: Annotated[str | None, typer.Option("--nms", help=NMS_HELP)] = None,
     max_det: Annotated[
-        int | None, typer.Option("--max-det", min=0, help="Most detections per image, 0 = no limit [the protocol's]")
+        int | None,
+        typer.Option("--max-det", min=0, max=1_000_000, help="Most detections per image, 0 = no limit [the protocol's]"),
     ] = None,
     rect: Annotated[
         bool | None, typer.Option("--rect/--no-rect", help="Batches of like shape, little padding [the protocol's]")
@@ -65,9 +66,9 @@ def eval_(
     ] = "pycocotools",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Curves, confusion matrix and error types.")] = True,
     name: Annotated[str, typer.Option("--name", help="Name in a submission's file [the weights']")] = "",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per batch.")] = 8,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=65_536, help="Images per batch.")] = 8,
     max_pixels: MaxPixels = 0,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that decode; 0 = none but this.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, max=256, help="Processes that decode; 0 = none but this.")] = 0,
     device: Device = "auto",
     engine: Annotated[
         str, typer.Option("--engine", help="auto, torch, onnxruntime or openvino [the network as it was trained]")

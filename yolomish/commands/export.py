@@ -36,7 +36,7 @@ def export(
     force: Force = False,
     int8: Annotated[bool, typer.Option("--int8", help="ONNX, OpenVINO: 8 bits; --data sets ranges and judges.")] = False,
     data: Annotated[str, typer.Option("--data", help="Data set of --int8: training images for the ranges, val for AP.")] = "",
-    images: Annotated[int, typer.Option("--images", min=1, help="Most training images of --int8.")] = 300,
+    images: Annotated[int, typer.Option("--images", min=1, max=1_000_000, help="Most training images of --int8.")] = 300,
     image: Annotated[str, typer.Option("--image", help="Photograph to verify on [a generated picture]")] = "",
 ) -> None:
     """Write the network for ONNX, OpenVINO, torch or Darknet, verified against torch before it is kept."""

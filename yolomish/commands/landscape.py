@@ -38,8 +38,12 @@ def loss(
     weights: Annotated[list[str], WEIGHTS],
     data: Annotated[str, DATA] = "",
     trust: Trust = False,
-    images: Annotated[int, typer.Option("--images", min=1, help="Validation images that the loss is measured on.")] = 16,
-    points: Annotated[int, typer.Option("--points", help="Points a direction, odd; the cost grows with its square.")] = 11,
+    images: Annotated[
+        int, typer.Option("--images", min=1, max=1_000_000, help="Validation images that the loss is measured on.")
+    ] = 16,
+    points: Annotated[
+        int, typer.Option("--points", min=3, max=1001, help="Points a direction, odd; the cost grows with its square.")
+    ] = 11,
     radius: Annotated[float, typer.Option("--radius", help="Largest step, in filter norms.")] = 1.0,
     batch_norm: Annotated[str, typer.Option("--batch-norm", help="Statistics: running (trained) or batch (each point's).")] = (
         "running"
@@ -80,7 +84,7 @@ def output_(
         str, typer.Option("--acts", help="Activations, by commas.", callback=trust_named)
     ] = "relu,leaky_relu,silu,mish",
     layers: Annotated[int, typer.Option("--layers", min=1, max=10_000, help="Linear layers.")] = 5,
-    width: Annotated[int, typer.Option("--width", min=1, help="Units of a hidden layer.")] = 64,
+    width: Annotated[int, typer.Option("--width", min=1, max=10_000, help="Units of a hidden layer.")] = 64,
     points: Annotated[int, typer.Option("--points", min=3, max=10_000, help="Grid points a side.")] = 201,
     span: Annotated[float, typer.Option("--span", help="The inputs run from -span to span.")] = 4.0,
     seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the weights, the same for all.")] = 0,
@@ -113,8 +117,8 @@ def noise(
     sigmas: Annotated[str, typer.Option("--sigmas", help="Standard deviations of the noise, images in 0..1, by commas.")] = (
         "0,0.05,0.1,0.15,0.2"
     ),
-    images: Annotated[int, typer.Option("--images", min=0, help="Validation images; 0 = all.")] = 0,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a batch.")] = 8,
+    images: Annotated[int, typer.Option("--images", min=0, max=1_000_000, help="Validation images; 0 = all.")] = 0,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=65_536, help="Images a batch.")] = 8,
     seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of the noise, the same for all weights.")] = 0,
     device: Device = "auto",
     output: Annotated[str, OUTPUT] = "runs/landscape/noise",
@@ -160,7 +164,7 @@ def sweep_(
     data: Annotated[
         str, typer.Option("--data", help="shapes (their objects, cut out), digits, or any data to classify, such as MNIST's.")
     ] = "shapes",
-    seeds: Annotated[int, typer.Option("--seeds", help="Trainings of each.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, max=1000, help="Trainings of each.")] = 3,
     depth: Annotated[int, typer.Option("--depth", help="Hidden layers.")] = 5,
     width: Annotated[int, typer.Option("--width", help="Units of a hidden layer (the paper: 500).")] = 64,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the pictures.")] = 15,

@@ -65,7 +65,9 @@ Swap = Annotated[
 Trust = Annotated[bool, typer.Option("--trust", help=TRUST_HELP, callback=_trust)]
 MaxPixels = Annotated[
     int,
-    typer.Option("--max-pixels", min=0, help="Largest picture that is decoded, in pixels; 0 = 179 million.", callback=_limit),
+    typer.Option(
+        "--max-pixels", min=0, max=2**40, help="Largest picture that is decoded, in pixels; 0 = 179 million.", callback=_limit
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there already.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]

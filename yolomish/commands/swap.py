@@ -16,18 +16,24 @@ def swap(
     scope: Annotated[str, typer.Option("--scope", help="Where: all, a part, an activation, section numbers, a module.")] = "all",
     cfg: Annotated[str, typer.Option("--cfg", help="Darknet .cfg that belongs to a .weights file [--model]")] = "",
     model: Annotated[str, typer.Option("--model", help="Shipped model or YAML that a .weights file fits [by itself]")] = "",
-    images: Annotated[int, typer.Option("--images", min=1, help="Most training images for the batch norms.")] = 1000,
-    batch: Annotated[int, typer.Option("--batch", min=2, help="Images at once.")] = 8,
-    epochs: Annotated[int, typer.Option("--epochs", min=0, help="Epochs of training after the swap; 0 = none.")] = 0,
-    anneal: Annotated[int, typer.Option("--anneal", min=0, help="First epochs that pass from the old to the new.")] = 0,
+    images: Annotated[
+        int, typer.Option("--images", min=1, max=1_000_000, help="Most training images for the batch norms.")
+    ] = 1000,
+    batch: Annotated[int, typer.Option("--batch", min=2, max=65_536, help="Images at once.")] = 8,
+    epochs: Annotated[
+        int, typer.Option("--epochs", min=0, max=1_000_000, help="Epochs of training after the swap; 0 = none.")
+    ] = 0,
+    anneal: Annotated[
+        int, typer.Option("--anneal", min=0, max=1_000_000, help="First epochs that pass from the old to the new.")
+    ] = 0,
     distil: Annotated[bool, typer.Option("--distil", help="Learn the original network's raw maps instead of labels.")] = False,
-    lr: Annotated[float, typer.Option("--lr", min=0, help="AdamW's peak learning rate.")] = 1e-4,
+    lr: Annotated[float, typer.Option("--lr", min=0, max=10, help="AdamW's peak learning rate.")] = 1e-4,
     recipe: Annotated[str, typer.Option("--recipe", help="Loss and augmentation of the training, without mosaic.")] = "darknet",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of order and augmentation.")] = 0,
     bench: Annotated[
         str, typer.Option("--bench", help="Also time both networks in these engines, by commas, such as torch,openvino.")
     ] = "",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of --bench.")] = 9,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=10_000, help="Rounds of --bench.")] = 9,
     device: Device = "auto",
     output: Annotated[str, typer.Option("--output", help="Folder; a number is added if it exists.")] = "runs/swap",
     as_json: Annotated[bool, typer.Option("--json", help="Print the stages as JSON.")] = False,

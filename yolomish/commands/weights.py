@@ -70,7 +70,8 @@ def export(
     source: Annotated[str, typer.Argument(help="Our checkpoint (.pt) or its name; with --cut a .weights file too.")],
     output: Annotated[str, typer.Option("--output", help="Folder [the checkpoint's]")] = "",
     cut: Annotated[
-        int, typer.Option("--cut", min=0, help="Write only the first N sections' weights, to start others from; 0 = all.")
+        int,
+        typer.Option("--cut", min=0, max=10_000, help="Write only the first N sections' weights, to start others from; 0 = all."),
     ] = 0,
     force: Force = False,
     trust: Trust = False,
