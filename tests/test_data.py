@@ -108,6 +108,16 @@ def test_the_strongest_jitter_leaves_a_tenth_of_each_side_and_its_boxes(resize: 
     assert np.isclose(least, 0.1) and seen > 250
 
 
+@pytest.mark.parametrize("size_hw", [(7, 14), (1, 2), (30, 41), (1080, 1920)])
+def test_added_margins_have_the_mean_colour_as_numpy_rounds_it(size_hw: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    halves = np.arange(size_hw[0] * size_hw[1] * 3).reshape(*size_hw, 3) // 3 % 2 + np.array([0, 1, 254])  # 0.5, 1.5, 254.5
+    for image in (pixels, halves.astype(np.uint8), np.full_like(pixels, 255)):
+        whole = Sample(image=image, boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), image_id=1)
+        added = crop(whole, np.array([-size_hw[1], 0.0, -size_hw[0], 0.0]), (64, 64)).image
+        np.testing.assert_array_equal(added[0, 0], np.rint(image.mean((0, 1))))
+
+
 @pytest.mark.parametrize(("zoom", "low", "high"), [(1.5, -0.25, 1 / 6), (0.5, -0.5, 0.0)])
 def test_zoom_moves_left_with_top_and_right_with_bottom_in_darknets_bounds(zoom: float, low: float, high: float) -> None:
     # src/data.c load_data_detection: (1 - 1/resize_down)/2 to (1 - 1/resize_up)/2 of the sides, by resize_r1 and resize_r2

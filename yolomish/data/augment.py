@@ -58,7 +58,7 @@ def crop(sample: Sample, margins: np.ndarray, size_hw: SizeHW) -> Sample:
     left, right, top, bottom = margins
     sx, sy = size_hw[1] / (w - left - right), size_hw[0] / (h - top - bottom)
     matrix = np.array([[sx, 0, -left * sx + (sx - 1) / 2], [0, sy, -top * sy + (sy - 1) / 2]])
-    fill = tuple(float(v) for v in sample.image.mean((0, 1)))
+    fill = [total / (h * w) for total in cv2.sumElems(sample.image)]  # numpy's mean to the bit, which cv2.mean is not
     image = cv2.warpAffine(sample.image, matrix, size_hw[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
     boxes = (sample.boxes - [left, top, left, top]) * [sx, sy, sx, sy]
     return clip_sample(Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id))
