@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +181,23 @@ def test_workers_processes_and_mini_batches_change_no_sample(tiny: TrainConfig) 
     halves = [batches(config, rank=r, world_size=2)[0][0] for r in (0, 1)]
     assert torch.equal(torch.stack(halves, 1).flatten(0, 1), whole[0][0])
     assert not torch.equal(batches(replace(config, seed=1))[0][0], whole[0][0])
+
+
+def test_pixels_kept_on_disk_make_the_same_samples_and_torch_does_not_warn(
+    tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path / "cache"))
+    plain, kept = open_classes(tiny.data, "train"), open_classes(tiny.data, "train")
+    kept.keep_on_disk()
+    was = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # it says so once in a process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            batches = [list(train_loader(data, tiny, 1, epoch=0)) for data in (plain, kept)]
+    finally:
+        torch.set_warn_always(was)
+    assert all(torch.equal(a.images, b.images) for a, b in zip(*batches, strict=True)) and batches[0]
 
 
 def test_the_loss_is_the_cross_entropy_of_smoothed_targets() -> None:

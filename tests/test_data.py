@@ -6,6 +6,7 @@ import json
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from reference.augment import darknet_mosaic
 
 from yolomish.config import DataConfig, TrainConfig
-from yolomish.data.augment import affine, crop, cutmix, flip, hsv, join_tiles, mixup, mosaic, random_margins
+from yolomish.data.augment import Place, affine, crop, cutmix, flip, hsv, join_tiles, mixup, mosaic, random_margins, tile_place
 from yolomish.data.datasets import open_data
 from yolomish.data.images import read_image, write_image
 from yolomish.data.loader import eval_loader, largest_size, smallest_step, step_size, steps_per_epoch, train_loader
@@ -108,6 +109,37 @@ def test_the_strongest_jitter_leaves_a_tenth_of_each_side_and_its_boxes(resize: 
     assert np.isclose(least, 0.1) and seen > 250
 
 
+@pytest.mark.parametrize("size_hw", [(7, 14), (1, 2), (30, 41), (1080, 1920)])
+def test_added_margins_have_the_mean_colour_as_numpy_rounds_it(size_hw: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    halves = np.arange(size_hw[0] * size_hw[1] * 3).reshape(*size_hw, 3) // 3 % 2 + np.array([0, 1, 254])  # 0.5, 1.5, 254.5
+    for image in (pixels, halves.astype(np.uint8), np.full_like(pixels, 255)):
+        whole = Sample(image=image, boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), image_id=1)
+        added = crop(whole, np.array([-size_hw[1], 0.0, -size_hw[0], 0.0]), (64, 64)).image
+        np.testing.assert_array_equal(added[0, 0], np.rint(image.mean((0, 1))))
+
+
+@pytest.mark.parametrize("size_hw", [(416, 416), (320, 608), (72, 88)])
+def test_a_mosaic_of_what_is_needed_equals_that_of_whole_tiles_to_the_bit(
+    size_hw: tuple[int, int], shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_data(DataConfig(format="voc", root=str(shared_data / "bccd")), "train")
+
+    other = data.load(8)
+
+    def mosaics() -> list[Sample]:
+        return [mosaic(data.load(i), lambda: other, stream(Use.AUGMENT, i), size_hw, CONFIG, grey=0) for i in range(8)]
+
+    def all_of_it(*given: Any) -> Place:
+        return dataclasses.replace(tile_place(*given), needed=(0, 0, *size_hw[::-1]))
+
+    fast = mosaics()
+    monkeypatch.setattr("yolomish.data.augment.tile_place", all_of_it)
+    for part, whole in zip(fast, mosaics(), strict=True):
+        np.testing.assert_array_equal(part.image, whole.image)
+        np.testing.assert_array_equal(part.boxes, whole.boxes)
+
+
 @pytest.mark.parametrize(("zoom", "low", "high"), [(1.5, -0.25, 1 / 6), (0.5, -0.5, 0.0)])
 def test_zoom_moves_left_with_top_and_right_with_bottom_in_darknets_bounds(zoom: float, low: float, high: float) -> None:
     # src/data.c load_data_detection: (1 - 1/resize_down)/2 to (1 - 1/resize_up)/2 of the sides, by resize_r1 and resize_r2
@@ -126,8 +158,10 @@ def test_mosaic_tiles_meet_where_darknets_do() -> None:
         corners = rng.integers(0, 22, (4, 5, 2))
         boxes = np.concatenate((corners, corners + rng.integers(1, 10, (4, 5, 2))), 2).astype(np.float32)
         paddings, cut = rng.integers(0, 20, (4, 2)), rng.integers(6, 26, 2)
-        tiles = [Sample(image=images[i], boxes=boxes[i], labels=np.arange(5), image_id=0) for i in range(4)]
-        joined = join_tiles(tiles, list(paddings), cut)
+        places = [tile_place(i, paddings[i], cut, (32, 32)) for i in range(4)]
+        needed = [images[i, y0:y1, x0:x1] for i, (x0, y0, x1, y1) in enumerate(place.needed for place in places)]
+        tiles = [Sample(image=needed[i], boxes=boxes[i], labels=np.arange(5), image_id=0) for i in range(4)]
+        joined = join_tiles(tiles, places, (32, 32))
         slow = [(images[i, ..., 0], [(k, *b) for k, b in enumerate(boxes[i].tolist())], paddings[i].tolist()) for i in range(4)]
         image, expected = darknet_mosaic(slow, *cut.tolist())
         assert (joined.image[..., 0] == image).all()

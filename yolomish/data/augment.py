@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -14,14 +16,28 @@ from yolomish.types import Sample, SizeHW
 MIN_SIDE = 1.0  # px; Darknet src/data.c fill_truth_detection and blend_truth_mosaic
 MIN_PASTED_SIDE, MIN_VISIBLE = 2.0, 0.1  # px, and share of the area: PyTorch_YOLOv4 utils/datasets.py
 LEAST_LEFT = 0.1  # of each side that jitter leaves, so that no crop is empty or turned over
+VECTOR = 64  # px: OpenCV rounds the columns after the last whole vector otherwise, in warpAffine (5) and HSV2RGB (4, 5)
+Window = tuple[int, int, int, int]  # left, top, right, bottom in px
 
 
-def clip_sample(sample: Sample, full_areas: np.ndarray | None = None) -> Sample:
-    """Boxes clipped to the image, those under 1 px a side dropped: Darknet's rule.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a mosaic's tile lies: its frame's ``offset`` (x, y) in the whole, and the ``quarter`` of the whole that shows it.
+
+    ``needed`` of the tile, in its own frame, is what is seen and the columns left and right of it up to whole ``VECTOR``.
+    """
+
+    offset: np.ndarray
+    quarter: Window
+    needed: Window
+
+
+def clip_sample(sample: Sample, size_hw: SizeHW, full_areas: np.ndarray | None = None) -> Sample:
+    """Boxes clipped to an image of ``size_hw`` px, those under 1 px a side dropped: Darknet's rule.
 
     With the boxes' areas before, ``full_areas`` (N,), Scaled-YOLOv4's: under 2 px a side or a tenth of the area left.
     """
-    h, w = sample.image.shape[:2]
+    h, w = size_hw
     boxes = sample.boxes.clip(0, [w, h, w, h]).astype(np.float32)
     sides = boxes[:, 2:] - boxes[:, :2]
     keep = (sides >= MIN_SIDE).all(1)
@@ -52,16 +68,20 @@ def random_margins(sample: Sample, rng: np.random.Generator, size_hw: SizeHW, co
     return margins.ravel()
 
 
-def crop(sample: Sample, margins: np.ndarray, size_hw: SizeHW) -> Sample:
-    """What ``margins`` (4,) leave of an image, at ``size_hw`` network px; added margins have the image's mean colour."""
+def crop(sample: Sample, margins: np.ndarray, size_hw: SizeHW, window: Window | None = None) -> Sample:
+    """What ``margins`` (4,) leave of an image, at ``size_hw`` network px; added margins have the image's mean colour.
+
+    With a ``window``, the image is that part of it alone, to the bit where it is of whole ``VECTOR``; the boxes stay.
+    """
     h, w = sample.image.shape[:2]
     left, right, top, bottom = margins
     sx, sy = size_hw[1] / (w - left - right), size_hw[0] / (h - top - bottom)
     matrix = np.array([[sx, 0, -left * sx + (sx - 1) / 2], [0, sy, -top * sy + (sy - 1) / 2]])
-    fill = tuple(float(v) for v in sample.image.mean((0, 1)))
-    image = cv2.warpAffine(sample.image, matrix, size_hw[::-1], flags=cv2.INTER_LINEAR, borderValue=fill)
+    fill = [total / (h * w) for total in cv2.sumElems(sample.image)]  # numpy's mean to the bit, which cv2.mean is not
+    x0, y0, x1, y1 = window or (0, 0, *size_hw[::-1])
+    image = cv2.warpAffine(sample.image, matrix, (x1, y1), flags=cv2.INTER_LINEAR, borderValue=fill)[y0:y1, x0:x1]
     boxes = (sample.boxes - [left, top, left, top]) * [sx, sy, sx, sy]
-    return clip_sample(Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id))
+    return clip_sample(Sample(image=image, boxes=boxes, labels=sample.labels, image_id=sample.image_id), size_hw)
 
 
 def flip(sample: Sample) -> Sample:
@@ -124,7 +144,7 @@ def affine(samples: list[Sample], rng: np.random.Generator, size_hw: SizeHW, con
     moved = _move_boxes(kept, matrix)
     full = (whole[:, 2:] - whole[:, :2]).prod(1) * np.abs(np.linalg.det(matrix[:2, :2]))
     joined = Sample(image=image, boxes=moved.astype(np.float32), labels=np.concatenate(labels), image_id=samples[0].image_id)
-    return clip_sample(joined, full)
+    return clip_sample(joined, size_hw, full)
 
 
 def _random_matrix(rng: np.random.Generator, canvas_hw: SizeHW, size_hw: SizeHW, config: TrainConfig) -> np.ndarray:
@@ -182,7 +202,7 @@ def mosaic(
         return _finish(affine(samples, rng, size_hw, config, grey=grey), rng, config)
     size = size_hw[::-1]
     cut = (rng.uniform(0.2, 0.8, 2) * size).astype(int)
-    tiles, paddings = [], []
+    tiles, places = [], []
     for i, sample in enumerate(samples):
         inner = np.array([1 - i % 2, 2 + (i < 2)])  # margins that lie towards the cut: right or left, bottom or top
         margins = random_margins(sample, rng, size_hw, config)
@@ -191,34 +211,45 @@ def mosaic(
             margins[inner] += margins[outer]
             margins[outer] = 0
         h, w = sample.image.shape[:2]
-        paddings.append((-margins[inner] * size / (w, h)).clip(0).astype(int))
+        places.append(tile_place(i, (-margins[inner] * size / (w, h)).clip(0).astype(int), cut, size_hw))
         if rng.random() < config.flip:
             sample = flip(sample)
-        tiles.append(hsv(crop(sample, margins, size_hw), rng, config.hue, config.saturation, config.exposure))
-    return join_tiles(tiles, paddings, cut)
+        tile = crop(sample, margins, size_hw, places[i].needed)
+        tiles.append(hsv(tile, rng, config.hue, config.saturation, config.exposure))
+    return join_tiles(tiles, places, size_hw)
 
 
-def join_tiles(tiles: Sequence[Sample], paddings: Sequence[np.ndarray], cut: np.ndarray) -> Sample:
-    """Four tiles of one size (upper left, upper right, lower left, lower right) whose inner corners meet at ``cut`` (x, y).
+def tile_place(number: int, padding: np.ndarray, cut: np.ndarray, size_hw: SizeHW) -> Place:
+    """Where tile ``number`` of four (upper left, upper right, lower left, lower right), each of ``size_hw`` px, lies.
 
-    ``paddings`` (2,) each: px added at a tile's inner sides, pushed over the cut out of sight as far as the tile reaches.
+    Their inner corners meet at ``cut`` (x, y); ``padding`` (2,), px added at a tile's inner sides, is pushed over the cut out
+    of sight as far as the tile reaches (src/data.c load_data_detection).
+    """
+    size = np.array(size_hw[::-1])  # width, height
+    second = np.array([number % 2, number // 2])  # whether the tile lies right of the cut, below the cut
+    offset = np.where(second, cut - np.minimum(padding, cut), cut - size + np.minimum(padding, size - cut))
+    (x0, y0), (x1, y1) = np.where(second, cut, 0).tolist(), np.where(second, size, cut).tolist()
+    dx, dy = offset.tolist()
+    left, right = (x0 - dx) // VECTOR * VECTOR, min(math.ceil((x1 - dx) / VECTOR) * VECTOR, size_hw[1])
+    return Place(offset=offset, quarter=(x0, y0, x1, y1), needed=(left, y0 - dy, right, y1 - dy))
+
+
+def join_tiles(tiles: Sequence[Sample], places: Sequence[Place], size_hw: SizeHW) -> Sample:
+    """Four tiles, the images of which are what is needed of them, as one of ``size_hw`` px.
+
     Boxes move with their tile and are clipped to the whole alone (src/data.c blend_truth_mosaic, mosaic_bound=0).
     """
-    size = np.array(tiles[0].image.shape[1::-1])  # width, height
-    canvas: np.ndarray = np.empty_like(tiles[0].image)
-    boxes = []
-    for i, (tile, padding) in enumerate(zip(tiles, paddings, strict=True)):
-        second = np.array([i % 2, i // 2])  # whether the tile lies right of the cut, below the cut
-        offset = np.where(second, cut - np.minimum(padding, cut), cut - size + np.minimum(padding, size - cut))
-        (x0, y0), (x1, y1) = np.where(second, cut, 0), np.where(second, size, cut)
-        dx, dy = offset
-        canvas[y0:y1, x0:x1] = tile.image[y0 - dy : y1 - dy, x0 - dx : x1 - dx]
-        boxes.append(tile.boxes + np.tile(offset, 2))
+    canvas: np.ndarray = np.empty((*size_hw, 3), np.uint8)
+    for tile, place in zip(tiles, places, strict=True):
+        x0, y0, x1, y1 = place.quarter
+        left, top = place.offset + place.needed[:2]
+        canvas[y0:y1, x0:x1] = tile.image[y0 - top : y1 - top, x0 - left : x1 - left]
+    boxes = np.concatenate([tile.boxes + np.tile(place.offset, 2) for tile, place in zip(tiles, places, strict=True)])
     labels = np.concatenate([tile.labels for tile in tiles])
-    return clip_sample(Sample(image=canvas, boxes=np.concatenate(boxes), labels=labels, image_id=tiles[0].image_id))
+    return clip_sample(Sample(image=canvas, boxes=boxes, labels=labels, image_id=tiles[0].image_id), size_hw)
 
 
-def _within(boxes: np.ndarray, window: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _within(boxes: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Boxes clipped to a window and whether enough of each is left."""
     x0, y0, x1, y1 = window
     clipped = boxes.clip([x0, y0, x0, y0], [x1, y1, x1, y1])

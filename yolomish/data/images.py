@@ -101,9 +101,9 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
             "make it smaller, or raise --max-pixels where it is to be trusted"
         )
     if raw[4:8].tobytes() == b"ftyp" and raw[8:12].tobytes() in (b"avif", b"avis"):
-        return _decode_by_pillow(raw, name)  # OpenCV (4.14, 5.0) leaves out an AVIF's rotation and mirroring
+        return _decode_by_pillow(raw, name)  # OpenCV (4.14, 5.0) does not turn an AVIF, and returns BGR where it has alpha
     try:
-        image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if pixels else None  # of no pixels OpenCV 5 makes 4 GB
+        image = cv2.imdecode(raw, cv2.IMREAD_COLOR_RGB) if pixels else None  # of no pixels OpenCV 5 makes 4 GB
     except (cv2.error, MemoryError) as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             raise YolomishError(f"{name} has more pixels than OpenCV reads (2^30): make it smaller") from None
@@ -114,7 +114,7 @@ def decode_image(raw: np.ndarray, name: str) -> np.ndarray:
         raise YolomishError(f"{name} is not an image that OpenCV can read, or it is cut off")
     if raw[:4].tobytes() in (b"II*\0", b"MM\0*") and _has_alpha(raw):
         return _decode_by_pillow(raw, name)  # OpenCV multiplies a TIFF's colours with its alpha
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    return image
 
 
 def _has_alpha(raw: np.ndarray) -> bool:

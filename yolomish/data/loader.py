@@ -78,7 +78,7 @@ class AugmentedData(Items[Item]):
             if rng.random() < self.config.cutmix:
                 sample = cutmix(sample, self._augmented(self._draw(rng), rng, size_hw), rng)
         whole = Resize(image_size_hw=size_hw, network_size_hw=size_hw, scale_x=1.0, scale_y=1.0, pad_x=0.0, pad_y=0.0)
-        return clip_sample(sample), whole
+        return clip_sample(sample, size_hw), whole
 
     def _draw(self, rng: np.random.Generator) -> Sample:
         return self.data.load(int(rng.integers(len(self.data))))

@@ -41,7 +41,8 @@ class Augmenter:
 
     def single(self, image: np.ndarray) -> Tensor:
         """One image, not mixed."""
-        transformed: Tensor = self.one(torch.from_numpy(image).permute(2, 0, 1))
+        own = np.require(image, requirements="W")  # a copy of pixels kept on disk: torch has no tensor that is only read
+        transformed: Tensor = self.one(torch.from_numpy(own).permute(2, 0, 1))
         return transformed.contiguous()
 
     def __call__(self, image: np.ndarray, label: int, draw: Draw, *, mixing: bool) -> tuple[Tensor, Tensor]:
