@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,7 @@ from yolomish.weights.checkpoint import read_checkpoint
 DATA = ("--data", "shapes", "--fraction", "0.06")
 TRAIN = ("train", "--model", "yolov4-n", *DATA, "--imgsz", "64", "--batch", "8", "--epochs", "2", "--device", "cpu")
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
+PARTS = ("kill", "term", "interrupt", "worker", "disks", "twice")
 MOST = 300  # s that a command may take
 ROOT = os.geteuid() == 0
 
@@ -287,17 +289,12 @@ def loaders(pid: int) -> list[int]:
     return [p for p in descendants(pid) if b"pt_data_worker" in Path(f"/proc/{p}/comm").read_bytes()]
 
 
-def stopped(home: Path, whole_run: Path, seconds: float, moments: int, rng: random.Random) -> Iterator[Row]:
+def stopped(
+    home: Path, whole_run: Path, seconds: float, number: signal.Signals, moments: int, rng: random.Random
+) -> Iterator[Row]:
     """Trainings stopped at random moments and resumed, held against ``whole_run``, which took ``seconds``."""
-    names = {signal.SIGKILL: "SIGKILL", signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
-    for number, workers in [
-        (signal.SIGKILL, 0),
-        (signal.SIGKILL, 1),
-        (signal.SIGKILL, 2),
-        (signal.SIGTERM, 1),
-        (signal.SIGINT, 1),
-    ]:
-        row = Row(names[number], f"train --workers {workers}, then --resume")
+    for workers in (0, 1, 2) if number == signal.SIGKILL else (1,):
+        row = Row("Ctrl-C" if number == signal.SIGINT else number.name, f"train --workers {workers}, then --resume")
         for _ in range(moments):
             out, wrong, seen = home / "stopped", "", "ended before"
             process = train(out, workers)
@@ -321,7 +318,7 @@ def stopped(home: Path, whole_run: Path, seconds: float, moments: int, rng: rand
         yield row
 
 
-def lost_worker(home: Path, whole_run: Path, moments: int, rng: random.Random) -> Row:
+def lost_worker(home: Path, whole_run: Path, moments: int, rng: random.Random) -> Iterator[Row]:
     """A loader's process killed in a training's second epoch: one line that names --resume, and the same end."""
     row = Row("a loader's process killed", "train --workers 2, then --resume")
     for _ in range(moments):
@@ -341,13 +338,14 @@ def lost_worker(home: Path, whole_run: Path, moments: int, rng: random.Random) -
             f"{code}: {line}", wrong, fault, errors[-300:] if process.returncode else "", differs(whole_run, run_folder(out))
         )
         shutil.rmtree(out)
-    return row
+    yield row
 
 
 def main() -> None:
     """Try every fault and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moments", type=int, default=25, help="random moments for each way to be stopped")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which faults")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     rng, bad = random.Random(chosen.seed), False
@@ -369,14 +367,17 @@ def main() -> None:
         errors = finish(process)[1]
         assert process.returncode == 0, errors
         whole_run, seconds = run_folder(home / "whole"), time.monotonic() - began
-        rows = (
-            lambda: stopped(home, whole_run, seconds, chosen.moments, rng),
-            lambda: [lost_worker(home, whole_run, chosen.moments, rng)],
-            lambda: full_and_read_only(home),
-            lambda: two_at_once(home),
-        )
-        for part in rows:
-            for row in part():
+        kill = partial(stopped, home, whole_run, seconds, moments=chosen.moments, rng=rng)
+        parts: dict[str, Callable[[], Iterator[Row]]] = {
+            "kill": partial(kill, number=signal.SIGKILL),
+            "term": partial(kill, number=signal.SIGTERM),
+            "interrupt": partial(kill, number=signal.SIGINT),
+            "worker": lambda: lost_worker(home, whole_run, chosen.moments, rng),
+            "disks": lambda: full_and_read_only(home),
+            "twice": lambda: two_at_once(home),
+        }
+        for part in chosen.parts:
+            for row in parts[part]():
                 row.show()
                 bad |= bool(row.bad)
     sys.exit(bad)
