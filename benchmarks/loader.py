@@ -1,17 +1,23 @@
-"""How many augmented images per second one core makes, beside a plain PyTorch Dataset and ultralytics' loader?
+"""How many augmented images per second does the loader make, beside a plain PyTorch Dataset and ultralytics' loader?
 
-All three make mosaics of four on a canvas of twice the size, cut back to the size by an affine map, with HSV and flip.
+All make mosaics of four on a canvas of twice the size, or single images, cut to the size by an affine map, with HSV and flip.
+Our recipes with Darknet's jitter stand beside them. An epoch starts its worker processes anew, whoever's loader it is.
 
-    python benchmarks/loader.py            # ultralytics is left out where it is not installed
+    python benchmarks/loader.py                                      # pictures are generated
+    python benchmarks/loader.py --pictures coco/train2017 --rounds 7  # ultralytics is left out where it is not installed
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
+import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +31,51 @@ from torchvision.transforms import v2
 
 from yolomish.config import DataConfig, ModelConfig, load_recipe
 from yolomish.data.datasets import open_data
-from yolomish.data.loader import AugmentedData, collate
+from yolomish.data.loader import AugmentedData, collate, ordered_loader
 from yolomish.types import GREY
 
 BATCH = 16
+MOSAIC, SINGLE = "mosaic of four", "single image"
 
 
-def write_images(folder: Path, count: int) -> DataConfig:
-    """JPEGs of 640 x 480 px with the spectrum of photographs, and YOLO labels, eight boxes each."""
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One line of the table."""
+
+    augmentation: str
+    loader: str
+    cache: str = ""
+    workers: int = 0
+
+
+def write_images(folder: Path, count: int, pictures: str) -> DataConfig:
+    """``count`` JPEGs, copied from a folder and from its start again where it has fewer, or 640 x 480 px with the spectrum of
+    photographs; and YOLO labels, eight boxes each."""
     rng = np.random.default_rng(0)
-    for split in ("train", "val"):
+    found = sorted(Path(pictures).glob("*.jpg")) if pictures else []
+    given = itertools.cycle(found)
+    for split, images in (("train", count), ("val", 1)):
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
-        for i in range(count if split == "train" else 1):
-            image = np.zeros((480, 640, 3), np.float32)
-            for octave in range(1, 8):
-                noise = rng.normal(0, 2.0**-octave, (2**octave * 3 // 4 + 1, 2**octave, 3)).astype(np.float32)
-                image += cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC)
-            image = (128 + 90 * image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
-            cv2.imwrite(str(folder / "images" / split / f"{i:04}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        for i in range(images):
+            file = folder / "images" / split / f"{i:04}.jpg"
+            if found:
+                shutil.copyfile(next(given), file)
+            else:
+                cv2.imwrite(str(file), generated(rng), [cv2.IMWRITE_JPEG_QUALITY, 90])
             boxes = np.concatenate((rng.uniform(0.2, 0.8, (8, 2)), rng.uniform(0.05, 0.35, (8, 2))), 1)
             lines = [f"{rng.integers(2)} " + " ".join(f"{v:.5f}" for v in box) for box in boxes]
             (folder / "labels" / split / f"{i:04}.txt").write_text("\n".join(lines))
     return DataConfig(format="yolo", root=str(folder), train="images/train", val="images/val", names=("a", "b"))
+
+
+def generated(rng: np.random.Generator) -> np.ndarray:
+    """(480, 640, 3) uint8: noise in seven octaves, each half as strong as the one before."""
+    image = np.zeros((480, 640, 3), np.float32)
+    for octave in range(1, 8):
+        noise = rng.normal(0, 2.0**-octave, (2**octave * 3 // 4 + 1, 2**octave, 3)).astype(np.float32)
+        image += cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC)
+    return (128 + 90 * image + rng.normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
 
 
 class PlainDataset(torch.utils.data.Dataset):
@@ -99,76 +127,126 @@ class PlainDataset(torch.utils.data.Dataset):
         return self.after({"image": tv_tensors.Image(canvas), "boxes": boxes, "labels": torch.cat(all_labels)})
 
 
-def ours(data: DataConfig, size: int, cache: str) -> Callable[[], object]:
-    """Batches of uint8 images, as the trainer gets them."""
-    config = replace(load_recipe("scaled", ModelConfig(num_classes=2)), data=data, image_size=(size, size), scale=0.5)
+def ours(data: DataConfig, size: int, variant: Variant) -> Callable[[], object]:
+    """Batches of uint8 images, as the trainer gets them: the augmentation is a recipe, or as the others have it."""
+    recipe = variant.augmentation.removeprefix("recipe ")
+    if recipe == variant.augmentation:
+        config = load_recipe("scaled", ModelConfig(num_classes=2))
+        config = replace(config, mosaic=float(variant.augmentation == MOSAIC), scale=0.5)
+    else:
+        config = load_recipe(recipe, ModelConfig(num_classes=2))
+    config = replace(config, data=data, image_size=(size, size))
     source = open_data(data, "train")
-    if cache:
-        {"ram": source.keep_in_memory, "disk": source.keep_on_disk}[cache]()
-    dataset = AugmentedData(source, config, 0, GREY)
-    starts = range(0, len(source), BATCH)
-    return lambda: [collate([dataset[i, (size, size)] for i in range(start, start + BATCH)]) for start in starts]
+    if variant.cache:
+        {"ram": source.keep_in_memory, "disk": source.keep_on_disk}[variant.cache]()
+    keys = [[(i, (size, size)) for i in batch] for batch in batches(len(source))]
+    loader = ordered_loader(AugmentedData(source, config, 0, GREY), keys, collate, variant.workers)
+    return lambda: [None for _ in loader]
 
 
-def ultralytics_loader(folder: Path, size: int, cache: bool) -> Callable[[], object]:
-    """Its dataset and collation with the same augmentations; it keeps the last 128 images and takes partners from them."""
+def batches(count: int) -> list[list[int]]:
+    """All images in order, for every loader alike."""
+    return [list(range(start, min(start + BATCH, count))) for start in range(0, count, BATCH)]
+
+
+def plain(folder: Path, size: int) -> Callable[[], object]:
+    """The first thing that one writes, as uncollated batches of this process."""
+    dataset = PlainDataset(folder, size)
+    return lambda: [[dataset[i]["image"] for i in batch] for batch in batches(len(dataset))]
+
+
+def ultralytics_loader(folder: Path, size: int, variant: Variant) -> Callable[[], object]:
+    """Its dataset and collation with the same augmentations; without a cache it keeps the last 128 images decoded, and takes
+    a mosaic's partners from these alone."""
     from ultralytics.cfg import get_cfg
     from ultralytics.data.dataset import YOLODataset
 
-    changes = {"degrees": 0.0, "translate": 0.1, "scale": 0.5, "mosaic": 1.0, "mixup": 0.0, "copy_paste": 0.0}
+    mosaic = float(variant.augmentation == MOSAIC)
+    changes = {"degrees": 0.0, "translate": 0.1, "scale": 0.5, "mosaic": mosaic, "mixup": 0.0, "copy_paste": 0.0}
     dataset = YOLODataset(
         img_path=str(folder / "images" / "train"),
         imgsz=size,
-        cache="ram" if cache else False,
+        cache=variant.cache or False,
         augment=True,
         hyp=get_cfg(overrides=changes),
         batch_size=BATCH,
         data={"names": {0: "a", 1: "b"}, "channels": 3, "nc": 2},
         task="detect",
     )
-    starts = range(0, len(dataset), BATCH)
-    return lambda: [dataset.collate_fn([dataset[i] for i in range(start, start + BATCH)]) for start in starts]
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=batches(len(dataset)),
+        collate_fn=dataset.collate_fn,
+        num_workers=variant.workers,
+        worker_init_fn=lambda _: cv2.setNumThreads(0),
+    )
+    return lambda: [None for _ in loader]
+
+
+def variants(with_ultralytics: bool, workers: list[int]) -> list[Variant]:
+    """What is compared, ours without a cache first among those of one augmentation and one number of workers."""
+    theirs = ("ultralytics",) if with_ultralytics else ()
+    found = [
+        Variant(augmentation=augmentation, loader=loader, cache=cache, workers=count)
+        for augmentation in (MOSAIC, SINGLE)
+        for count in workers
+        for loader in ("yolomish", *theirs)
+        for cache in ("", "ram")
+    ]
+    found.append(Variant(augmentation=MOSAIC, loader="yolomish", cache="disk"))
+    found.append(Variant(augmentation=MOSAIC, loader="plain PyTorch Dataset"))
+    return found + [Variant(augmentation=f"recipe {name}", loader="yolomish") for name in ("darknet", "finetune", "small")]
 
 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256, help="a multiple of 16")
+    parser.add_argument("--images", type=int, default=256, help="of an epoch")
     parser.add_argument("--imgsz", type=int, default=640, help="px")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--pictures", default="", help="a folder of JPEGs")
     options = parser.parse_args()
+    theirs = bool(importlib.util.find_spec("ultralytics"))
+    version = ""
+    if theirs:
+        os.environ["YOLO_VERBOSE"] = "false"
+        import ultralytics
+
+        version = f" ultralytics {ultralytics.__version__}."
+    else:
+        print("ultralytics is not installed: left out", file=sys.stderr)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = write_images(folder, options.images)
-        plain = PlainDataset(folder, options.imgsz)
-        variants: dict[str, Callable[[], object]] = {
-            "yolomish": ours(data, options.imgsz, ""),
-            "yolomish, --cache disk": ours(data, options.imgsz, "disk"),
-            "yolomish, --cache ram": ours(data, options.imgsz, "ram"),
-            "plain PyTorch Dataset": lambda: [plain[i]["image"] for i in range(len(plain))],
-        }
-        versions = ""
-        if importlib.util.find_spec("ultralytics"):
-            import ultralytics
-
-            cv2.setNumThreads(0)
-            variants["ultralytics"] = ultralytics_loader(folder, options.imgsz, False)
-            variants["ultralytics, cache=ram"] = ultralytics_loader(folder, options.imgsz, True)
-            versions = f" ultralytics {ultralytics.__version__}."
-        torch.set_num_threads(1)
-        for run in variants.values():
+        os.environ["YOLOMISH_CACHE"] = str(folder / "cache")
+        data = write_images(folder, options.images, options.pictures)
+        runs: dict[Variant, Callable[[], object]] = {}
+        for variant in variants(theirs, options.workers):
+            if variant.loader == "yolomish":
+                runs[variant] = ours(data, options.imgsz, variant)
+            elif variant.loader == "ultralytics":
+                runs[variant] = ultralytics_loader(folder, options.imgsz, variant)
+            else:
+                runs[variant] = plain(folder, options.imgsz)
+        torch.set_num_threads(1)  # ultralytics sets both
+        cv2.setNumThreads(0)
+        for run in runs.values():
             run()
-        times = interleaved(variants, options.rounds, torch.device("cpu"))
-    rate = {key: [options.images / s for s in seconds] for key, seconds in times.items()}
-    rows = [(key, spread(rate[key]), ratio(rate[key], rate["plain PyTorch Dataset"])) for key in times]
+        names = {str(variant): run for variant, run in runs.items()}
+        times = interleaved(names, options.rounds, torch.device("cpu"))
+    rate = {variant: [options.images / s for s in times[str(variant)]] for variant in runs}
+    rows = []
+    for v, rates in rate.items():
+        base = rate[replace(v, loader="yolomish", cache="")]
+        rows.append((v.augmentation, str(v.workers), f"{v.loader}, {v.cache}".rstrip(", "), spread(rates), ratio(rates, base)))
     report(
-        f"Augmented images a second of one process, {options.imgsz} px",
-        ("loader", "images/s", "x plain"),
+        f"Augmented images a second, {options.imgsz} px",
+        ("augmentation", "workers", "loader, cache", "images/s", "of yolomish without cache"),
         rows,
         torch.device("cpu"),
-        f"{options.images} JPEGs of 640 x 480 px, every sample a mosaic of four.{versions}",
+        f"Batches of {BATCH}, {options.images} JPEGs. OpenCV {cv2.__version__}.{version}",
     )
 
 
