@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable
 
 import torch
@@ -16,10 +17,15 @@ from yolomish.inference.bench import interleaved as rounds_of
 from yolomish.ops.device import wait
 
 
-def interleaved(variants: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+def interleaved(
+    variants: dict[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each variant in each round; a round runs all of them in turn, beginning with another each time."""
     wait(device)  # for what the preparation left running
-    seconds = rounds_of(list(variants.values()), rounds, device=device, rest=0.0)
+    seconds = rounds_of(list(variants.values()), rounds, device=device, rest=0.0, clock=clock)
     return dict(zip(variants, seconds, strict=True))
 
 

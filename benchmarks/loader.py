@@ -4,18 +4,20 @@ All make mosaics of four on a canvas of twice the size, or single images, cut to
 Our recipes with Darknet's jitter stand beside them. An epoch starts its worker processes anew, whoever's loader it is.
 
     python benchmarks/loader.py                                      # pictures are generated
-    python benchmarks/loader.py --pictures coco/train2017 --rounds 7  # ultralytics is left out where it is not installed
+    python benchmarks/loader.py --pictures coco/train2017 --processor-time  # ultralytics is left out where it is not installed
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +38,7 @@ from yolomish.types import GREY
 
 BATCH = 16
 MOSAIC, SINGLE = "mosaic of four", "single image"
+PLAIN = "plain PyTorch Dataset"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +153,9 @@ def batches(count: int) -> list[list[int]]:
 
 
 def plain(folder: Path, size: int) -> Callable[[], object]:
-    """The first thing that one writes, as uncollated batches of this process."""
+    """One batch, uncollated, of the first thing that one writes: it takes ten times as long."""
     dataset = PlainDataset(folder, size)
-    return lambda: [[dataset[i]["image"] for i in batch] for batch in batches(len(dataset))]
+    return lambda: [dataset[i]["image"] for i in range(BATCH)]
 
 
 def ultralytics_loader(folder: Path, size: int, variant: Variant) -> Callable[[], object]:
@@ -183,6 +186,11 @@ def ultralytics_loader(folder: Path, size: int, variant: Variant) -> Callable[[]
     return lambda: [None for _ in loader]
 
 
+def processor_seconds() -> float:
+    """What this process and the workers that have ended took of all cores."""
+    return sum(os.times()[:4])
+
+
 def variants(with_ultralytics: bool, workers: list[int]) -> list[Variant]:
     """What is compared, ours without a cache first among those of one augmentation and one number of workers."""
     theirs = ("ultralytics",) if with_ultralytics else ()
@@ -194,18 +202,19 @@ def variants(with_ultralytics: bool, workers: list[int]) -> list[Variant]:
         for cache in ("", "ram")
     ]
     found.append(Variant(augmentation=MOSAIC, loader="yolomish", cache="disk"))
-    found.append(Variant(augmentation=MOSAIC, loader="plain PyTorch Dataset"))
+    found.append(Variant(augmentation=MOSAIC, loader=PLAIN))
     return found + [Variant(augmentation=f"recipe {name}", loader="yolomish") for name in ("darknet", "finetune", "small")]
 
 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256, help="of an epoch")
+    parser.add_argument("--images", type=int, default=256, help="of an epoch, 16 at least")
     parser.add_argument("--imgsz", type=int, default=640, help="px")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--pictures", default="", help="a folder of JPEGs")
+    parser.add_argument("--processor-time", action="store_true", help="count that of all processes: for a busy machine")
     options = parser.parse_args()
     theirs = bool(importlib.util.find_spec("ultralytics"))
     version = ""
@@ -227,7 +236,8 @@ def main() -> None:
             if variant.loader == "yolomish":
                 runs[variant] = ours(data, options.imgsz, variant)
             elif variant.loader == "ultralytics":
-                runs[variant] = ultralytics_loader(folder, options.imgsz, variant)
+                with contextlib.redirect_stdout(sys.stderr):  # its progress
+                    runs[variant] = ultralytics_loader(folder, options.imgsz, variant)
             else:
                 runs[variant] = plain(folder, options.imgsz)
         torch.set_num_threads(1)  # ultralytics sets both
@@ -235,14 +245,16 @@ def main() -> None:
         for run in runs.values():
             run()
         names = {str(variant): run for variant, run in runs.items()}
-        times = interleaved(names, options.rounds, torch.device("cpu"))
-    rate = {variant: [options.images / s for s in times[str(variant)]] for variant in runs}
+        clock = processor_seconds if options.processor_time else time.perf_counter
+        times = interleaved(names, options.rounds, torch.device("cpu"), clock)
+    images = {v: BATCH if v.loader == PLAIN else options.images for v in runs}
+    rate = {v: [images[v] / s for s in times[str(v)]] for v in runs}
     rows = []
     for v, rates in rate.items():
         base = rate[replace(v, loader="yolomish", cache="")]
         rows.append((v.augmentation, str(v.workers), f"{v.loader}, {v.cache}".rstrip(", "), spread(rates), ratio(rates, base)))
     report(
-        f"Augmented images a second, {options.imgsz} px",
+        f"Augmented images a second{' of processor time' * options.processor_time}, {options.imgsz} px",
         ("augmentation", "workers", "loader, cache", "images/s", "of yolomish without cache"),
         rows,
         torch.device("cpu"),
