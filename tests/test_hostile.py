@@ -76,6 +76,21 @@ def test_a_bug_is_one_line_with_a_log_and_its_traceback_on_demand(
     assert "this is a bug" in leave(lambda: 1 / 0, capsys)[1]
 
 
+def test_what_python_itself_ignores_shows_no_traceback(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back at the end
+
+    class Broken:
+        def __del__(self) -> None:
+            raise KeyError("thread")
+
+    def app() -> None:
+        Broken()
+
+    assert leave(app, capsys) == (0, "")
+    monkeypatch.setenv(door.DEBUG, "1")
+    assert "KeyError: 'thread'" in leave(app, capsys)[1]
+
+
 def test_what_ends_a_thread_is_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back at the end
 
@@ -247,6 +262,11 @@ def test_decoding_takes_at_most_sixteen_bytes_a_pixel(depth: type, suffix: str, 
 def test_a_lost_loader_process_is_a_line() -> None:
     with pytest.raises(WorkerLost, match=r"a process that loads images was killed .*Fewer --workers"), lost_workers():
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    with pytest.raises(WorkerLost, match=r"a process that loads images was killed \(DataLoader worker"), lost_workers():
+        try:  # torch's handler interrupts a thread's start: threading.py cleans up after a thread that has begun
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        except Exception:
+            del {}["thread"]
     with pytest.raises(RuntimeError, match="other"), lost_workers():
         raise RuntimeError("other")
 

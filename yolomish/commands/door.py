@@ -34,6 +34,7 @@ def run(app: Callable[[], Any]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, or a code page without a name's letters
     threading.excepthook = _of_thread
+    sys.unraisablehook = _ignored
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _code(app)
@@ -51,6 +52,12 @@ def _of_thread(raised: threading.ExceptHookArgs) -> None:
     error = raised.exc_value
     if getattr(raised.thread, "exception", None) is not error:
         _say(f"a thread in the background ended: {getattr(error, 'strerror', None) or f'{type(error).__name__}: {error}'}", 1)
+
+
+def _ignored(raised: Any) -> None:
+    """Nothing for what Python goes on after: in an object that goes, or a thread whose starter was interrupted."""
+    if os.environ.get(DEBUG):
+        sys.__unraisablehook__(raised)
 
 
 def _terminate(*_: Any) -> None:

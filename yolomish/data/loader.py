@@ -112,16 +112,28 @@ class WorkerLost(YolomishError):
 
 @contextmanager
 def lost_workers() -> Iterator[None]:
-    """What torch raises, at any moment, when a loader's process is killed becomes ``WorkerLost``."""
+    """What torch raises, at any moment, when a loader's process is killed becomes ``WorkerLost``.
+
+    Torch raises it in a handler of SIGCHLD. Where that interrupts cleaning up, as that of a thread's start, another error
+    (KeyError) comes out, which has torch's as its context.
+    """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except Exception as error:
+        lost = next((e for e in _history(error) if isinstance(e, RuntimeError) and "DataLoader worker" in str(e)), None)
+        if lost is None:
             raise
         raise WorkerLost(
-            f"a process that loads images was killed ({first_line(error)}): is there enough memory, and shared memory? "
+            f"a process that loads images was killed ({first_line(lost)}): is there enough memory, and shared memory? "
             "Fewer --workers need less"
         ) from None
+
+
+def _history(error: BaseException | None) -> Iterator[BaseException]:
+    """``error`` and what was being handled when it was raised, from the last to the first."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 class BatchLoader(DataLoader):
