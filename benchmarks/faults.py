@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -295,23 +295,28 @@ def stopped(
     """Trainings stopped at random moments and resumed, held against ``whole_run``, which took ``seconds``."""
     for workers in (0, 1, 2) if number == signal.SIGKILL else (1,):
         row = Row("Ctrl-C" if number == signal.SIGINT else number.name, f"train --workers {workers}, then --resume")
-        for _ in range(moments):
-            out, wrong, seen = home / "stopped", "", "ended before"
+        while row.tries < moments:
+            out, wrong = home / "stopped", ""
             process = train(out, workers)
             while process.poll() is None and not run_folder(out).exists():
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, seconds))
-            if process.poll() is None:
-                if number == signal.SIGKILL:
-                    process.kill()
-                else:
-                    os.killpg(process.pid, number)  # as a terminal or a cluster does
-                errors = finish(process)[1]
-                if process.returncode not in (CODES[number], 0) or "Traceback" in errors:
-                    wrong = f"code {process.returncode}: {errors[-300:]}"
-                saved = (run_folder(out) / "last.pt").exists()
-                seen = "resumed" if saved else "no checkpoint yet, begun again"
-                process = train(out, workers)
+            began = time.monotonic()
+            with suppress(subprocess.TimeoutExpired):
+                if process.wait(rng.uniform(0, seconds)):
+                    row.note("ended before", finish(process)[1][-300:])
+                seconds = time.monotonic() - began  # the machine has become faster: not a try
+                shutil.rmtree(out)
+                continue
+            if number == signal.SIGKILL:
+                process.kill()
+            else:
+                os.killpg(process.pid, number)  # as a terminal or a cluster does
+            errors = finish(process)[1]
+            if process.returncode not in (CODES[number], 0) or "Traceback" in errors:
+                wrong = f"code {process.returncode}: {errors[-300:]}"
+            saved = (run_folder(out) / "last.pt").exists()
+            seen = "resumed" if saved else "no checkpoint yet, begun again"
+            process = train(out, workers)
             errors = finish(process)[1]
             row.note(seen, wrong, errors[-300:] if process.returncode else "", differs(whole_run, run_folder(out)))
             shutil.rmtree(out)
