@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -49,6 +49,7 @@ class Variant:
     loader: str
     cache: str = ""
     workers: int = 0
+    partners: Literal["all", "batch"] = "all"
 
 
 def write_images(folder: Path, count: int, pictures: str) -> DataConfig:
@@ -138,7 +139,7 @@ def ours(data: DataConfig, size: int, variant: Variant) -> Callable[[], object]:
         config = replace(config, mosaic=float(variant.augmentation == MOSAIC), scale=0.5)
     else:
         config = load_recipe(recipe, ModelConfig(num_classes=2))
-    config = replace(config, data=data, image_size=(size, size))
+    config = replace(config, data=data, image_size=(size, size), partners=variant.partners)
     source = open_data(data, "train")
     if variant.cache:
         {"ram": source.keep_in_memory, "disk": source.keep_on_disk}[variant.cache]()
@@ -201,6 +202,7 @@ def variants(with_ultralytics: bool, workers: list[int]) -> list[Variant]:
         for loader in ("yolomish", *theirs)
         for cache in ("", "ram")
     ]
+    found += [Variant(augmentation=MOSAIC, loader="yolomish", workers=count, partners="batch") for count in workers]
     found.append(Variant(augmentation=MOSAIC, loader="yolomish", cache="disk"))
     found.append(Variant(augmentation=MOSAIC, loader=PLAIN))
     return found + [Variant(augmentation=f"recipe {name}", loader="yolomish") for name in ("darknet", "finetune", "small")]
@@ -251,8 +253,9 @@ def main() -> None:
     rate = {v: [images[v] / s for s in times[str(v)]] for v in runs}
     rows = []
     for v, rates in rate.items():
-        base = rate[replace(v, loader="yolomish", cache="")]
-        rows.append((v.augmentation, str(v.workers), f"{v.loader}, {v.cache}".rstrip(", "), spread(rates), ratio(rates, base)))
+        base = rate[replace(v, loader="yolomish", cache="", partners="all")]
+        loader = ", ".join(filter(None, (v.loader, v.cache, "partners: batch" * (v.partners == "batch"))))
+        rows.append((v.augmentation, str(v.workers), loader, spread(rates), ratio(rates, base)))
     report(
         f"Augmented images a second{' of processor time' * options.processor_time}, {options.imgsz} px",
         ("augmentation", "workers", "loader, cache", "images/s", "of yolomish without cache"),

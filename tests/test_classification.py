@@ -316,6 +316,7 @@ def test_two_processes_train_and_evaluate_as_one(tiny: TrainConfig, tmp_path: Pa
     [
         ({"mosaic": 0.5, "mixup": 0.5, "cutmix": 0.1}, "at most 1 together"),
         ({"hue": 0.6}, "hue must be between 0 and 0.5"),
+        ({"partners": "batch"}, "partners batch is for detectors"),
         ({"crop_area": 0.0}, "crop_area must be"),
     ],
 )

@@ -287,6 +287,27 @@ def test_workers_do_not_change_batches_but_epoch_and_seed_do(tmp_path: Path) -> 
     assert not torch.equal(base, first(dataclasses.replace(CONFIG, seed=1)))
 
 
+@pytest.mark.parametrize("geometry", ["jitter", "affine"])
+def test_partners_of_a_batch_are_its_own_images_each_loaded_once(
+    geometry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_data(yolo_folder(tmp_path, 8), "train")
+    config = dataclasses.replace(CONFIG, partners="batch", mosaic=1.0, mixup=0.5, cutmix=0.5, geometry=geometry)
+    workers = [list(train_loader(data, dataclasses.replace(config, workers=n), SPEC, epoch=0)) for n in (0, 1, 2)]
+    for batches in zip(*workers, strict=True):
+        assert all(torch.equal(batches[0].images, b.images) and torch.equal(batches[0].targets, b.targets) for b in batches)
+    later = list(train_loader(data, config, SPEC, epoch=0, first_step=1))
+    assert torch.equal(later[0].images, workers[0][1].images)
+    loaded: list[int] = []
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda index: loaded.append(index) or load(index))
+    for batch in train_loader(data, config, SPEC, epoch=0):
+        assert sorted(data.image_ids[i] for i in loaded) == sorted(batch.image_ids)
+        loaded.clear()
+    list(train_loader(data, dataclasses.replace(config, partners="all"), SPEC, epoch=0))
+    assert len(loaded) > 3 * len(data)
+
+
 def test_shapes_are_deterministic_with_gaps_in_ids_and_all_sizes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         generate(tmp_path / name)

@@ -15,7 +15,7 @@ GROUPS = {
     "keep side",
     "Training": "recipe epochs batch mini_batch optimizer lr lr_grid lr_seeds schedule burn_in label_smoothing focal_gamma "
     "dropblock adversarial freeze ema eval_every seed set_ anneal distil resume dry_run sweep.seeds dropout",
-    "Augmentation": "mosaic mixup cutmix jitter flip multi_scale close_mosaic resize",
+    "Augmentation": "mosaic mixup cutmix jitter flip multi_scale close_mosaic partners resize",
     "Detection": "protocol conf iou nms max_det agnostic_nms rect tta backend vid_stride detect.classes predict.classes",
     "Comparison": "aa seeds until_decided max_seeds margin pairs cluster resolve allow_missing",
     "Planning": "plan spread image_error hours",

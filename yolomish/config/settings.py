@@ -140,13 +140,15 @@ class LossConfig:
 class AugmentConfig:
     """How images become training samples. ``multi_scale`` r draws a size from image_size/r to image_size·r every ten steps;
     0 keeps one size. ``geometry``: ``jitter`` moves each side and ``zoom`` two at a time (Darknet's [yolo] jitter and resize),
-    ``affine`` rotates, scales, shears and shifts on a canvas of four (Scaled-YOLOv4)."""
+    ``affine`` rotates, scales, shears and shifts on a canvas of four (Scaled-YOLOv4). ``partners`` of a detector's mosaics,
+    mixup and cutmix: ``all`` images, or those of the process's mini-batch (``batch``), each then decoded once and held."""
 
     resize: ResizeMode = "stretch"
     multi_scale: Annotated[float, Between(0, 2)] = 0.0
     mosaic: Annotated[float, SHARE] = 0.5
     mixup: Annotated[float, SHARE] = 0.0
     cutmix: Annotated[float, SHARE] = 0.0
+    partners: Literal["all", "batch"] = "all"
     geometry: Literal["jitter", "affine"] = "jitter"
     jitter: Annotated[float, Between(0, 0.5, without_high=True)] = 0.3  # from 0.5 on both sides could meet
     zoom: Annotated[float, POSITIVE] = 1.0

@@ -6,7 +6,8 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from copy import copy
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 import cv2
@@ -64,14 +65,24 @@ class AugmentedData(Items[Item]):
 
     def __init__(self, data: DetectionData, config: TrainConfig, epoch: int, grey: int) -> None:
         self.data, self.config, self.epoch, self.grey = data, config, epoch, grey
+        self.load: Callable[[int], Sample] = data.load
+        self.partners: Sequence[int] = range(len(data))
         self.closing = epoch >= config.epochs - config.close_mosaic
 
     def __len__(self) -> int:
         return len(self.data)
 
+    def __getitems__(self, keys: Sequence[tuple[int, SizeHW]]) -> list[Item | YolomishError]:
+        """A mini-batch, as torch asks for it; where its images are one another's partners, each is loaded once."""
+        batch = self
+        if self.config.partners == "batch":
+            batch = copy(self)
+            batch.load, batch.partners = cache(self.data.load), [index for index, _ in keys]
+        return [batch[key] for key in keys]
+
     def item(self, index: int, size_hw: SizeHW) -> Item:
         rng = stream(Use.AUGMENT, self.config.seed, self.epoch, index)
-        sample = self._augmented(self.data.load(index), rng, size_hw)
+        sample = self._augmented(self.load(index), rng, size_hw)
         if not self.closing:
             if rng.random() < self.config.mixup:
                 sample = mixup(sample, self._augmented(self._draw(rng), rng, size_hw), rng)
@@ -81,7 +92,7 @@ class AugmentedData(Items[Item]):
         return clip_sample(sample, size_hw), whole
 
     def _draw(self, rng: np.random.Generator) -> Sample:
-        return self.data.load(int(rng.integers(len(self.data))))
+        return self.load(self.partners[int(rng.integers(len(self.partners)))])
 
     def _augmented(self, sample: Sample, rng: np.random.Generator, size_hw: SizeHW) -> Sample:
         if rng.random() < self.config.mosaic and not self.closing:

@@ -53,6 +53,8 @@ class ClassificationTask:
         if config.mosaic + config.mixup + config.cutmix > 1 + 1e-9:
             shares = f"{config.mosaic:g}, {config.mixup:g} and {config.cutmix:g}"
             raise YolomishError(f"mosaic, mixup and cutmix are shares of the images, at most 1 together, not {shares}")
+        if config.partners != "all":
+            raise YolomishError(f"partners {config.partners} is for detectors: a classifier's images are mixed with any others")
         if config.hue > MOST_HUE:
             raise YolomishError(f"hue must be between 0 and {MOST_HUE:g} to classify, not {config.hue:g}")
 
