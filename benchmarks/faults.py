@@ -7,10 +7,12 @@ What did not hold is on stderr and makes the exit code 1.
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import platform
 import random
+import re
 import resource
 import shutil
 import signal
@@ -268,8 +270,12 @@ def train(home: Path, workers: int) -> subprocess.Popen[str]:
 
 def differs(a: Path, b: Path) -> str:
     """What differs between two runs' results and weights, in words."""
-    if not (b / "last.pt").exists() or (a / "results.csv").read_bytes() != (b / "results.csv").read_bytes():
-        return "other results.csv"
+    if not (b / "last.pt").exists():
+        return "no last.pt"
+    lines = [(folder / "results.csv").read_text().splitlines() for folder in (a, b)]
+    if lines[0] != lines[1]:
+        pairs = itertools.zip_longest(*lines, fillvalue="")
+        return "other results.csv: " + next(f"{one!r} and {other!r}" for one, other in pairs if one != other)
     first, second = read_checkpoint(a / "last.pt"), read_checkpoint(b / "last.pt")
     same = all(torch.equal(first[part][key], second[part][key]) for part in ("model", "ema") for key in first[part])
     return "" if same else "other weights"
@@ -326,21 +332,30 @@ def stopped(
 def lost_worker(home: Path, whole_run: Path, moments: int, rng: random.Random) -> Iterator[Row]:
     """A loader's process killed in a training's second epoch: one line that names --resume, and the same end."""
     row = Row("a loader's process killed", "train --workers 2, then --resume")
-    for _ in range(moments):
-        out = home / "lost"
+    while row.tries < moments:
+        out, found = home / "lost", list[int]()
         process = train(out, 2)
-        while process.poll() is None and not ((run_folder(out) / "last.pt").exists() and loaders(process.pid)):
+        while process.poll() is None and not found:
             time.sleep(0.01)
-        if process.poll() is None:
-            os.kill(rng.choice(loaders(process.pid)), signal.SIGKILL)
+            found = loaders(process.pid) if (run_folder(out) / "last.pt").exists() else []
+        if found:
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(found), signal.SIGKILL)
         errors = finish(process)[1]
+        if process.returncode == 0:  # it had what it needed of them already: not a try
+            shutil.rmtree(out)
+            continue
         line, wrong = said(errors, out)
         code = process.returncode
         fault = "" if code == 2 and "--resume" in line else f"code {code}"
         process = train(out, 2)
         errors = finish(process)[1]
         row.note(
-            f"{code}: {line}", wrong, fault, errors[-300:] if process.returncode else "", differs(whole_run, run_folder(out))
+            f"{code}: {re.sub(r'pid [0-9]+', 'pid N', line)}",
+            wrong,
+            fault,
+            errors[-300:] if process.returncode else "",
+            differs(whole_run, run_folder(out)),
         )
         shutil.rmtree(out)
     yield row
