@@ -579,15 +579,22 @@ def test_a_compiled_function_is_compiled_anew_for_another_kind_and_only_then():
     assert len(graphs) == 2 and any("mish" in name for name in graphs[0]) and not any("mish" in name for name in graphs[1])
 
 
+@pytest.fixture(scope="module")
+def good_library(tmp_path_factory):
+    """A folder that holds Mish's library as it was built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOLOMISH_CACHE", str(tmp_path_factory.mktemp("good")))
+        native._library.__wrapped__()
+        (library,) = (Path(os.environ["YOLOMISH_CACHE"]) / "kernels").iterdir()
+    return library
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: bytes(len(b)), lambda b: b[:-1] + b"x"])
 @needs_native
-def test_a_damaged_library_is_not_loaded_but_built_anew(damage, tmp_path, monkeypatch):
+def test_a_damaged_library_is_not_loaded_but_built_anew(damage, good_library, tmp_path, monkeypatch):
     monkeypatch.setenv("YOLOMISH_CACHE", str(tmp_path))
-    fresh = native._library.__wrapped__
-    fresh()
-    (library,) = (tmp_path / "kernels").iterdir()
-    good = library.read_bytes()
-    library.unlink()  # not written over: this process has it loaded
+    fresh, good, library = native._library.__wrapped__, good_library.read_bytes(), tmp_path / "kernels" / good_library.name
+    library.parent.mkdir()
     library.write_bytes(damage(good))
     opened = []
     monkeypatch.setattr(native.ctypes, "CDLL", lambda path, load=native.ctypes.CDLL: opened.append(path) or load(path))

@@ -53,6 +53,16 @@ def test_a_containers_quota_and_the_affinity_bound_the_threads(machine: pytest.M
     assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
+def test_training_comparing_and_detecting_do_without_torchvision_until_it_is_needed() -> None:
+    """It takes longer to import than torch itself."""
+    code = (
+        "import sys; import yolomish.commands, yolomish.comparison, yolomish.inference.detector, yolomish.training.loop;"
+        "print([name for name in ('torch', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['torch']\n"
+
+
 def test_torch_is_loaded_after_the_threads_are_settled() -> None:
     code = (
         "import atexit, os, sys; from yolomish import threads; from yolomish.commands import main;"

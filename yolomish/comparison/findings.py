@@ -12,7 +12,7 @@ import numpy as np
 from yolomish.comparison.arms import ACTIVATION_KEYS, difference_table
 from yolomish.comparison.evidence import Evidence
 from yolomish.comparison.layers import LayerStatistics
-from yolomish.comparison.report import PRIMARIES, ArmSummary, Design, EightBits, InitialWeights, Level, Pairing, Report
+from yolomish.comparison.report import ArmSummary, Design, EightBits, InitialWeights, Level, Pairing, Report
 from yolomish.comparison.runs import Run
 from yolomish.comparison.speed import SpeedResult
 from yolomish.config import ModelConfig, to_dict
@@ -33,15 +33,19 @@ def pairs_of(labels: Sequence[str], all_pairs: bool) -> list[tuple[str, str]]:
 
 
 def differences_in(
-    metric: str, samples: Mapping[str, Sample], design: Design, *, units: int | None = None, all_pairs: bool | None = None
+    metric: str,
+    samples: Mapping[str, Sample],
+    design: Design,
+    *,
+    units: int | None = None,
+    all_pairs: bool | None = None,
+    margin: float = 0.0,
 ) -> tuple[Difference, ...]:
-    """One metric's differences as a family, judged as ``design`` says; without intervals where fewer than ten ``units`` hold what
-    a part of AP is of, and none where some arm has no value."""
+    """One metric's differences as a family, judged as ``design`` says, for equivalence within ``margin``; without intervals where
+    fewer than ten ``units`` hold what a part of AP is of, and none where some arm has no value."""
     if not all(sample.values for sample in samples.values()):
         return ()
-    judging = design.judging
-    pairs = pairs_of(list(samples), judging.all_pairs if all_pairs is None else all_pairs)
-    margin = judging.margin if metric in PRIMARIES else 0.0
+    pairs = pairs_of(list(samples), design.judging.all_pairs if all_pairs is None else all_pairs)
     paired = design.pairing is Pairing.BY_SEED
     found = family(metric, samples, pairs, paired=paired, units=units, level=design.level, margin=margin)
     few = units is not None and units < FEWEST_IMAGES and metric not in WHOLE
@@ -96,7 +100,8 @@ class _Measured:
         """A metric's differences."""
         units = self.evidence.units.get(metric) if self.evidence else None
         samples = {label: self.sample(label, metric) for label in self.arms}
-        return differences_in(metric, samples, self.design, units=units, all_pairs=all_pairs)
+        margin = self.design.judging.margin if metric == self.primary else 0.0
+        return differences_in(metric, samples, self.design, units=units, all_pairs=all_pairs, margin=margin)
 
     def far(self, label: str) -> tuple[int, ...]:
         """The places of an arm's runs far from its others."""

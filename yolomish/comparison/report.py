@@ -15,9 +15,7 @@ from yolomish.errors import YolomishError
 from yolomish.evaluation.mcnemar import McNemar
 from yolomish.evaluation.planning import Advice
 from yolomish.evaluation.stats import LEVEL, Difference
-from yolomish.tasks.registry import TASKS, find_task
-
-PRIMARIES = frozenset(task.primary for task in TASKS.values())  # what decides, by task
+from yolomish.tasks.registry import find_task
 
 
 class Pairing(str, Enum):

@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torchvision.ops import DropBlock2d
 
 from yolomish.config import RESUMABLE, TrainConfig, check_train, config_difference
 from yolomish.data.loader import smallest_step, steps_per_epoch
@@ -149,6 +148,8 @@ def _mini_batch_by_memory(task: Task[Any], network: Network, config: TrainConfig
 
 def _drop_blocks(network: Network, probability: float) -> None:
     """DropBlock (arXiv:1810.12890) on the backbone's outputs while training, where a map is not smaller than a block."""
+    from torchvision.ops import DropBlock2d  # late: torchvision takes a second to import
+
     drop = DropBlock2d(probability, DROPBLOCK_SIZE)
 
     def dropped(x: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from yolomish.weights.checkpoint import config_of, read_checkpoint, save_checkpo
 
 CUDA_WINDOW = 10  # steps between looks at the losses, each of which waits for the GPU
 SAVE_SECONDS = 600.0
+DRAW_SECONDS = 10.0  # between drawings of the curves, each of which takes half a second
 
 
 class Terminated(BaseException):
@@ -165,6 +166,7 @@ def _train(run: Run, state: _State, out_dir: Path, trackers: Trackers, log: Log)
         torch.cuda.reset_peak_memory_stats(run.device)
     task = run.task
     metrics: Metrics | None = None
+    drawn = time.monotonic()
     try:
         with _stop_signals() as stop, lost_workers():
             for epoch in range(state.epoch, config.epochs):
@@ -185,7 +187,8 @@ def _train(run: Run, state: _State, out_dir: Path, trackers: Trackers, log: Log)
                     state.save(run, last)
                     save_rows(state.history, columns(task), out_dir / "results.csv")
                     save_rows(state.timings, TIMES, out_dir / "timing.csv")
-                    if metrics is not None:
+                    if state.epoch == config.epochs or time.monotonic() - drawn > DRAW_SECONDS:
+                        drawn = time.monotonic()
                         save_curves(state.history, task.losses, task.metrics, out_dir / "curves.png")
                     trackers.add(row | times, epoch + 1)
                 log(epoch_line(task, row, times, config.epochs))

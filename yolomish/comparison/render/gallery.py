@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from torchvision.ops import box_iou
 
 from yolomish.data.datasets import DetectionData
 from yolomish.drawing.boxes import draw_boxes
 from yolomish.drawing.page import jpeg
 from yolomish.evaluation.coco import counts_as_object
 from yolomish.evaluation.coco_results import NOTHING, CocoResults
+from yolomish.ops.boxes import box_iou_matrix
 
 SHOWN_SCORE, MATCH_IOU = 0.25, 0.5
 EACH = 2  # images in which A does better, and as many in which B does
@@ -54,7 +54,7 @@ def _match(rows: CocoResults, boxes: np.ndarray, labels: np.ndarray, label_of: M
     found[:, 2:] += found[:, :2]
     free = np.ones(len(boxes), bool)
     right = []
-    for overlaps, label in zip(box_iou(torch.from_numpy(found), torch.from_numpy(boxes)).numpy(), theirs, strict=True):
+    for overlaps, label in zip(box_iou_matrix(torch.from_numpy(found), torch.from_numpy(boxes)).numpy(), theirs, strict=True):
         iou = np.where(free & (labels == label), overlaps, 0)
         best = int(iou.argmax()) if len(iou) else -1
         right.append(bool(best >= 0 and iou[best] >= MATCH_IOU))
