@@ -318,11 +318,16 @@ def stopped(
             else:
                 os.killpg(process.pid, number)  # as a terminal or a cluster does
             errors = finish(process)[1]
-            ended = "epoch 2/2" in errors and not differs(whole_run, run_folder(out))
-            if process.returncode not in (CODES[number], 0, *[-number] * ended) or "Traceback" in errors:
+            if "epoch 2/2" in errors and not differs(
+                whole_run, run_folder(out)
+            ):  # it came to a training that was done: not a try
+                seconds *= 0.95
+                shutil.rmtree(out)
+                continue
+            if process.returncode not in (CODES[number], 0) or "Traceback" in errors:
                 wrong = f"code {process.returncode}: {errors[-300:]}"
             saved = (run_folder(out) / "last.pt").exists()
-            seen = "done before it came" if ended else "resumed" if saved else "no checkpoint yet, begun again"
+            seen = "resumed" if saved else "no checkpoint yet, begun again"
             process = train(out, workers)
             errors = finish(process)[1]
             row.note(seen, wrong, errors[-300:] if process.returncode else "", differs(whole_run, run_folder(out)))

@@ -38,6 +38,8 @@ from yolomish.training.optim import learning_rate
 from yolomish.weights.checkpoint import read_checkpoint
 from yolomish.weights.load import load_network
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> TrainConfig:

@@ -22,6 +22,8 @@ from yolomish.evaluation.stats import Sample, difference
 from yolomish.tasks.classification.metrics import hits
 from yolomish.training.loop import fit
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Report:

@@ -22,6 +22,8 @@ from yolomish.errors import YolomishError
 from yolomish.evaluation.sequential import t_levels
 from yolomish.evaluation.stats import Equality, Verdict
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def _files(folder: Path, **shifts: list[float]) -> tuple[list[str], DataConfig]:
     """``ARM=FILE`` for each shift of all boxes in px, on the pictures of ``squares``; distinct by their scores."""

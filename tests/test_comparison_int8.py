@@ -25,6 +25,8 @@ from yolomish.evaluation.coco_results import NOTHING, CocoResults
 from yolomish.inference.export import int8
 from yolomish.networks import find_model
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 NEEDED = ("nncf", "openvino", "onnx")
 
 

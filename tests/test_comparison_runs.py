@@ -33,6 +33,8 @@ from yolomish.tasks.detection import task as detection
 from yolomish.training import build
 from yolomish.training.loop import Terminated, fit
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,6 +21,8 @@ from yolomish.inference.evaluate import evaluate_weights
 from yolomish.tasks.detection.protocol import find_protocol
 from yolomish.weights.load import load_network
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def names(data: DetectionData) -> list[str]:
     return [data.path(i).name for i in range(len(data))]

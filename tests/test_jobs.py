@@ -28,6 +28,8 @@ from yolomish.comparison.runs import IDENTITY, Run, State
 from yolomish.comparison.train import Here, plan, train
 from yolomish.errors import YolomishError
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.mark.slow
 def test_printed_commands_make_the_runs_that_the_comparison_takes(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from yolomish.weights.checkpoint import save_checkpoint
 from yolomish.weights.load import load_network, start_from
 from yolomish.weights.structure import structure_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLASSIFIER = replace(load_model_config("cspdarknet53"), width=0.125, depth=0.1, num_classes=3)
 DETECTOR = ModelConfig(name="tiny", width=0.125, depth=0.1, num_classes=2)
 

@@ -22,6 +22,8 @@ from yolomish.training.build import prepare
 from yolomish.training.optim import burn_in_steps, learning_rate
 from yolomish.types import FLT_MAX, LossConstants
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 NET = """[net]
 batch=64
 subdivisions=8

@@ -21,6 +21,8 @@ from yolomish.training.build import prepare
 from yolomish.training.loop import fit
 from yolomish.weights.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 FIT = """
 import sys

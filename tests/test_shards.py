@@ -17,6 +17,8 @@ from yolomish.errors import YolomishError
 from yolomish.training.loop import fit
 from yolomish.weights.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
 
 

@@ -27,6 +27,8 @@ from yolomish.training.memory import largest_fitting
 from yolomish.training.optim import build_average, build_optimizer, burn_in_steps, learning_rate, set_step
 from yolomish.types import HeadSpec, LossConstants, Losses
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ANCHORS = ((8, 8), (16, 16), (24, 24), (200, 20), (20, 200), (48, 48), (100, 100), (300, 300), (400, 400))
 HEADS = tuple(
     HeadSpec(all_anchors=ANCHORS, mask=mask, stride=stride, num_classes=2, scale_xy=scale)
