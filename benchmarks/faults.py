@@ -318,9 +318,8 @@ def stopped(
             else:
                 os.killpg(process.pid, number)  # as a terminal or a cluster does
             errors = finish(process)[1]
-            if "epoch 2/2" in errors and not differs(
-                whole_run, run_folder(out)
-            ):  # it came to a training that was done: not a try
+            done = "epoch 2/2" in errors and not differs(whole_run, run_folder(out))
+            if done:  # before the signal came: not a try
                 seconds *= 0.95
                 shutil.rmtree(out)
                 continue
