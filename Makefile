@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SPREAD := -n auto --maxprocesses 4  # a worker to each core; one takes 1.3 GiB
 
 .PHONY: demo test docs fuzz format clean
 
@@ -19,8 +20,8 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest tests/test_darknet.py tests/test_convert.py tests/test_export.py -k opencv  # OpenCV 5 has no Darknet reader
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile  # a file to each core; a worker takes 1.3 GiB
+	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest $(SPREAD) -k opencv tests/test_darknet*.py tests/test_convert.py tests/test_export.py  # OpenCV 5 has no Darknet reader
+	$(BIN)/python -m pytest $(SPREAD) --dist loadfile
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[docs]'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from conftest import randomise
 
@@ -23,3 +25,19 @@ def calibrated(activation: str = "mish", seed: int = 0) -> Network:
             head.out.weight *= 3
             head.out.bias.view(3, -1)[:, 4] = -2
     return model.eval()
+
+
+def narrower(cfg: str, by: int) -> str:
+    """A cfg whose convolutions have a fraction of their filters and groups, those before [yolo] apart."""
+
+    def divided(number: re.Match[str]) -> str:
+        name, value = number.groups()
+        return f"{name}={int(value) // by if int(value) >= by else int(value)}"
+
+    sections = re.split(r"(?m)^(?=\[)", cfg)
+    return "".join(
+        re.sub(r"(?m)^(filters|groups) *= *(\d+)", divided, section)
+        if re.search(r"(?m)^batch_normalize *= *1", section)
+        else section
+        for section in sections
+    )
