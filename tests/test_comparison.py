@@ -246,6 +246,7 @@ def test_arms_of_one_seed_start_from_the_same_kernels(tmp_path: Path) -> None:
     assert len(first) == len(second) == 1 and first != second
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(tmp_path: Path) -> None:
     base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu")
     lines: list[str] = []
@@ -265,6 +266,7 @@ def test_same_activation_twice_gives_identical_curves_and_is_not_trained_again(t
         compare_activations(dataclasses.replace(base, peak_lr=0.02), ["mish", "mish"], 1, tmp_path / "out", log=lines.append)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_rates_are_chosen_on_training_images_held_out_and_judged_at_other_seeds(tmp_path: Path) -> None:
     base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu", seed=5)
@@ -306,6 +308,7 @@ def test_an_aa_comparison_has_seeds_of_its_own() -> None:
     assert [a.seeded(s).seed for s in (0, 1, 2)] == [0, 1, 2] and [b.seeded(s).seed for s in (0, 1, 2)] == [3, 4, 5]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_an_aa_comparison_trains_other_seeds_and_stays_controlled(tmp_path: Path) -> None:
     base = dataclasses.replace(BASE, data=squares(tmp_path / "data"), device="cpu")
