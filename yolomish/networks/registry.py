@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -67,12 +68,17 @@ def build_network(config: ModelConfig) -> Network:
 
 def _refuse_huge(config: ModelConfig) -> None:
     """YolomishError where a network has more than ``MOST_PARAMETERS``: counted before there is memory for any."""
-    count = sum(parameter.numel() for parameter in outline(config).parameters())
+    count = _parameters(config)
     if count > MOST_PARAMETERS:
         raise YolomishError(
             f"{config.name} with width {config.width:g}, depth {config.depth:g} and {config.num_classes} classes has "
             f"{count / 1e6:,.0f} million parameters, over the {MOST_PARAMETERS / 1e6:,.0f} million that are built"
         )
+
+
+@lru_cache(maxsize=32)
+def _parameters(config: ModelConfig) -> int:
+    return sum(parameter.numel() for parameter in outline(config).parameters())
 
 
 def outline(config: ModelConfig) -> Network:
