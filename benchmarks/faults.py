@@ -356,7 +356,7 @@ def lost_worker(home: Path, whole_run: Path, moments: int, rng: random.Random) -
         process = train(out, 2)
         errors = finish(process)[1]
         row.note(
-            f"{code}: {re.sub(r'pid [0-9]+', 'pid N', line)}",
+            f"{code}: {re.sub(r'[0-9]{3,}', 'N', line)}",
             wrong,
             fault,
             errors[-300:] if process.returncode else "",
