@@ -20,7 +20,7 @@ def demo_config() -> TrainConfig:
     """The demo's training configuration: two runs of it take some minutes on 2 CPU cores and reach AP50 0.60."""
     from yolomish.config import load_data_config, load_model_config, load_recipe
 
-    return dataclasses.replace(load_recipe("small", load_model_config("yolov4-n")), data=load_data_config("shapes"))
+    return dataclasses.replace(load_recipe("small", load_model_config("yolov4-n")), data=load_data_config("shapes"), epochs=20)
 
 
 def demo(
