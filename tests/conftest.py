@@ -128,6 +128,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         asked = self.headers.get("Range", "")
         server.ranges.append(asked)
+        cut = server.cuts.pop(0) if server.cuts else None  # before the client knows of an answer, and asks again
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.resumes else 0
         status = 206 if start else server.status
         if start > len(server.content):
@@ -139,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
         self.end_headers()
-        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+        self.wfile.write(body[:cut])
 
     def log_message(self, *_: object) -> None:
         pass
