@@ -62,6 +62,13 @@ def shared_data() -> Path:
     return SHARED
 
 
+@pytest.fixture
+def darknet_reader() -> None:
+    """For tests whose reference is OpenCV's reader of Darknet's files."""
+    if not hasattr(cv2.dnn, "readNetFromDarknet"):
+        pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
+
+
 def noise_data(root: Path, *, train: int, val: int) -> DataConfig:
     """YOLO data of two classes: pictures of 64 x 64 px noise with one box each."""
     rng = np.random.default_rng(0)

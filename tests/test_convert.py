@@ -102,10 +102,9 @@ def test_weights_that_are_partial_or_of_no_model_are_named(tmp_path: Path) -> No
         raise result.exception or AssertionError(result.output)
 
 
+@pytest.mark.usefixtures("darknet_reader")
 @pytest.mark.parametrize("box_form", ["exp", "squared"])
 def test_an_exported_checkpoint_gives_the_same_boxes_in_opencv(tmp_path: Path, box_form: str) -> None:
-    if not hasattr(cv2.dnn, "readNetFromDarknet"):
-        pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
     height, width = size_hw = (96, 64)
     scale = (2.0, 2.0, 2.0) if box_form == "squared" else (1.2, 1.1, 1.05)
     config = dataclasses.replace(SMALL, box_form=box_form, scale_xy=scale)

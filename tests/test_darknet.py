@@ -76,10 +76,9 @@ def test_truncated_long_and_foreign_files_name_the_layer_and_bytes(tmp_path: Pat
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
+@pytest.mark.usefixtures("darknet_reader")
 @pytest.mark.slow
 def test_photographs_through_detect_equal_opencv_after_nms(tmp_path: Path, shared_data: Path) -> None:
-    if not hasattr(cv2.dnn, "readNetFromDarknet"):
-        pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
     from typer.testing import CliRunner
 
     from yolomish.commands import app

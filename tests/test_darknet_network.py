@@ -316,10 +316,9 @@ def placed(decoded: Decoded, cells: int, size: int) -> torch.Tensor:
     return rows.view(-1, cells, rows.shape[1]).transpose(0, 1).reshape(rows.shape)
 
 
+@pytest.mark.usefixtures("darknet_reader")
 @pytest.mark.parametrize("name", [*WHOLE, *NARROW])
 def test_boxes_and_scores_are_opencvs(tmp_path: Path, shared_data: Path, name: str) -> None:
-    if not hasattr(cv2.dnn, "readNetFromDarknet"):
-        pytest.skip(f"OpenCV {cv2.__version__} has no Darknet reader (removed in 5.x)")
     text = (shared_data / "darknet-cfg" / f"{name}.cfg").read_text()
     (tmp_path / "read.cfg").write_text(narrower(text, 1 if name in WHOLE else 4))
     network = build_network(read_cfg(tmp_path / "read.cfg")).eval()

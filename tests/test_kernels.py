@@ -582,7 +582,7 @@ def test_a_compiled_function_is_compiled_anew_for_another_kind_and_only_then():
 
 @pytest.fixture(scope="module")
 def good_library(tmp_path_factory):
-    """A folder that holds Mish's library as it was built."""
+    """Mish's library as it was built."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("YOLOMISH_CACHE", str(tmp_path_factory.mktemp("good")))
         native._library.__wrapped__()
