@@ -46,7 +46,7 @@ def _mish_slope(z: Tensor) -> Tensor:
 
 
 def _leaky_relu(z: Tensor) -> Tensor:
-    return torch.where(z > 0, z, LEAKY_SLOPE * z)
+    return F.leaky_relu(z, LEAKY_SLOPE)
 
 
 def _leaky_relu_slope(z: Tensor) -> Tensor:
