@@ -561,10 +561,8 @@ def test_a_bf16_step_on_a_cpu_is_as_near_to_fp32_as_torchs_own_layers(
 
     # The same graphs, run by torch: their C++ takes minutes to build
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    small = settings.get("kernels") == "fused"  # Triton's interpreter takes its time for every block of a map
-    tiny = replace(
-        tiny, model=replace(tiny.model, activation=activation), batch=2 if small else 4, image_size=96 if small else 128
-    )
+    model = replace(load_model_config("yolov4-tiny"), width=0.25, activation=activation)
+    tiny = replace(tiny, model=model, batch=4, image_size=96)
 
     def first_step(**settings: Any) -> tuple[torch.dtype | None, float, torch.Tensor]:
         run = prepare(replace(tiny, **settings), lambda _: None)
@@ -583,7 +581,7 @@ def test_a_bf16_step_on_a_cpu_is_as_near_to_fp32_as_torchs_own_layers(
     half, near, ours = first_step(amp="bf16", **settings)
     _, _, theirs = first_step(amp="bf16", kernels="eager")
     assert (kind, half) == (torch.float32, None if settings.get("compile") else torch.bfloat16)
-    assert near == pytest.approx(loss, rel=0.05) and near != loss
+    assert near == pytest.approx(loss, rel=0.01) and near != loss
     assert (ours - truth).norm() < 2 * (theirs - truth).norm()
 
 
@@ -672,7 +670,7 @@ def test_only_the_processes_of_a_trial_go_without_the_others(monkeypatch: pytest
 
 @pytest.mark.parametrize("recipe", ["small", "scaled", "darknet"])
 def test_a_network_learns_four_pictures_by_heart(recipe: str, tmp_path: Path) -> None:
-    base = load_recipe(recipe, replace(load_model_config("yolov4-n"), depth=0.1))
+    base = load_recipe(recipe, replace(load_model_config("yolov4-tiny"), width=0.25))
     still = {
         "mosaic": 0.0,
         "jitter": 0.0,
@@ -699,7 +697,7 @@ def test_a_network_learns_four_pictures_by_heart(recipe: str, tmp_path: Path) ->
         ema=False,
         workers=0,
         device="cpu",
-        seed=1 if recipe == "small" else 0,  # rounding alone moves small's AP50 at seed 0 from 0.92 to 0.78
+        seed=0,
         **(still | gains | rates | warm),
     )
     run = prepare(config, lambda _: None)
@@ -707,4 +705,4 @@ def test_a_network_learns_four_pictures_by_heart(recipe: str, tmp_path: Path) ->
     run.train_mode()
     losses = [run.step(batches, number)[0].sum().item() for number in range(1, steps + 1)]
     metrics = run.evaluate()
-    assert losses[-1] < losses[0] / 10 and metrics.values["AP50"] > 0.94 and metrics.score > 0.6, (losses[::20], metrics)
+    assert losses[-1] < losses[0] / 10 and metrics.values["AP50"] > 0.94 and metrics.score > 0.75, (losses[::20], metrics)
