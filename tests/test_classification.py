@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import all_ranks
 from reference.classes import NAMES, TINY, coloured_squares
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -304,11 +305,9 @@ def test_an_interrupted_run_has_the_bits_of_a_whole_one(tiny: TrainConfig, tmp_p
 
 
 def test_two_processes_train_and_evaluate_as_one(tiny: TrainConfig, tmp_path: Path) -> None:
-    from test_restart import TORCHRUN, finish, start
-
     config = replace(tiny, epochs=1, mixup=0.5)
     fit(config, tmp_path / "one", log=silent)
-    assert finish(start(config, tmp_path / "two", *TORCHRUN)) == 0
+    assert all_ranks(tmp_path, fit, config, tmp_path / "two") == [0, 0]
     first, second = (read_checkpoint(tmp_path / n / "last.pt")["progress"]["history"][0] for n in ("one", "two"))
     assert second == pytest.approx(first, rel=1e-3, abs=1e-6)
 

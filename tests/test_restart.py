@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
+import resource
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -13,28 +14,33 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import noise_data
+from processes import Started, all_ranks
+from torch.nn.parallel import DistributedDataParallel
 
-from yolomish.config import ModelConfig, TrainConfig, save_yaml
+from yolomish.config import ModelConfig, TrainConfig
 from yolomish.errors import YolomishError
+from yolomish.files import replace_file
+from yolomish.networks import build_network
+from yolomish.nn.sync_norm import synchronise_norms
+from yolomish.tasks.detection.loss import detection_loss
 from yolomish.training.build import prepare
-from yolomish.training.loop import fit
+from yolomish.training.loop import Terminated, fit
 from yolomish.weights.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-FIT = """
-import sys
-from pathlib import Path
-from yolomish.config import TrainConfig, from_dict, load_yaml
-from yolomish.training.loop import Terminated, fit
-out = Path(sys.argv[2])
-try:
-    fit(from_dict(TrainConfig, load_yaml(sys.argv[1])), out, resume=(out / "last.pt").exists())
-except Terminated:
-    sys.exit(143)
-"""
+
+def fit_or_resume(config: TrainConfig, out: Path) -> None:
+    try:
+        fit(config, out, resume=(out / "last.pt").exists())
+    except Terminated:
+        sys.exit(143)
+
+
+def start(config: TrainConfig, out: Path) -> Started:
+    return Started(out.parent / "errors.txt", fit_or_resume, config, out)
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +56,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 def whole(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was not stopped."""
     return fit(config, tmp_path_factory.mktemp("whole") / "run", log=lambda _: None).last.parent
-
-
-def start(config: TrainConfig, out: Path, *launcher: str, **environment: str) -> subprocess.Popen[bytes]:
-    out.parent.mkdir(exist_ok=True)
-    settings, script = out.parent / f"{out.name}.yaml", out.parent / "run_fit.py"
-    save_yaml(config, settings)
-    script.write_text(FIT)
-    command = [sys.executable, *launcher, str(script), str(settings), str(out)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env, start_new_session=True)
-
-
-def finish(process: subprocess.Popen[bytes]) -> int:
-    errors = process.communicate(timeout=240)[1]
-    if process.returncode not in (0, 143):
-        print(errors.decode()[-3000:])
-    return process.returncode
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -90,13 +79,10 @@ def test_sigkill_at_any_moment_changes_no_bit(config: TrainConfig, whole: Path, 
         else:
             while process.poll() is None and not (killed / "last.pt").exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 2))
-        process.send_signal(signal.SIGKILL)
-        finish_code = process.wait(30)
-        process.stderr.close()
-        assert finish_code in (-signal.SIGKILL, 0)
+            time.sleep(rng.uniform(0, 1))
+        assert process.kill() in (-signal.SIGKILL, 0)
         process = start(config, killed)
-    assert finish(process) == 0
+    assert process.wait() == 0
     assert_same_run(whole, killed)
     assert not [path for path in killed.glob(".*") if path.name != ".lock"]
 
@@ -108,87 +94,72 @@ def test_sigterm_saves_in_mid_epoch_and_resume_changes_no_bit(config: TrainConfi
         assert process.poll() is None
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGTERM)  # as a terminal or a cluster does: every process of the group
-    assert finish(process) == 143
+    assert process.wait() == 143
     progress = read_checkpoint(stopped / "last.pt")["progress"]
     assert progress["epoch"] == 0 and 0 < progress["position"] < 3
     assert progress["images_seen"] == 4 * progress["position"]
-    assert finish(start(config, stopped)) == 0
+    assert start(config, stopped).wait() == 0
     assert_same_run(whole, stopped)
 
 
-GRADIENTS = """
-import copy, sys
-import torch, torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-from yolomish.config import ModelConfig, TrainConfig
-from yolomish.networks import build_network
-from yolomish.nn.sync_norm import synchronise_norms
-from yolomish.tasks.detection.loss import detection_loss
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-torch.manual_seed(0)
-two = build_network(ModelConfig(width=0.125, depth=0.1, num_classes=2)).double()
-one, images = copy.deepcopy(two), torch.rand(6, 3, 64, 64).double()
-rows = [[i % 6, i % 2, 5.0 + i, 20 - i, 25 + 4 * i, 40 + i] for i in range(9)]
-targets = torch.tensor(rows)
-mine = targets[targets[:, 0] % 2 == rank].clone()
-mine[:, 0] = (mine[:, 0] - rank) / 2
-configs = [TrainConfig(loss=loss, assignment=assignment) for loss, assignment in (("scaled", "ratio"), ("darknet", "shape-iou"))]
-wrapped = DistributedDataParallel(synchronise_norms(two, torch.device("cpu")), broadcast_buffers=False)
-gradients = []
-for config in configs:
-    wrapped.zero_grad()
-    (2 * detection_loss(wrapped(images[rank::2]), two.heads, mine, config).total).backward()
-    gradients.append([p.grad.clone() for p in two.parameters()])
-dist.destroy_process_group()  # alone from here
-for config, ours in zip(configs, gradients):
-    one.zero_grad()
-    detection_loss(one(images), one.heads, targets, config).total.backward()
-    for (name, b), a in zip(one.named_parameters(), ours):
-        assert (a - b.grad).norm() <= 1e-4 * b.grad.norm(), (config.loss, name)
-assert not all(torch.equal(a, b) for a, b in zip(*gradients))
-for a, b in zip(two.buffers(), one.buffers()):
-    torch.testing.assert_close(a, b)
-print("equal")
-"""
+def compare_gradients() -> None:
+    """In each of two processes: their gradients together are those of all images in one."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    two = build_network(ModelConfig(width=0.125, depth=0.1, num_classes=2)).double()
+    one, images = copy.deepcopy(two), torch.rand(6, 3, 64, 64).double()
+    rows = [[i % 6, i % 2, 5.0 + i, 20 - i, 25 + 4 * i, 40 + i] for i in range(9)]
+    targets = torch.tensor(rows)
+    mine = targets[targets[:, 0] % 2 == rank].clone()
+    mine[:, 0] = (mine[:, 0] - rank) / 2
+    configs = [
+        TrainConfig(loss=loss, assignment=assignment) for loss, assignment in (("scaled", "ratio"), ("darknet", "shape-iou"))
+    ]
+    wrapped = DistributedDataParallel(synchronise_norms(two, torch.device("cpu")), broadcast_buffers=False)
+    gradients = []
+    for config in configs:
+        wrapped.zero_grad()
+        (2 * detection_loss(wrapped(images[rank::2]), two.heads, mine, config).total).backward()
+        gradients.append([p.grad.clone() for p in two.parameters()])
+    dist.destroy_process_group()  # alone from here
+    for config, ours in zip(configs, gradients, strict=True):
+        one.zero_grad()
+        detection_loss(one(images), one.heads, targets, config).total.backward()
+        for (name, b), a in zip(one.named_parameters(), ours, strict=True):
+            assert (a - b.grad).norm() <= 1e-4 * b.grad.norm(), (config.loss, name)
+    assert not all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    for a, b in zip(two.buffers(), one.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_two_processes_have_the_gradient_of_one_by_each_loss(tmp_path: Path) -> None:
-    (tmp_path / "gradients.py").write_text(GRADIENTS)
-    command = [sys.executable, *TORCHRUN, str(tmp_path / "gradients.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0 and done.stdout.count("equal") == 2, done.stderr[-3000:]  # their lines may mix
+    assert all_ranks(tmp_path, compare_gradients) == [0, 0]
 
 
 def test_two_processes_train_and_evaluate_as_one(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, dropblock=0.0, epochs=1, batch=12, mini_batch=12)
     fit(config, tmp_path / "one", log=lambda _: None)
-    assert finish(start(config, tmp_path / "two", *TORCHRUN)) == 0
+    assert all_ranks(tmp_path, fit, config, tmp_path / "two") == [0, 0]
     first, second = (read_checkpoint(tmp_path / n / "last.pt")["progress"]["history"][0] for n in ("one", "two"))
     assert second == pytest.approx(first, rel=1e-3, abs=1e-6)
     names = {n: sorted(p.name.split(".tfevents.")[0] for p in (tmp_path / n).iterdir()) for n in ("one", "two")}
     assert names["one"] == names["two"]  # one writer
 
 
+def write_more_than_fits(path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    with pytest.raises(YolomishError, match=r"last\.pt cannot be written"):
+        replace_file(path, lambda part: torch.save(torch.zeros(1 << 20), part))
+
+
 def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
-    code = """
-import resource, signal, sys
-from pathlib import Path
-import torch
-from yolomish.errors import YolomishError
-from yolomish.files import replace_file
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-try:
-    replace_file(sys.argv[1], lambda path: torch.save(torch.zeros(1 << 20), path))
-except YolomishError as error:
-    print(error)
-"""
-    path = tmp_path / "last.pt"
+    path = tmp_path / "run" / "last.pt"
+    path.parent.mkdir()
     path.write_bytes(b"good")
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
-    assert "last.pt cannot be written" in done.stdout, done.stderr
-    assert path.read_bytes() == b"good" and sorted(p.name for p in tmp_path.iterdir()) == ["last.pt"]
+    assert Started(tmp_path / "errors.txt", write_more_than_fits, path).wait() == 0
+    assert path.read_bytes() == b"good" and [p.name for p in path.parent.iterdir()] == ["last.pt"]
 
 
 def test_an_unwritable_folder_is_named(config: TrainConfig, tmp_path: Path) -> None:
