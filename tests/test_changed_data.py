@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import noise_data
+from reference.comparison import MODEL
 from typer.testing import CliRunner
 
 from yolomish.commands import app
 from yolomish.comparison.evidence import predictions, require_classes
 from yolomish.comparison.runs import read_run
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, load_data_config
+from yolomish.config import DataConfig, TrainConfig, load_data_config
 from yolomish.data.check import check_data
 from yolomish.data.classes import class_places
 from yolomish.data.datasets import open_data
@@ -27,8 +28,6 @@ from yolomish.evaluation.coco import run_cocoeval
 from yolomish.evaluation.coco_results import CocoResults
 from yolomish.training.build import prepare
 from yolomish.training.loop import fit
-
-MODEL = ModelConfig(name="tiny", width=0.125, depth=0.1)
 
 
 def tiny(data: DataConfig, **settings: object) -> TrainConfig:

@@ -574,7 +574,7 @@ def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None
         model_config = dataclasses.replace(BASE.model, activation=act, num_classes=1)
         config = dataclasses.replace(BASE, model=model_config, data=squares(tmp_path / act))
         model = build_network(model_config)
-        stem = model.backbone.stem
+        stem = model.backbone.stem[0]
         with torch.no_grad():
             stem.bn.weight.zero_()
             stem.bn.bias.fill_(1.0)
@@ -583,6 +583,6 @@ def test_layer_statistics_tell_dead_units_from_live_ones(tmp_path: Path) -> None
         batch = shared_batch(open_data(config.data, "train"), config)
         rows[act] = layer_statistics(act, tmp_path / f"{act}.pt", config, batch)
     relu, leaky = rows["relu"][0], rows["leaky_relu"][0]
-    assert relu.layer == "backbone.stem" and relu.dead == relu.saturated == 0.25 and relu.mean == pytest.approx(0.75)
+    assert relu.layer == "backbone.stem.0" and relu.dead == relu.saturated == 0.25 and relu.mean == pytest.approx(0.75)
     assert leaky.dead == leaky.saturated == 0 and leaky.mean == pytest.approx(0.725)
     assert all(row.gradient >= 0 for row in rows["relu"]) and any(row.gradient > 0 for row in rows["relu"])

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from conftest import noise_data
 from processes import Started, all_ranks
+from reference.comparison import MODEL
 from torch.nn.parallel import DistributedDataParallel
 
 from yolomish.config import ModelConfig, TrainConfig
@@ -46,9 +47,8 @@ def start(config: TrainConfig, out: Path) -> Started:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     data = noise_data(tmp_path_factory.mktemp("noise") / "data", train=12, val=4)
-    model = ModelConfig(name="tiny", width=0.125, depth=0.1)
     return TrainConfig(
-        model=model, data=data, image_size=64, epochs=3, batch=4, mini_batch=2, burn_in=2, workers=0, device="cpu", dropblock=0.1
+        model=MODEL, data=data, image_size=64, epochs=3, batch=4, mini_batch=2, burn_in=2, workers=0, device="cpu", dropblock=0.1
     )
 
 
@@ -175,7 +175,7 @@ def test_frozen_parts_do_not_move(config: TrainConfig, tmp_path: Path) -> None:
     result = fit(frozen, tmp_path / "run", log=lambda _: None)
     after = read_checkpoint(result.last)["model"]
     changed = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
-    assert changed == {"neck", "head_layers"}
+    assert changed == {"reduce", "ups", "head_layers"}
     with pytest.raises(YolomishError, match=r"freeze: 'spine' is neither a part nor a module of tiny: backbone, neck, head"):
         prepare(replace(frozen, freeze=("spine",)), lambda _: None)
 

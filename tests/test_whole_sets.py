@@ -15,9 +15,10 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from reference.comparison import MODEL
 from reference.detections import simulate_results
 
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, load_data_config
+from yolomish.config import DataConfig, TrainConfig, load_data_config
 from yolomish.data.check import check_data, counts
 from yolomish.data.datasets import open_data
 from yolomish.data.shapes import shapes_root
@@ -27,8 +28,6 @@ from yolomish.inference.evaluate import evaluate_weights
 from yolomish.tasks.detection.protocol import find_protocol
 from yolomish.training.build import prepare
 from yolomish.weights.load import load_network
-
-MODEL = ModelConfig(name="tiny", width=0.125, depth=0.1)
 
 
 def pycocotools_alone(truth: COCO, results: Iterable[dict]) -> list[float]:

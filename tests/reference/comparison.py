@@ -6,9 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolomish.config import DataConfig, ModelConfig, TrainConfig, save_yaml
+from yolomish.config import DataConfig, TrainConfig, load_model_config, save_yaml
 
-BASE = TrainConfig(model=ModelConfig(name="tiny", width=0.125, depth=0.1), image_size=(64, 64), epochs=1, batch=4, workers=0)
+MODEL = dataclasses.replace(load_model_config("yolov4-tiny"), name="tiny", width=0.25, activation="mish")
+BASE = TrainConfig(model=MODEL, image_size=(64, 64), epochs=1, batch=4, workers=0)
 
 
 def squares(root: Path) -> DataConfig:
