@@ -21,7 +21,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest $(SPREAD) -k opencv tests/test_darknet*.py tests/test_convert.py tests/test_export.py  # OpenCV 5 has no Darknet reader
-	$(BIN)/python -m pytest $(SPREAD) --dist loadfile
+	$(BIN)/python -m pytest $(SPREAD) --dist worksteal
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[docs]'

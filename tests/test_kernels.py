@@ -207,9 +207,13 @@ def test_a_block_trains_in_a_cuda_graph_as_outside_of_one():
 @needs_compiler
 @pytest.mark.skipif(CUDA, reason="the CPU's kernels")
 @pytest.mark.slow
-def test_compiled_blocks_are_as_near_to_float64_as_torch():
-    for shape, training in (((2, 16, 13, 13), True), ((3, 5, 40, 31), False)):
+def test_compiled_blocks_are_as_near_to_float64_as_torch_and_fit_every_size():
+    from torch._dynamo.utils import counters
+
+    before = counters["stats"]["unique_graphs"]
+    for shape, training in (((2, 16, 13, 13), True), ((3, 5, 40, 31), False), ((3, 16, 20, 20), True)):
         check_block(shape, "mish", torch.float32, "channels_last", training, "compiled", "compile")
+    assert counters["stats"]["unique_graphs"] - before == 4  # one for each step
 
 
 @needs_triton

@@ -1,6 +1,6 @@
 """The steps of ``formulas`` through torch.compile, once per process for each step, activation, layout and dtype.
 
-Sizes are symbolic, so another image size compiles nothing. A compiler that fails is reported once, and torch takes over.
+Sizes are symbolic, so another image size or number of channels compiles nothing. A compiler that fails is reported once, and torch takes over.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def _compiled(function: Any, *key: Any) -> Callable[..., Any]:
 
 def _run(function: Any, x: Tensor, arguments: tuple[Any, ...], act: str = "") -> Any:
     layout = "flat" if x.dim() == 1 else "rows" if x.shape[2] == 1 else "planes"
+    # Not as views: torch.compile would replay how each was made of its base, with the number of channels as a constant
+    arguments = tuple(a.data if isinstance(a, Tensor) else a for a in arguments)
     arguments = (*arguments, act) if act else arguments
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         try:
