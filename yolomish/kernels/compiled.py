@@ -1,6 +1,7 @@
 """The steps of ``formulas`` through torch.compile, once per process for each step, activation, layout and dtype.
 
-Sizes are symbolic, so another image size or number of channels compiles nothing. A compiler that fails is reported once, and torch takes over.
+Sizes are symbolic, so another image size or number of channels compiles nothing. A compiler that fails is reported once, and
+torch takes over.
 """
 
 from __future__ import annotations
