@@ -67,7 +67,7 @@ def test_each_arm_has_ap_in_8_bits_as_its_file_finds_and_a_paired_interval(compa
         weights = (runs[0].home / "int8-last.bin").stat().st_size
         assert arm.int8_bytes == weights < 0.5 * runs[0].last.stat().st_size
     (pair,) = found.differences
-    assert pair.low is not None and pair.low < pair.mean
+    assert pair.low is not None and (pair.low < pair.mean or len(set(pair.per_seed)) == 1)  # none where all seeds lose alike
     assert pair.mean == pytest.approx(found.arms[0].change.mean - found.arms[1].change.mean)
 
 
