@@ -21,12 +21,15 @@ import torch
 from common import report, spread
 from train_step import training_step
 
+from yolomish.training.waiting import Sleepers
+
 SETTINGS: dict[str, dict[str, str]] = {
     "as OpenMP comes": {},
     "GOMP_SPINCOUNT=100000": {"GOMP_SPINCOUNT": "100000"},
     "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "idle threads beside": {},  # what a training changes to where that is better
 }
 KNOWN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
@@ -36,6 +39,8 @@ def serve(options: argparse.Namespace) -> None:
     settings = {"channels_last": True, "amp": "off", "compile": False}
     step = training_step(options.act, settings, options, torch.device("cpu"))
     step()
+    if options.sleepers:
+        Sleepers().set(True)
     print("ready", flush=True)
     for line in sys.stdin:
         times = []
@@ -80,11 +85,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="of each process in each round")
     parser.add_argument("--busy", default="0,1,2,4,8", help="other processes")
+    parser.add_argument("--sleepers", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         return serve(options)
-    servers = {name: Server(setting, sys.argv[1:]) for name, setting in SETTINGS.items()}
+    flags = {"idle threads beside": ["--sleepers"]}
+    servers = {name: Server(setting, [*sys.argv[1:], *flags.get(name, [])]) for name, setting in SETTINGS.items()}
     threads, names = torch.get_num_threads(), list(servers)
     cores = len(os.sched_getaffinity(0))
     quiet: dict[str, float] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from pathlib import Path
 
 OURS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # a user who set one of these has decided
@@ -38,25 +39,32 @@ def waits_passively() -> bool:
     return os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive"
 
 
-def busy_note() -> str:
-    """What to say once before anything is timed: that the machine ``is_busy``, or nothing."""
+def user_decided() -> bool:
+    """Whether the environment says how threads wait."""
+    return any(name in os.environ for name in OURS)
+
+
+def busy_note(*, training: bool = False) -> str:
+    """What to say once before anything is timed: that the machine ``is_busy``, or nothing. A ``training`` sees to the rest."""
     if not is_busy():
         return ""
     note = "other programs keep this machine busy: timings will be unsteady"
-    if os.environ.get("OMP_NUM_THREADS") == "1":  # and waits for nobody
+    if os.environ.get("OMP_NUM_THREADS") == "1" or (training and not user_decided()):  # one thread waits for nobody
         return note
     how = "sleep" if waits_passively() else "spin (OMP_WAIT_POLICY=PASSIVE would let them sleep)"
     return f"{note}; threads {how} while they wait"
 
 
-def settle_threads() -> None:
+def settle_threads(*, training: bool = False) -> None:
     """Set, for this process and those it starts, how many threads there are and how they wait.
 
-    As many as ``usable_cores``; they sleep while they wait where the machine ``is_busy``. What the environment states stands.
+    As many as ``usable_cores``; they sleep while they wait where the machine ``is_busy``, but for a ``training`` on Linux, which
+    adapts as it goes (``training.waiting``). What the environment states stands.
     """
     cores = usable_cores()
     if "OMP_NUM_THREADS" not in os.environ and cores < (os.cpu_count() or 1):
         os.environ["OMP_NUM_THREADS"] = str(cores)
-    if os.environ.get("OMP_NUM_THREADS") == "1" or any(name in os.environ for name in OURS) or not is_busy():
+    adapts = training and sys.platform == "linux"
+    if os.environ.get("OMP_NUM_THREADS") == "1" or user_decided() or adapts or not is_busy():
         return
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -133,5 +134,5 @@ app.add_typer(landscape, name="landscape")
 
 def main() -> None:
     """Run the command line; see ``door.run`` for what becomes of errors."""
-    settle_threads()
+    settle_threads(training=sys.argv[1:2] in (["train"], ["compare"], ["demo"]))
     run(app)

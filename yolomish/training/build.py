@@ -115,7 +115,7 @@ def prepare(config: TrainConfig, log: Log, *, resumed: bool = False) -> Run:
     with using_kernels(config.kernels):
         kept = "; activations recomputed in backward" if config.memory == "lean" else ""
         log(describe(device, half or torch.float32, list(network.activations())) + kept)
-    if device.type == "cpu" and (note := busy_note()):
+    if device.type == "cpu" and (note := busy_note(training=True)):
         log(note)
     return Run(
         config=config,

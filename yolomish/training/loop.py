@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,7 @@ from yolomish.training.plots import save_curves
 from yolomish.training.record import TIMES, Log, columns, epoch_line, peak_memory, result_row, save_rows
 from yolomish.training.run import Run
 from yolomish.training.trackers import Trackers
+from yolomish.training.waiting import Waiting
 from yolomish.types import Metrics, size_text
 from yolomish.weights.checkpoint import config_of, read_checkpoint, save_checkpoint
 
@@ -168,10 +169,10 @@ def _train(run: Run, state: _State, out_dir: Path, trackers: Trackers, log: Log)
     metrics: Metrics | None = None
     drawn = time.monotonic()
     try:
-        with _stop_signals() as stop, lost_workers():
+        with _stop_signals() as stop, lost_workers(), closing(Waiting(run.device, log)) as waiting:
             for epoch in range(state.epoch, config.epochs):
                 began = time.perf_counter()
-                lr, times = _epoch(run, state, epoch, out_dir, stop)
+                lr, times = _epoch(run, state, epoch, out_dir, stop, waiting)
                 metrics = None
                 if (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs:
                     metrics = run.evaluate()
@@ -215,7 +216,9 @@ def _train(run: Run, state: _State, out_dir: Path, trackers: Trackers, log: Log)
     )
 
 
-def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseException]) -> tuple[float, dict[str, Any]]:
+def _epoch(
+    run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseException], waiting: Waiting
+) -> tuple[float, dict[str, Any]]:
     """Train the rest of an epoch from ``state.position``, adding to its sums; returns the last rate and the timings."""
     config = run.config
     loader = run.task.loader(run.train, config, run.network, epoch=epoch, first_step=state.position)
@@ -254,6 +257,7 @@ def _epoch(run: Run, state: _State, epoch: int, out_dir: Path, stop: list[BaseEx
         state.position = position + 1
         now = time.perf_counter()
         step_times.append((now - window_began - window_wait) / len(pending))
+        waiting.step(step_times[-1])
         waited += window_wait
         window_began, window_wait, pending = now, 0.0, []
         bar.set_postfix_str(
