@@ -4,7 +4,7 @@ python benchmarks/busy.py --model yolov4-n --imgsz 128 --batch 4
 
 Every setting is one process, asked for a few steps in turn, beside 0, 1, 2, 4 and 8 processes that do nothing but count.
 A process with T threads on C cores beside K such others has a fair share of T / (T + K) of the cores, or all it can use:
-"of the fair time" divides by what a quiet machine takes by that share.
+"of the fair time" divides by what the first setting takes on a quiet machine, over that share.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
     servers = {name: Server(setting, [*sys.argv[1:], *flags.get(name, [])]) for name, setting in SETTINGS.items()}
     threads, names = torch.get_num_threads(), list(servers)
     cores = len(os.sched_getaffinity(0))
-    quiet: dict[str, float] = {}
+    quiet = 0.0
     rows = []
     for others in map(int, options.busy.split(",")):
         busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
@@ -108,9 +108,9 @@ def main() -> None:
                 process.kill()
         share = min(1.0, cores / (threads + others))
         for name, seconds in times.items():
-            quiet.setdefault(name, statistics.median(seconds))
+            quiet = quiet or statistics.median(seconds)
             milliseconds = [1000 * s for s in seconds]
-            fair = spread([s * share * threads / min(threads, cores) / quiet[name] for s in seconds])
+            fair = spread([s * share * threads / min(threads, cores) / quiet for s in seconds])
             base = spread([s / b for s, b in zip(seconds, times[names[0]], strict=True)])
             rows.append((str(others), name, spread(milliseconds), fair, base))
     columns = ("others", "waiting", "ms per step", "of the fair time", f"/ {names[0]}")

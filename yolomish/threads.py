@@ -2,7 +2,7 @@
 
 OpenMP's threads wait for one another by spinning, which is quickest on a quiet machine. Where other programs take the cores,
 the one that is waited for does not run while the others spin: a training step on two cores beside eight busy programs took
-10 times its fair share of them, and a twelfth of that where threads sleep while they wait (benchmarks/results/busy.md).
+19 times its fair share of them, and a ninth of that where threads sleep while they wait (benchmarks/results/busy.md).
 """
 
 from __future__ import annotations
