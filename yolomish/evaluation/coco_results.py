@@ -15,6 +15,7 @@ import numpy as np
 from yolomish.files import replace_file
 
 BLOCK = 10_000  # rows that are Python values at a time
+ROW = '{{"image_id": {}, "category_id": {}, "bbox": [{!r}, {!r}, {!r}, {!r}], "score": {!r}}}'  # as json.dumps, but sooner
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +69,15 @@ class CocoResults:
         """Write the JSON list, whole or not at all; ``decimals``: those of boxes and of scores (None: every bit)."""
 
         def fill(temporary: Path) -> None:
-            rows = iter(self)
             with temporary.open("w", encoding="utf-8") as file:
                 file.write("[")
                 for start in range(0, len(self), BLOCK):
-                    block = list(islice(rows, BLOCK))
+                    part = self[start : start + BLOCK]
+                    columns = [*part.boxes.T.tolist(), part.scores.tolist()]
                     if decimals:
-                        for row in block:
-                            row["bbox"] = [round(value, decimals[0]) for value in row["bbox"]]
-                            row["score"] = round(row["score"], decimals[1])
-                    file.write((", " if start else "") + json.dumps(block)[1:-1])
+                        columns = [[round(value, decimals[i == 4]) for value in column] for i, column in enumerate(columns)]
+                    rows = map(ROW.format, part.image_ids.tolist(), part.category_ids.tolist(), *columns)
+                    file.write((", " if start else "") + ", ".join(rows))
                 file.write("]\n")
 
         replace_file(path, fill)
