@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SPREAD := -n auto --maxprocesses 4  # a worker to each core; one takes 1.3 GiB
 
-.PHONY: demo test docs fuzz format clean
+.PHONY: demo test lint opencv4 docs fuzz format clean
 
 $(VENV)/.installed: pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,11 +17,16 @@ demo: $(VENV)/.installed
 	$(BIN)/yolomish demo --out runs/demo
 
 test: $(VENV)/.installed
+	$(MAKE) --no-print-directory --jobs=2 lint opencv4
+	$(BIN)/python -m pytest $(SPREAD) --dist worksteal
+
+lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest $(SPREAD) -k opencv tests/test_darknet*.py tests/test_convert.py tests/test_export.py  # OpenCV 5 has no Darknet reader
-	$(BIN)/python -m pytest $(SPREAD) --dist worksteal
+
+opencv4: $(VENV)/.installed  # OpenCV 5 has no Darknet reader
+	PYTHONPATH=$(VENV)/opencv4 $(BIN)/python -m pytest $(SPREAD) -k opencv tests/test_darknet*.py tests/test_convert.py tests/test_export.py
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --progress-bar off -e '.[docs]'
