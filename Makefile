@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(MAKE) --no-print-directory --jobs=2 lint opencv4
-	$(BIN)/python -m pytest $(SPREAD) --dist worksteal
+	$(BIN)/python -m pytest $(SPREAD) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
