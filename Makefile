@@ -1,7 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SPREAD := -n auto --maxprocesses 4  # a worker to each core; one takes 1.3 GiB
+# A worker to each core and one for where they wait; one takes 1.3 GiB
+SPREAD := -n $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 
 .PHONY: demo test lint opencv4 docs fuzz format clean
 
