@@ -84,9 +84,14 @@ def _processor() -> str:
     return "".join(sorted(facts)) or platform.platform()
 
 
+def gnu_openmp() -> tuple[str, ...]:
+    """torch's own OpenMP where it is GNU's, under whatever name."""
+    return tuple(sorted(str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")))
+
+
 def _libraries() -> tuple[str, ...]:
-    """torch's own OpenMP, under whatever name: with a second one beside it, each waits for the other's idle threads."""
-    found = sorted(str(path) for path in (Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+    """torch's own OpenMP: with a second one beside it, each waits for the other's idle threads."""
+    found = gnu_openmp()
     return ("-Wl,--as-needed", *found) if found else ()
 
 
@@ -237,8 +242,6 @@ def value(x: Tensor, act: str, out: Tensor | None = None) -> Tensor:
     """act(x) for a dense ``x`` of ``DTYPES`` on the CPU, in ``out`` (``x`` itself, or one of its layout) or a new tensor."""
     y = torch.empty_like(x) if out is None else out
     _call("value", act, x.dtype, (x, y), x.numel())
-    if out is not None:
-        torch.autograd.graph.increment_version(out)
     return y
 
 

@@ -84,4 +84,6 @@ def mish_(x: Tensor) -> Tensor:
     implementation = _implementation(x, "mish")
     if implementation in ("eager", "formula") or (torch.is_grad_enabled() and x.requires_grad):
         return F.mish(x, inplace=True)
-    return native.value(x, "mish", x) if implementation == "native" else _steps(implementation).value(x, "mish", x)
+    written = native.value(x, "mish", x) if implementation == "native" else _steps(implementation).value(x, "mish", x)
+    torch.autograd.graph.increment_version(x)  # none of them writes by an operator of torch's
+    return written
