@@ -134,5 +134,5 @@ app.add_typer(landscape, name="landscape")
 
 def main() -> None:
     """Run the command line; see ``door.run`` for what becomes of errors."""
-    settle_threads(training=sys.argv[1:2] in (["train"], ["compare"], ["demo"]))
+    settle_threads(training=sys.argv[1:2] == ["train"])
     run(app)

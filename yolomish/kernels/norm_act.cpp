@@ -137,7 +137,7 @@ struct Layout {
     int64_t plane(int64_t k) const { return pieces == 1 ? k : k / pieces; }
     int64_t start(int64_t k) const { return rows ? k * size : plane(k) * inner + (k - plane(k) * pieces) * size; }
     int64_t count(int64_t k) const { return std::min(size, (rows ? total : (plane(k) + 1) * inner) - start(k)); }
-    int64_t channel(int64_t k) const { return rows ? 0 : (int64_t)((uint64_t)plane(k) % (uint64_t)channels); }  // of the first lane
+    int64_t channel(int64_t k) const { return rows ? 0 : plane(k) % channels; }  // of the first lane
     int threads(int wanted) const { return total < GRAIN ? 1 : wanted; }
 };
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from yolomish.kernels.native import gnu_openmp
 from yolomish.threads import user_decided
 from yolomish.training.record import Log
 
@@ -34,10 +35,10 @@ class Sleepers:
     """Idle threads of torch's OpenMP beside the working ones, together more than the cores; OSError where it is not GNU's."""
 
     def __init__(self) -> None:
-        found = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
+        found = gnu_openmp()
         if not found:
             raise OSError("torch has no GNU OpenMP here")
-        self._run = ctypes.CDLL(str(found[0])).GOMP_parallel
+        self._run = ctypes.CDLL(found[0]).GOMP_parallel
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         self._nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)  # of NULL does nothing
         self._end: threading.Event | None = None
@@ -55,7 +56,7 @@ class Sleepers:
             self._thread.join()
             self._end = self._thread = None
             return
-        count = max(2, (os.cpu_count() or 1) + 2 - torch.get_num_threads())
+        count = max(2, len(os.sched_getaffinity(0)) + 2 - torch.get_num_threads())
         ready, self._end = threading.Event(), threading.Event()
 
         def hold(end: threading.Event) -> None:
@@ -69,8 +70,8 @@ class Sleepers:
 
 
 def busy_seconds() -> float:
-    """Seconds that this process's cores have worked for others, since whenever; OSError where Linux's /proc is not there."""
-    cores = {f"cpu{i}" for i in os.sched_getaffinity(0)} if hasattr(os, "sched_getaffinity") else set()
+    """Seconds that this process's cores have worked for others, since whenever; OSError or AttributeError without Linux."""
+    cores = {f"cpu{i}" for i in os.sched_getaffinity(0)}
     ticks = 0
     for line in STAT.read_text(encoding="ascii").splitlines():
         name, *counts = line.split()
